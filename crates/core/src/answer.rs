@@ -1,0 +1,444 @@
+//! What a handler answers: the fields of its JSON object, checked and made into an [`Answer`] or a [`Failure`].
+
+use std::{collections::HashMap, time::Duration};
+
+use serde_json::value::RawValue;
+
+use crate::{
+    id::{JSON, check_content_type, check_id},
+    item::Data,
+    retry::RETRY_AFTER_MAX,
+};
+
+/// What a delivery came to: the handler's answer, or why there is none.
+pub type Verdict = Result<Answer, Failure>;
+
+/// The item was accepted. The default is: it is done and its data stays as it is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Answer {
+    /// Where the item goes next; `None` with [`Next::Again`] means the gate where it is.
+    pub next: Next,
+    /// The item's new data; `None` leaves it unchanged.
+    pub data: Option<Data>,
+    /// Items to add in the same transaction.
+    pub items: Vec<Child>,
+}
+
+/// What becomes of an accepted item.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Next {
+    /// It is through.
+    #[default]
+    Done,
+    /// It is delivered again, at `gate` (or where it is), not before `after` has passed.
+    Again {
+        /// The gate it moves to, ahead or back; `None`: it stays.
+        gate: Option<i32>,
+        /// The delay before the next delivery.
+        after: Option<Duration>,
+    },
+}
+
+/// An item that an answer adds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Child {
+    /// Its id; `None` derives one from partition, parent, pass and index.
+    pub id: Option<String>,
+    /// Its gate; `None` means its parent's gate, or 0 in another partition.
+    pub gate: Option<i32>,
+    /// Higher is sooner.
+    pub priority: i32,
+    /// The partition it goes into, made if missing; `None` means its parent's.
+    pub partition: Option<String>,
+    /// Its data.
+    pub data: Data,
+}
+
+/// The attempt failed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// What people read in `error_messages`.
+    pub message: String,
+    /// The item fails at once, whatever retries are left.
+    pub no_retry: bool,
+    /// The delay before the next attempt; `None` means backoff.
+    pub retry_after: Option<Duration>,
+    /// False when the delivery surely never reached the handler or the handler asked for time (429 or 503 with
+    /// Retry-After): the item is delayed and keeps its retries.
+    pub counted: bool,
+}
+
+impl Failure {
+    /// A failed attempt that counts and is retried with backoff.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), no_retry: false, retry_after: None, counted: true }
+    }
+
+    /// A failed attempt after which the item fails at once.
+    pub fn final_(message: impl Into<String>) -> Self {
+        Self { no_retry: true, ..Self::new(message) }
+    }
+
+    /// A delivery that does not count as an attempt, to be repeated after `delay`.
+    pub fn delayed(message: impl Into<String>, delay: Option<Duration>) -> Self {
+        Self { counted: false, retry_after: delay, ..Self::new(message) }
+    }
+}
+
+impl<T: Into<String>> From<T> for Failure {
+    fn from(message: T) -> Self {
+        Self::new(message)
+    }
+}
+
+impl Answer {
+    /// The item is through; its data stays as it is.
+    pub fn done() -> Self {
+        Self::default()
+    }
+
+    /// The item goes to `gate` next (≥ 0; ahead, back, or the same one).
+    pub fn to_gate(gate: i32) -> Self {
+        Self { next: Next::Again { gate: Some(gate), after: None }, ..Self::default() }
+    }
+
+    /// The item stays at its gate and is delivered again after `delay`.
+    pub fn again_after(delay: Duration) -> Self {
+        Self { next: Next::Again { gate: None, after: Some(delay) }, ..Self::default() }
+    }
+
+    /// With new data for the item.
+    pub fn with_data(mut self, data: Data) -> Self {
+        self.data = Some(data);
+        self
+    }
+
+    /// With an item to add.
+    pub fn with_item(mut self, child: Child) -> Self {
+        self.items.push(child);
+        self
+    }
+}
+
+/// What a JSON answer has to look like, for messages.
+const EXPECTED: &str = "expected an empty body or a JSON object with at least one of gate, done, data, error, \
+                        retry_after, items";
+
+/// Reads a 2xx body without `Gatefeed-*` headers. An answer that does not keep the contract is a failed
+/// attempt: a silent success would lose work.
+pub fn parse(body: &[u8]) -> Verdict {
+    if body.trim_ascii().is_empty() {
+        return Ok(Answer::done());
+    }
+    let fields = Fields::read(body).map_err(Failure::new)?;
+    if fields.0.is_empty() {
+        return Ok(Answer::done());
+    }
+    if !fields.has_known() {
+        return Err(Failure::new(format!("the answer is an object without a known field; {EXPECTED}")));
+    }
+    if let Some(failure) = fields.failure().map_err(Failure::new)? {
+        return Err(failure);
+    }
+    fields
+        .answer()
+        .map_err(|problem| Failure::new(format!("the answer does not keep the contract: {problem}")))
+}
+
+/// Reads the body of a non-2xx answer for `error` and `retry_after`; whatever else it is counts as no details.
+pub fn parse_error(body: &[u8]) -> Option<Failure> {
+    let fields = Fields::read(body).ok()?;
+    let retry_after = fields.seconds("retry_after").ok().flatten();
+    let failure = fields.failure().ok().flatten();
+    match (failure, retry_after) {
+        (Some(failure), _) => Some(failure),
+        (None, Some(after)) => Some(Failure { retry_after: Some(after), ..Failure::new("") }),
+        (None, None) => None,
+    }
+}
+
+/// Seconds, checked and bounded by [`RETRY_AFTER_MAX`].
+pub fn delay_from_secs(secs: f64) -> Option<Duration> {
+    (secs >= 0.0).then(|| Duration::from_secs_f64(secs.min(RETRY_AFTER_MAX.as_secs_f64())))
+}
+
+/// The fields of one JSON object, their values untouched so that numbers keep their digits.
+struct Fields<'a>(HashMap<String, &'a RawValue>);
+
+impl<'a> Fields<'a> {
+    const KNOWN: [&'static str; 8] =
+        ["gate", "done", "complete", "data", "response", "error", "retry_after", "items"];
+
+    fn read(body: &'a [u8]) -> Result<Self, String> {
+        let text =
+            std::str::from_utf8(body).map_err(|_| format!("the answer is not UTF-8 text; {EXPECTED}"))?;
+        let raw: &RawValue = serde_json::from_str(text)
+            .map_err(|error| format!("the answer is not JSON ({error}); {EXPECTED}"))?;
+        serde_json::from_str(raw.get()).map(Self).map_err(|_| {
+            let kind = kind_of(raw);
+            format!("the answer is {kind}, not an object; {EXPECTED}")
+        })
+    }
+
+    fn has_known(&self) -> bool {
+        Self::KNOWN.iter().any(|name| self.0.contains_key(*name))
+    }
+
+    /// The value of a field; JSON's null is the same as leaving it out.
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.get(name).copied().filter(|value| value.get() != "null")
+    }
+
+    fn typed<T: serde::Deserialize<'a>>(&self, name: &str, expected: &str) -> Result<Option<T>, String> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        serde_json::from_str(value.get())
+            .map(Some)
+            .map_err(|_| format!("{name} is {}, expected {expected}", shortened(value.get())))
+    }
+
+    fn gate(&self) -> Result<Option<i32>, String> {
+        let gate: Option<i32> = self.typed("gate", "an integer from 0 to 2147483647")?;
+        match gate {
+            Some(gate) if gate < 0 => {
+                Err(format!("gate is {gate}, expected an integer from 0 to 2147483647"))
+            }
+            gate => Ok(gate),
+        }
+    }
+
+    fn seconds(&self, name: &str) -> Result<Option<Duration>, String> {
+        let Some(secs) = self.typed::<f64>(name, "a number of seconds")? else { return Ok(None) };
+        delay_from_secs(secs)
+            .map(Some)
+            .ok_or_else(|| format!("{name} is {secs}, expected a number of seconds ≥ 0"))
+    }
+
+    /// `error` in whatever shape it came: an answer that says "error" never counts as a success.
+    fn failure(&self) -> Result<Option<Failure>, String> {
+        let Some(error) = self.get("error") else { return Ok(None) };
+        let retry_after = self.seconds("retry_after").unwrap_or(None);
+        let mut failure = match serde_json::from_str::<serde_json::Value>(error.get()) {
+            Ok(serde_json::Value::String(message)) => Failure::new(message),
+            Ok(serde_json::Value::Object(fields)) => {
+                let message = fields.get("message").and_then(|m| m.as_str()).unwrap_or_default();
+                let no_retry = fields.get("no_retry").and_then(serde_json::Value::as_bool).unwrap_or(false);
+                Failure { no_retry, ..Failure::new(message) }
+            }
+            _ => Failure::new(format!("error: {}", shortened(error.get()))),
+        };
+        if failure.message.is_empty() {
+            failure.message = "the handler reported an error without a message".to_owned();
+        }
+        failure.retry_after = retry_after;
+        Ok(Some(failure))
+    }
+
+    /// Two names for one field; both only if they agree.
+    fn either(&self, name: &'static str, alias: &'static str) -> Result<&'static str, String> {
+        match (self.0.get(name), self.0.get(alias)) {
+            (Some(one), Some(other)) if one.get() != other.get() => {
+                Err(format!("{name} and its alias {alias} are both present and differ"))
+            }
+            (None, Some(_)) => Ok(alias),
+            _ => Ok(name),
+        }
+    }
+
+    fn answer(&self) -> Result<Answer, String> {
+        let gate = self.gate()?;
+        let after = self.seconds("retry_after")?;
+        let done = self.typed::<bool>(self.either("done", "complete")?, "true or false")?;
+        let next = match done.unwrap_or(gate.is_none() && after.is_none()) {
+            true => Next::Done,
+            false => Next::Again { gate, after },
+        };
+        // Here null is a value like any other, so the plain map is asked.
+        let data = self.0.get(self.either("data", "response")?).map(|raw| Data::json(raw.get().to_owned()));
+        let items: Vec<HashMap<String, &RawValue>> =
+            self.typed("items", "an array of objects")?.unwrap_or_default();
+        let items = items
+            .into_iter()
+            .enumerate()
+            .map(|(index, fields)| {
+                Fields(fields).child().map_err(|problem| format!("items[{index}]: {problem}"))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Answer { next, data, items })
+    }
+
+    fn child(&self) -> Result<Child, String> {
+        let id: Option<String> = self.typed("id", "a string")?;
+        if let Some(id) = &id {
+            check_id("id", id).map_err(|e| e.to_string())?;
+        }
+        let partition: Option<String> = self.typed("partition", "a string")?;
+        if let Some(partition) = &partition {
+            check_id("partition", partition).map_err(|e| e.to_string())?;
+        }
+        let priority = self.typed("priority", "an integer")?.unwrap_or(0);
+        let gate = self.gate()?;
+        Ok(Child { id, gate, priority, partition, data: self.child_data()? })
+    }
+
+    /// JSON as it stands; with another content type, the text of a string.
+    fn child_data(&self) -> Result<Data, String> {
+        let raw = self.0.get("data").ok_or("data is missing")?;
+        let content_type: Option<String> = self.typed("content_type", "a string")?;
+        let content_type = content_type.unwrap_or_else(|| JSON.to_owned());
+        check_content_type(&content_type).map_err(|e| e.to_string())?;
+        if is_json(&content_type) {
+            return Ok(Data { bytes: raw.get().to_owned().into(), content_type });
+        }
+        let text: String = serde_json::from_str(raw.get())
+            .map_err(|_| format!("data must be a string where content_type is {content_type}"))?;
+        Ok(Data { bytes: text.into(), content_type })
+    }
+}
+
+/// Whether a content type is JSON (`application/json`, `application/problem+json; charset=utf-8`).
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    essence == JSON || essence.ends_with("+json")
+}
+
+fn kind_of(raw: &RawValue) -> &'static str {
+    match raw.get().as_bytes().first() {
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'{') => "a malformed object",
+        _ => "a number",
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let head: String = text.chars().take(60).collect();
+    if head.len() < text.len() { format!("{head}…") } else { head }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn again(gate: Option<i32>, after: Option<u64>) -> Next {
+        Next::Again { gate, after: after.map(Duration::from_secs) }
+    }
+
+    fn failed(body: &str) -> String {
+        parse(body.as_bytes()).unwrap_err().message
+    }
+
+    #[test]
+    fn nothing_means_done_and_unchanged() {
+        for body in ["", " \n", "{}", r#"{"error":null}"#, r#"{"gate":null}"#] {
+            assert_eq!(parse(body.as_bytes()), Ok(Answer::done()), "{body}");
+        }
+    }
+
+    #[test]
+    fn done_defaults_to_false_with_a_gate_or_a_delay() {
+        let next = |body: &str| parse(body.as_bytes()).unwrap().next;
+        assert_eq!(next(r#"{"gate":3}"#), again(Some(3), None));
+        assert_eq!(next(r#"{"retry_after":2}"#), again(None, Some(2)));
+        assert_eq!(next(r#"{"gate":0,"retry_after":2}"#), again(Some(0), Some(2)));
+        assert_eq!(next(r#"{"data":1}"#), Next::Done);
+        assert_eq!(next(r#"{"gate":3,"done":true}"#), Next::Done);
+        assert_eq!(next(r#"{"done":false}"#), again(None, None));
+        assert_eq!(next(r#"{"complete":false,"gate":1}"#), again(Some(1), None));
+    }
+
+    #[test]
+    fn data_keeps_its_digits_and_null_is_a_value() {
+        let data = |body: &str| parse(body.as_bytes()).unwrap().data.map(|d| d.bytes);
+        assert_eq!(
+            data(r#"{"data":{"n":123456789012345678901234567890.10}}"#).unwrap(),
+            r#"{"n":123456789012345678901234567890.10}"#
+        );
+        assert_eq!(data(r#"{"response":[1, 2]}"#).unwrap(), "[1, 2]");
+        assert_eq!(data(r#"{"data":null}"#).unwrap(), "null");
+        assert_eq!(data(r#"{"done":true}"#), None);
+    }
+
+    #[test]
+    fn an_error_is_a_failure_whatever_stands_beside_it() {
+        let failure =
+            parse(br#"{"error":{"message":"no","no_retry":true},"done":true,"gate":"x","retry_after":7}"#);
+        let expected = Failure { retry_after: Some(Duration::from_secs(7)), ..Failure::final_("no") };
+        assert_eq!(failure, Err(expected));
+        assert_eq!(failed(r#"{"error":"plain"}"#), "plain");
+        assert!(failed(r#"{"error":{}}"#).contains("without a message"));
+        assert_eq!(failed(r#"{"error":false}"#), "error: false");
+    }
+
+    #[test]
+    fn what_does_not_keep_the_contract_fails_and_says_why() {
+        for (body, expected) in [
+            ("<html>502</html>", "not JSON"),
+            ("[]", "is an array"),
+            ("3", "is a number"),
+            ("null", "is null"),
+            (r#"{"status":"ok"}"#, "without a known field"),
+            (r#"{"gate":-1}"#, "gate is -1"),
+            (r#"{"gate":1.5}"#, "gate is 1.5"),
+            (r#"{"gate":"1"}"#, "gate is \"1\""),
+            (r#"{"gate":3000000000}"#, "gate is 3000000000"),
+            (r#"{"done":"yes"}"#, "done is \"yes\""),
+            (r#"{"done":true,"complete":false}"#, "differ"),
+            (r#"{"retry_after":-1}"#, "retry_after is -1"),
+            (r#"{"retry_after":"soon"}"#, "retry_after is"),
+            (r#"{"items":{}}"#, "items is {}"),
+            (r#"{"items":[{"id":"a"}]}"#, "items[0]: data is missing"),
+            (r#"{"items":[{"id":"a\nb","data":1}]}"#, "items[0]: id has the control character"),
+            (r#"{"items":[{"data":1,"content_type":"text/plain"}]}"#, "must be a string"),
+            (r#"{"items":[{"data":1,"gate":-2}]}"#, "gate is -2"),
+        ] {
+            let message = failed(body);
+            assert!(message.contains(expected), "{body}: {message}");
+        }
+        assert!(parse(b"{\"data\":\"\xff\"}").unwrap_err().message.contains("not UTF-8"));
+    }
+
+    #[test]
+    fn children_take_json_as_it_stands_and_text_of_other_types() {
+        let body = r#"{"items":[{"data":{"a":1.0},"id":"x","gate":2,"priority":-1,"partition":"p"},
+                                {"data":"h\u0000i","content_type":"text/plain"}]}"#;
+        let answer = parse(body.as_bytes()).unwrap();
+        assert_eq!(answer.next, Next::Done);
+        let first = &answer.items[0];
+        assert_eq!((first.id.as_deref(), first.gate, first.priority), (Some("x"), Some(2), -1));
+        assert_eq!(first.data, Data::json(r#"{"a":1.0}"#));
+        assert_eq!(answer.items[1].data.bytes, "h\0i");
+    }
+
+    #[test]
+    fn error_bodies_are_read_for_their_details_only() {
+        assert_eq!(parse_error(b"<html>"), None);
+        assert_eq!(parse_error(br#"{"done":true}"#), None);
+        assert_eq!(parse_error(br#"{"retry_after":3}"#).unwrap().retry_after, Some(Duration::from_secs(3)));
+        assert!(parse_error(br#"{"error":{"no_retry":true}}"#).unwrap().no_retry);
+    }
+
+    #[test]
+    fn delays_are_bounded() {
+        assert_eq!(delay_from_secs(1e300), Some(RETRY_AFTER_MAX));
+        assert_eq!(delay_from_secs(f64::NAN), None);
+        assert_eq!(delay_from_secs(-0.1), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_get_a_verdict(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&body);
+            let _ = parse_error(&body);
+        }
+
+        #[test]
+        fn any_json_object_without_a_known_field_fails(key in "[a-z_]{1,12}", value in any::<i32>()) {
+            prop_assume!(!Fields::KNOWN.contains(&key.as_str()));
+            let body = format!("{{\"{key}\":{value}}}");
+            prop_assert!(parse(body.as_bytes()).is_err());
+        }
+    }
+}

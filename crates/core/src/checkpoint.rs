@@ -1,0 +1,176 @@
+//! Checkpoints: whether a gate rises, and whether a partition closes, fails or goes to sleep.
+//!
+//! The store locks the partition's row, looks (in a statement of its own, so that it sees whatever was
+//! committed before the lock), asks [`decide`], and writes the answer in the same transaction.
+
+use std::time::Duration;
+
+use crate::partition::{FailurePolicy, PartitionState};
+
+/// What the store saw under the lock.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Probe {
+    /// The lowest gate that has an open item.
+    pub open_gate: Option<i32>,
+    /// How long until the first available item at or below the partition's gate is due; zero: it is due.
+    pub due_in: Option<Duration>,
+    /// The lowest gate that has a failed item.
+    pub failed_gate: Option<i32>,
+    /// Whether the partition has an item at all.
+    pub any_item: bool,
+    /// Whether the lock excluded inserters. While somebody is inserting, only an advance is safe: a late item
+    /// is legal, one that is stranded is not.
+    pub exclusive: bool,
+}
+
+/// What to do with a partition that has nothing in flight.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Something at or below the gate is due: deliver it.
+    Due,
+    /// Something is due within the time for which its owner keeps an idle partition.
+    Wait(Duration),
+    /// An inserter is at work: look again soon.
+    Busy,
+    /// Release; wake after this long, or, with `None`, when something happens.
+    Sleep(Option<Duration>),
+    /// Raise the gate to this one, the lowest that has an open item: sparse gates cost one step.
+    Advance(i32),
+    /// Everything is through: complete, and release.
+    Close,
+    /// A failed item is in the way and nothing more can be delivered: fail, and release.
+    Fail,
+}
+
+/// Decides. `hold` is for how long an owner would rather wait than release.
+pub fn decide(state: &PartitionState, probe: &Probe, hold: Duration) -> Verdict {
+    let verdict = if probe.open_gate.is_some_and(|open| open <= state.gate) {
+        match probe.due_in {
+            Some(Duration::ZERO) => Verdict::Due,
+            Some(due_in) if due_in <= hold => Verdict::Wait(due_in),
+            due_in => Verdict::Sleep(due_in),
+        }
+    } else {
+        gate_is_through(state, probe)
+    };
+    match verdict {
+        Verdict::Sleep(_) | Verdict::Close | Verdict::Fail if !probe.exclusive => Verdict::Busy,
+        verdict => verdict,
+    }
+}
+
+/// Nothing open is left at or below the gate.
+fn gate_is_through(state: &PartitionState, probe: &Probe) -> Verdict {
+    let failed_here = probe.failed_gate.is_some_and(|gate| gate <= state.gate || probe.open_gate.is_none());
+    if failed_here && state.failure_policy == FailurePolicy::Stop {
+        return Verdict::Fail;
+    }
+    match probe.open_gate {
+        Some(_) if state.manual_checkpoint => Verdict::Sleep(None),
+        Some(next) => Verdict::Advance(next),
+        None if probe.any_item && state.auto_close => Verdict::Close,
+        None => Verdict::Sleep(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::PartitionStatus;
+    use proptest::prelude::*;
+
+    const HOLD: Duration = Duration::from_secs(2);
+
+    fn state(gate: i32) -> PartitionState {
+        PartitionState {
+            feed: "default".into(),
+            status: PartitionStatus::Available,
+            gate,
+            manual_checkpoint: false,
+            auto_close: true,
+            max_in_flight: None,
+            failure_policy: FailurePolicy::Stop,
+            version: 0,
+        }
+    }
+
+    fn probe(open_gate: Option<i32>) -> Probe {
+        Probe { open_gate, due_in: None, failed_gate: None, any_item: true, exclusive: true }
+    }
+
+    #[test]
+    fn sparse_gates_are_one_step() {
+        assert_eq!(decide(&state(0), &probe(Some(1_000_000)), HOLD), Verdict::Advance(1_000_000));
+    }
+
+    #[test]
+    fn an_open_item_at_or_below_the_gate_holds_it() {
+        let due = |ms| Probe { due_in: Some(Duration::from_millis(ms)), ..probe(Some(2)) };
+        assert_eq!(decide(&state(3), &due(0), HOLD), Verdict::Due);
+        assert_eq!(decide(&state(3), &due(900), HOLD), Verdict::Wait(Duration::from_millis(900)));
+        assert_eq!(decide(&state(3), &due(9000), HOLD), Verdict::Sleep(Some(Duration::from_secs(9))));
+        assert_eq!(decide(&state(2), &probe(Some(2)), HOLD), Verdict::Sleep(None), "waiting items only");
+    }
+
+    #[test]
+    fn closing_needs_items_auto_close_and_no_inserter() {
+        assert_eq!(decide(&state(0), &probe(None), HOLD), Verdict::Close);
+        assert_eq!(decide(&state(0), &Probe { any_item: false, ..probe(None) }, HOLD), Verdict::Sleep(None));
+        assert_eq!(decide(&state(0), &Probe { exclusive: false, ..probe(None) }, HOLD), Verdict::Busy);
+        let stays_open = PartitionState { auto_close: false, ..state(0) };
+        assert_eq!(decide(&stays_open, &probe(None), HOLD), Verdict::Sleep(None));
+    }
+
+    #[test]
+    fn a_held_gate_does_not_rise_but_the_last_one_closes() {
+        let held = PartitionState { manual_checkpoint: true, ..state(0) };
+        assert_eq!(decide(&held, &probe(Some(1)), HOLD), Verdict::Sleep(None));
+        assert_eq!(decide(&held, &probe(None), HOLD), Verdict::Close);
+    }
+
+    #[test]
+    fn stop_fails_once_nothing_more_can_be_delivered_and_continue_never() {
+        let failed = Probe { failed_gate: Some(0), ..probe(Some(1)) };
+        let still_open = Probe { due_in: Some(Duration::ZERO), ..failed.clone() };
+        assert_eq!(decide(&state(1), &still_open, HOLD), Verdict::Due);
+        assert_eq!(decide(&state(0), &failed, HOLD), Verdict::Fail);
+        assert_eq!(decide(&state(0), &Probe { open_gate: None, ..failed.clone() }, HOLD), Verdict::Fail);
+        let lenient = PartitionState { failure_policy: FailurePolicy::Continue, ..state(0) };
+        assert_eq!(decide(&lenient, &failed, HOLD), Verdict::Advance(1));
+        assert_eq!(decide(&lenient, &Probe { open_gate: None, ..failed }, HOLD), Verdict::Close);
+    }
+
+    #[test]
+    fn an_inserter_does_not_hold_up_an_advance() {
+        assert_eq!(
+            decide(&state(0), &Probe { exclusive: false, ..probe(Some(1)) }, HOLD),
+            Verdict::Advance(1)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_gate_only_rises_and_never_past_an_open_item(
+            gate in 0..5i32, open in prop::option::of(0..9i32), failed in prop::option::of(0..9i32),
+            due_ms in prop::option::of(0..5000u64), any_item: bool, exclusive: bool,
+            manual_checkpoint: bool, auto_close: bool, lenient: bool,
+        ) {
+            let failure_policy = if lenient { FailurePolicy::Continue } else { FailurePolicy::Stop };
+            let state = PartitionState { manual_checkpoint, auto_close, failure_policy, ..state(gate) };
+            let due_in = due_ms.map(Duration::from_millis);
+            let probe = Probe { open_gate: open, due_in, failed_gate: failed, any_item, exclusive };
+            match decide(&state, &probe, HOLD) {
+                Verdict::Advance(to) => {
+                    prop_assert!(to > gate && open == Some(to) && !manual_checkpoint);
+                    prop_assert!(lenient || failed.is_none_or(|f| f > gate));
+                }
+                Verdict::Close => prop_assert!(open.is_none() && any_item && auto_close && exclusive),
+                Verdict::Fail => prop_assert!(!lenient && failed.is_some() && exclusive),
+                Verdict::Due => prop_assert!(due_in == Some(Duration::ZERO) && open.is_some_and(|o| o <= gate)),
+                Verdict::Wait(time) => prop_assert!(time <= HOLD && !time.is_zero()),
+                Verdict::Sleep(_) => prop_assert!(exclusive),
+                Verdict::Busy => prop_assert!(!exclusive),
+            }
+        }
+    }
+}

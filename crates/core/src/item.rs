@@ -1,0 +1,118 @@
+//! Items: one unit of work.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::error::StoreError;
+
+/// Item data up to this size is read with its page; larger data is loaded when the item is dispatched, so that
+/// a page of a thousand items stays small however large they are.
+pub const INLINE_BYTES_MAX: usize = 16 * 1024;
+
+/// What an item's `status` column may say.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ItemStatus {
+    /// Open: delivered once it is due and its gate is reached.
+    Available,
+    /// Open: parked until a callback or a nested partition.
+    Waiting,
+    /// Open: dependencies are not through.
+    Blocked,
+    /// Terminal: through.
+    Complete,
+    /// Terminal: its attempts are used up, or its handler said not to retry.
+    Failed,
+    /// Terminal: ended by an operator.
+    Cancelled,
+}
+
+impl ItemStatus {
+    /// Every status, in the order in which people read them.
+    pub const ALL: [Self; 6] =
+        [Self::Available, Self::Waiting, Self::Blocked, Self::Complete, Self::Failed, Self::Cancelled];
+
+    /// The word in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Waiting => "waiting",
+            Self::Blocked => "blocked",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether an item of this status still holds its gate.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Available | Self::Waiting | Self::Blocked)
+    }
+}
+
+impl std::str::FromStr for ItemStatus {
+    type Err = StoreError;
+
+    fn from_str(word: &str) -> Result<Self, StoreError> {
+        Self::ALL
+            .into_iter()
+            .find(|s| s.as_str() == word)
+            .ok_or_else(|| StoreError::data(format!("unknown item status {word:?}")))
+    }
+}
+
+/// Bytes and what they are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Data {
+    /// The bytes, as stored and as sent.
+    pub bytes: Bytes,
+    /// Their content type ([`crate::id::check_content_type`]).
+    pub content_type: String,
+}
+
+impl Data {
+    /// JSON text, kept to the letter (large integers keep their digits).
+    pub fn json(text: impl Into<Bytes>) -> Self {
+        Self { bytes: text.into(), content_type: crate::id::JSON.to_owned() }
+    }
+}
+
+/// An item to be added. An id that exists already is left as it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NewItem {
+    /// The partition it goes into.
+    pub partition: String,
+    /// Its id within the partition.
+    pub id: String,
+    /// The gate at which it is delivered first; ≥ 0.
+    pub gate: i32,
+    /// Higher is sooner, within a gate.
+    pub priority: i32,
+    /// What its handler gets.
+    pub data: Data,
+}
+
+/// An item that is due, as its owner reads it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DueItem {
+    /// Its id within the partition.
+    pub id: String,
+    /// The gate it is at.
+    pub gate: i32,
+    /// How often it has been accepted, retried by an operator or rewound.
+    pub pass: i32,
+    /// Failed attempts at this gate so far.
+    pub retry_count: i32,
+    /// Deliveries begun in suspect mode whose end was never written; 0 for almost every item.
+    pub suspect_count: i32,
+    /// The version that an outcome has to match.
+    pub version: i64,
+    /// What the data is.
+    pub content_type: String,
+    /// The size of the data in bytes.
+    pub size: u64,
+    /// The data, if it has at most [`INLINE_BYTES_MAX`] bytes; else it is loaded at dispatch.
+    pub data: Option<Bytes>,
+    /// The failures it has met, one a line ([`crate::error_log`]).
+    pub error_messages: Option<String>,
+}

@@ -1,0 +1,27 @@
+//! What gatefeed is made of, without a database, a network or a clock: the field's terms as types, the
+//! decisions as pure functions, and the [`Store`] trait that the two databases implement.
+//!
+//! | question | file |
+//! | --- | --- |
+//! | what may an id look like? | `id.rs` |
+//! | what does a handler's answer mean? | `answer.rs` |
+//! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
+//! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs` |
+//! | who may write, who may send, and until when? | `lease.rs` |
+//! | what does a database have to do? | `store.rs` |
+
+pub mod answer;
+pub mod checkpoint;
+pub mod error;
+pub mod error_log;
+pub mod id;
+pub mod inspect;
+pub mod item;
+pub mod lease;
+pub mod outcome;
+pub mod partition;
+pub mod retry;
+pub mod store;
+
+pub use error::{Result, StoreError};
+pub use store::Store;

@@ -1,0 +1,243 @@
+//! Outcomes: what becomes of an item after a delivery. Pure; the store only writes it down.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    answer::{Answer, Child, Failure, Next, Verdict},
+    error_log,
+    id::child_id,
+    item::{Data, DueItem, ItemStatus, NewItem},
+    lease::Lease,
+    retry::RetryPolicy,
+};
+
+/// What is written to an item's row.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// The new status.
+    pub status: ItemStatus,
+    /// The new gate.
+    pub gate: i32,
+    /// The new pass.
+    pub pass: i32,
+    /// The new retry count.
+    pub retry_count: i32,
+    /// `available_at` becomes the database's clock plus this; `None` leaves it.
+    pub delay: Option<Duration>,
+    /// New data; `None` leaves it.
+    pub data: Option<Data>,
+    /// The new error log; `None` leaves it.
+    pub error_messages: Option<String>,
+}
+
+/// One outcome on its way to the database: written if the lease is current and the item still has the version
+/// that was delivered; its children are added in the same transaction or not at all.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// The lease under which the item was delivered.
+    pub lease: Arc<Lease>,
+    /// The feed of the partition, which children's new partitions join.
+    pub feed: Arc<str>,
+    /// The item.
+    pub item: String,
+    /// The version that was delivered.
+    pub version: i64,
+    /// What to write.
+    pub change: Change,
+    /// Items to add.
+    pub children: Vec<NewItem>,
+}
+
+/// What became of a [`Completion`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Settled {
+    /// It is committed.
+    Written,
+    /// The item has another version: somebody else decided about it. Nothing of it was written.
+    Stale,
+    /// The lease is not current. Nothing of it was written.
+    Fenced,
+}
+
+/// Decides what an item becomes. `jitter` is uniform in [0, 1).
+pub fn decide(
+    lease: &Lease,
+    item: &DueItem,
+    verdict: Verdict,
+    policy: &RetryPolicy,
+    jitter: f64,
+) -> (Change, Vec<NewItem>) {
+    match verdict {
+        Ok(answer) => {
+            let Answer { next, data, items } = answer;
+            let children = (0..)
+                .zip(items)
+                .map(|(index, child)| resolve(&lease.partition, item, index, child))
+                .collect();
+            (accepted(item, next, data), children)
+        }
+        Err(failure) => (failed(item, failure, policy, jitter), Vec::new()),
+    }
+}
+
+fn accepted(item: &DueItem, next: Next, data: Option<Data>) -> Change {
+    let pass = item.pass.saturating_add(1);
+    let change = Change {
+        status: ItemStatus::Complete,
+        gate: item.gate,
+        pass,
+        retry_count: item.retry_count,
+        delay: None,
+        data,
+        error_messages: None,
+    };
+    match next {
+        Next::Done => change,
+        Next::Again { gate, after } => Change {
+            status: ItemStatus::Available,
+            gate: gate.unwrap_or(item.gate),
+            retry_count: 0,
+            delay: after,
+            ..change
+        },
+    }
+}
+
+fn failed(item: &DueItem, failure: Failure, policy: &RetryPolicy, jitter: f64) -> Change {
+    let backoff = policy.backoff(item.retry_count, jitter);
+    let mut change = Change {
+        status: ItemStatus::Available,
+        gate: item.gate,
+        pass: item.pass,
+        retry_count: item.retry_count,
+        delay: Some(failure.retry_after.unwrap_or(backoff)),
+        data: None,
+        error_messages: Some(error_log::append(item.error_messages.as_deref(), &failure.message)),
+    };
+    if failure.no_retry || (failure.counted && !policy.allows_another(item.retry_count)) {
+        change.status = ItemStatus::Failed;
+        change.delay = None;
+    } else if failure.counted {
+        change.retry_count = item.retry_count.saturating_add(1);
+    }
+    change
+}
+
+fn resolve(partition: &str, parent: &DueItem, index: i32, child: Child) -> NewItem {
+    let elsewhere = child.partition.as_deref().is_some_and(|other| other != partition);
+    NewItem {
+        gate: child.gate.unwrap_or(if elsewhere { 0 } else { parent.gate }),
+        id: child.id.unwrap_or_else(|| child_id(partition, &parent.id, parent.pass, index)),
+        partition: child.partition.unwrap_or_else(|| partition.to_owned()),
+        priority: child.priority,
+        data: child.data,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lease() -> Lease {
+        Lease { partition: "p".into(), owner: "w".into(), lease_id: uuid::Uuid::nil(), epoch: 1 }
+    }
+
+    fn item(gate: i32, retry_count: i32) -> DueItem {
+        DueItem {
+            id: "i".into(),
+            gate,
+            pass: 4,
+            retry_count,
+            suspect_count: 0,
+            version: 9,
+            content_type: crate::id::JSON.into(),
+            size: 2,
+            data: None,
+            error_messages: Some("earlier".into()),
+        }
+    }
+
+    fn change(item: &DueItem, verdict: Verdict) -> Change {
+        decide(&lease(), item, verdict, &RetryPolicy::default(), 0.5).0
+    }
+
+    #[test]
+    fn done_is_terminal_at_the_gate_where_it_happened() {
+        let change = change(&item(3, 2), Ok(Answer::done()));
+        assert_eq!((change.status, change.gate, change.pass), (ItemStatus::Complete, 3, 5));
+        assert_eq!((change.data, change.error_messages), (None, None));
+    }
+
+    #[test]
+    fn a_missing_gate_keeps_the_item_where_it_is() {
+        let change = change(&item(3, 2), Ok(Answer::again_after(Duration::from_secs(9))));
+        assert_eq!((change.status, change.gate), (ItemStatus::Available, 3));
+        assert_eq!(change.delay, Some(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn retries_start_again_at_each_gate() {
+        let moved = change(&item(3, 5), Ok(Answer::to_gate(1)));
+        assert_eq!((moved.gate, moved.retry_count, moved.pass), (1, 0, 5));
+    }
+
+    #[test]
+    fn the_last_failure_is_final_and_keeps_the_count() {
+        let retried = change(&item(0, 4), Err("boom".into()));
+        assert_eq!((retried.status, retried.retry_count), (ItemStatus::Available, 5));
+        assert_eq!(retried.delay, Some(Duration::from_secs(4)));
+        let last = change(&item(0, 5), Err("boom".into()));
+        assert_eq!((last.status, last.retry_count, last.delay), (ItemStatus::Failed, 5, None));
+        assert_eq!(last.error_messages.as_deref(), Some("earlier\nboom"));
+        assert_eq!(last.pass, 4);
+    }
+
+    #[test]
+    fn no_retry_ends_it_and_uncounted_never_does() {
+        assert_eq!(change(&item(0, 0), Err(Failure::final_("no"))).status, ItemStatus::Failed);
+        let delayed = change(&item(0, 5), Err(Failure::delayed("refused", Some(Duration::from_secs(2)))));
+        assert_eq!((delayed.status, delayed.retry_count), (ItemStatus::Available, 5));
+        assert_eq!(delayed.delay, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn children_default_to_their_parents_gate_and_partition() {
+        let child = |id: Option<&str>, gate, partition: Option<&str>| Child {
+            id: id.map(str::to_owned),
+            gate,
+            priority: 0,
+            partition: partition.map(str::to_owned),
+            data: Data::json("1"),
+        };
+        let answer = Answer::done()
+            .with_item(child(None, None, None))
+            .with_item(child(Some("x"), None, Some("q")))
+            .with_item(child(None, Some(7), Some("p")));
+        let children = decide(&lease(), &item(3, 0), Ok(answer), &RetryPolicy::default(), 0.0).1;
+        let seen: Vec<_> = children.iter().map(|c| (c.partition.as_str(), c.gate)).collect();
+        assert_eq!(seen, [("p", 3), ("q", 0), ("p", 7)]);
+        assert_eq!(children[0].id, child_id("p", "i", 4, 0));
+        assert_eq!(children[1].id, "x");
+    }
+
+    proptest! {
+        #[test]
+        fn however_attempts_fail_their_number_is_bounded(counted in prop::collection::vec(any::<bool>(), 1..40)) {
+            let policy = RetryPolicy { max_retries: Some(3), ..RetryPolicy::default() };
+            let mut item = item(0, 0);
+            let mut attempts = 0;
+            for counts in counted {
+                let failure = Failure { counted: counts, ..Failure::new("x") };
+                let (change, _) = decide(&lease(), &item, Err(failure), &policy, 0.3);
+                attempts += i32::from(counts);
+                prop_assert_eq!(change.status == ItemStatus::Failed, attempts == 4);
+                if attempts == 4 {
+                    return Ok(());
+                }
+                item.retry_count = change.retry_count;
+                prop_assert_eq!(item.retry_count, attempts);
+            }
+        }
+    }
+}

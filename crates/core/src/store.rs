@@ -1,0 +1,205 @@
+//! The Store trait: what gatefeed asks of a database. Postgres and SQLite implement it as twins, and one
+//! conformance suite (in the testkit) holds them to this text.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    error::Result,
+    inspect::{FeedStatus, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    item::{DueItem, NewItem},
+    lease::{Claim, Grant, Lease, Observed, Renewal},
+    outcome::{Completion, Settled},
+    partition::NewPartition,
+};
+
+/// What `migrate` did.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Migrated {
+    /// The schema's version before; 0: there was none.
+    pub from: i64,
+    /// Its version now.
+    pub to: i64,
+}
+
+/// Where the owner of a partition reads on.
+#[derive(Clone, Debug)]
+pub struct PageRequest {
+    /// The lease; a page of a partition whose lease is not current is empty.
+    pub lease: Arc<Lease>,
+    /// The end of the previous page; `None` starts at the beginning.
+    pub after: Option<Cursor>,
+    /// At most this many items; zero reads none.
+    pub limit: usize,
+}
+
+/// A place in the order (gate, priority descending, available_at, id).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cursor {
+    /// The gate of the last item read.
+    pub gate: i32,
+    /// Its priority.
+    pub priority: i32,
+    /// Its available_at, as the store that made the cursor writes it.
+    pub available_at: String,
+    /// Its id.
+    pub id: String,
+}
+
+/// Due items, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The items.
+    pub items: Vec<DueItem>,
+    /// Where to go on; `None`: the end was reached.
+    pub next: Option<Cursor>,
+}
+
+/// What became of a partition at a checkpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Checkpointed {
+    /// Something is due; the lease is kept.
+    Due,
+    /// Something will be due in this time; the lease is kept.
+    Wait(Duration),
+    /// An inserter or another writer holds the row; the lease is kept.
+    Busy,
+    /// The gate rose to this one; the lease is kept.
+    Advanced(i32),
+    /// Idle, held, or no longer available: released.
+    Slept,
+    /// Complete: released.
+    Closed,
+    /// Failed: released.
+    Failed,
+    /// The lease is not current: nothing changed.
+    Fenced,
+}
+
+/// What `push` did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Pushed {
+    /// Whether the partition was made.
+    pub created: bool,
+    /// Items added.
+    pub added: u64,
+    /// Items that existed already and were left as they are.
+    pub existing: u64,
+}
+
+/// Which failed items an operator retries.
+#[derive(Clone, Debug, Default)]
+pub struct RetryFilter {
+    /// Only this item.
+    pub item: Option<String>,
+    /// Only this gate.
+    pub gate: Option<i32>,
+}
+
+/// Resolves when something may have become due; may do so for nothing.
+#[async_trait]
+pub trait Wakeups: Send {
+    /// Waits for the next hint. Never fails: a broken connection is made again in the background, and the
+    /// caller polls anyway. Cancel-safe.
+    async fn next(&mut self);
+}
+
+/// A database that holds partitions and items. Times are the database's; every call is atomic.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug + 'static {
+    // --- the schema ---
+
+    /// Brings the schema to this binary's version. Forward only, one at a time over all processes; a newer
+    /// schema is refused with `SchemaNewer`.
+    async fn migrate(&self) -> Result<Migrated>;
+
+    /// Errs unless the schema is exactly this binary's: `SchemaMissing`, `SchemaOlder`, `SchemaNewer`.
+    async fn check_schema(&self) -> Result<()>;
+
+    /// Errs unless the database answers.
+    async fn ping(&self) -> Result<()>;
+
+    // --- leases ---
+
+    /// Leases partitions that are available, due and free (or whose lease has expired), by priority and age.
+    /// Each grant raises epoch and version; taking over an expired lease raises `expiries`.
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>>;
+
+    /// Makes leases last `duration` from now. Runs on a connection of its own and never waits for a lock. The
+    /// result has one entry for each lease, in order. Renews while lease id and epoch are current, whether or
+    /// not `until` has passed and whatever the partition's status is; raises no version.
+    async fn renew(&self, leases: &[Arc<Lease>], duration: Duration) -> Result<Vec<Renewal>>;
+
+    /// Looks at partitions that the caller holds; one entry for each lease, in order.
+    async fn observe(&self, leases: &[Arc<Lease>]) -> Result<Vec<Observed>>;
+
+    /// Gives leases back; those that are not current are left alone.
+    async fn release(&self, leases: &[Arc<Lease>]) -> Result<()>;
+
+    /// Notes that an item got through: `expiries` is 0 again, if the lease is current.
+    async fn progressed(&self, lease: &Lease) -> Result<()>;
+
+    // --- the way of an item ---
+
+    /// Reads due items (available, `available_at` reached, at or below the partition's gate) in the order
+    /// gate, priority descending, available_at, id. One page for each request, in order; none for a
+    /// partition whose lease is not current or which is not available. The cost grows neither with
+    /// finished items nor with delayed ones.
+    async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>>;
+
+    /// Loads the data of one item, if it still has this version.
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>>;
+
+    /// Notes, fenced, that an item is about to be delivered in suspect mode: `suspect_count` and version
+    /// rise. Returns the new version, or `None` when fenced or stale.
+    async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>>;
+
+    /// Writes outcomes in one transaction; one entry for each, in order. A completion is written if its lease
+    /// is current (`until` does not matter: an unstolen lease's late answer is good work) and its item has
+    /// the delivered version; then its children are added too, their missing partitions made (in the
+    /// completion's feed), existing ids left alone. A second completion of the same version is `Stale`.
+    /// `Data` means that an input is refused and nothing of the batch was written; callers split it.
+    async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>>;
+
+    /// Lets partitions with nothing in flight take their next step ([`crate::checkpoint::decide`]); one entry
+    /// for each lease, in order. Never waits for a lock.
+    async fn checkpoint(&self, leases: &[Arc<Lease>], hold: Duration) -> Result<Vec<Checkpointed>>;
+
+    /// Hints that something may have become due in these feeds.
+    async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups>;
+
+    // --- acting from outside; each is safe while a watcher holds the lease ---
+
+    /// Adds items, and their partition if it is missing (an existing one is left as it is). `items` whose
+    /// `partition` is another one are refused. One transaction.
+    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed>;
+
+    /// Makes failed items available again (pass + 1, no retries used, due now) and reopens a failed or
+    /// complete partition. Returns how many. `NotFound` without the partition or the item named; `Refused`
+    /// where the partition is cancelled.
+    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64>;
+
+    /// `manual_checkpoint` off, `auto_close` on. `NotFound` without the partition. Twice is once.
+    async fn seal(&self, partition: &str) -> Result<()>;
+
+    /// Raises the gate by hand to the lowest open one and returns that. `Refused`, saying why, while an item
+    /// at or below the gate is open, past a failed item under 'stop', or when nothing is open above it.
+    async fn advance(&self, partition: &str) -> Result<i32>;
+
+    // --- looking ---
+
+    /// The feeds, in order of name.
+    async fn status(&self) -> Result<Vec<FeedStatus>>;
+
+    /// Partitions, in order of id.
+    async fn partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>>;
+
+    /// Items of a partition, in order of id. `NotFound` without the partition.
+    async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>>;
+
+    /// Whether anything that a watcher could deliver is left in these feeds: leased elsewhere, delayed and
+    /// waiting items count; paused, held and failed partitions do not.
+    async fn idleness(&self, feeds: &[String]) -> Result<Idleness>;
+}
