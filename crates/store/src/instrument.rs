@@ -1,0 +1,122 @@
+//! What every call gets, once, at the seam: a span, a client-side time limit (a connection behind a dropped
+//! network hangs for minutes otherwise), and a debug line with its time and size when it ends. Never data.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gatefeed_core::{
+    Result, Store, StoreError,
+    inspect::{FeedStatus, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    item::NewItem,
+    lease::{Claim, Grant, Lease, Observed, Renewal},
+    outcome::{Completion, Settled},
+    partition::NewPartition,
+    store::{Checkpointed, Migrated, Page, PageRequest, Pushed, RetryFilter, Wakeups},
+};
+use tokio::time::{Instant, timeout};
+
+/// Steps of the hot path: longer than the database's own limits, so that those speak first.
+const STEP: Duration = Duration::from_secs(15);
+/// What a person waits for, or a bulk insert.
+const LONG: Duration = Duration::from_secs(90);
+/// A migration may rewrite tables.
+const MIGRATION: Duration = Duration::from_secs(3700);
+
+/// A store with limits and traces.
+#[derive(Debug)]
+pub(crate) struct Instrumented<S>(S);
+
+impl<S> Instrumented<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self(inner)
+    }
+}
+
+async fn call<T>(
+    name: &'static str,
+    size: usize,
+    limit: Duration,
+    work: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
+    let started = Instant::now();
+    let result = timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(format!("the database did not answer `{name}` within {limit:?}")))
+    });
+    let elapsed_us = started.elapsed().as_micros() as u64;
+    match &result {
+        Ok(_) => tracing::trace!(target: "gatefeed::store", name, size, elapsed_us, "done"),
+        Err(error) => tracing::debug!(target: "gatefeed::store", name, size, elapsed_us, %error, "failed"),
+    }
+    result
+}
+
+#[async_trait]
+impl<S: Store> Store for Instrumented<S> {
+    async fn migrate(&self) -> Result<Migrated> {
+        call("migrate", 0, MIGRATION, self.0.migrate()).await
+    }
+    async fn check_schema(&self) -> Result<()> {
+        call("check_schema", 0, STEP, self.0.check_schema()).await
+    }
+    async fn ping(&self) -> Result<()> {
+        call("ping", 0, STEP, self.0.ping()).await
+    }
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>> {
+        call("claim", claim.limit, STEP, self.0.claim(claim)).await
+    }
+    async fn renew(&self, leases: &[Arc<Lease>], duration: Duration) -> Result<Vec<Renewal>> {
+        call("renew", leases.len(), duration / 3, self.0.renew(leases, duration)).await
+    }
+    async fn observe(&self, leases: &[Arc<Lease>]) -> Result<Vec<Observed>> {
+        call("observe", leases.len(), STEP, self.0.observe(leases)).await
+    }
+    async fn release(&self, leases: &[Arc<Lease>]) -> Result<()> {
+        call("release", leases.len(), STEP, self.0.release(leases)).await
+    }
+    async fn progressed(&self, lease: &Lease) -> Result<()> {
+        call("progressed", 1, STEP, self.0.progressed(lease)).await
+    }
+    async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
+        call("page", requests.len(), LONG, self.0.page(requests)).await
+    }
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
+        call("load", 1, LONG, self.0.load(partition, item, version)).await
+    }
+    async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
+        call("begin_suspect", 1, STEP, self.0.begin_suspect(lease, item, version)).await
+    }
+    async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
+        call("complete", completions.len(), STEP, self.0.complete(completions)).await
+    }
+    async fn checkpoint(&self, leases: &[Arc<Lease>], hold: Duration) -> Result<Vec<Checkpointed>> {
+        call("checkpoint", leases.len(), STEP, self.0.checkpoint(leases, hold)).await
+    }
+    async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups> {
+        self.0.wakeups(feeds).await
+    }
+    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        call("push", items.len(), LONG, self.0.push(partition, items)).await
+    }
+    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
+        call("retry", 1, LONG, self.0.retry(partition, filter)).await
+    }
+    async fn seal(&self, partition: &str) -> Result<()> {
+        call("seal", 1, LONG, self.0.seal(partition)).await
+    }
+    async fn advance(&self, partition: &str) -> Result<i32> {
+        call("advance", 1, LONG, self.0.advance(partition)).await
+    }
+    async fn status(&self) -> Result<Vec<FeedStatus>> {
+        call("status", 0, LONG, self.0.status()).await
+    }
+    async fn partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
+        call("partitions", filter.limit, LONG, self.0.partitions(filter)).await
+    }
+    async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
+        call("items", filter.limit, LONG, self.0.items(filter)).await
+    }
+    async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
+        call("idleness", feeds.len(), STEP, self.0.idleness(feeds)).await
+    }
+}

@@ -1,0 +1,77 @@
+//! gatefeed on Postgres and on SQLite: two twins of [`gatefeed_core::Store`] with the same file names, so that
+//! one guesses the file from the question in either. A twin's file says where it differs from the other, and why.
+
+mod instrument;
+mod migration;
+mod postgres;
+mod sqlite;
+
+use std::{path::PathBuf, sync::Arc};
+
+use gatefeed_core::{Result, Store, StoreError};
+
+/// How a store is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The Postgres schema of the tables; `None`: `public`. A SQLite file is its own namespace, so that there
+    /// a schema is refused.
+    pub schema: Option<String>,
+    /// Where LISTEN connects, when the URL leads through a pooler in transaction mode; `None`: the same URL.
+    pub listen_url: Option<String>,
+    /// What SQLite does at a commit.
+    pub synchronous: Synchronous,
+}
+
+/// SQLite's `synchronous` setting.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Synchronous {
+    /// A commit is on the disk when it returns.
+    #[default]
+    Full,
+    /// Faster; a power cut can lose the last commits (the file stays intact).
+    Normal,
+}
+
+/// Opens `sqlite://path` (made if missing), `postgres://…` or `postgresql://…` and checks that it answers.
+/// Errs with `Config` for any other URL and with `Unavailable` for a database that cannot be reached.
+pub async fn connect(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    match scheme {
+        "postgres" | "postgresql" => {
+            Ok(Arc::new(instrument::Instrumented::new(postgres::Postgres::connect(url, options).await?)))
+        }
+        "sqlite" => {
+            if options.schema.is_some() {
+                return Err(StoreError::Config(
+                    "--schema is for Postgres: a SQLite file is its own namespace, so use another file".into(),
+                ));
+            }
+            Ok(Arc::new(instrument::Instrumented::new(sqlite::Sqlite::connect(url, options).await?)))
+        }
+        _ => Err(StoreError::Config(format!(
+            "the database URL {} has no scheme that gatefeed knows: expected sqlite://path/to/file.db or \
+             postgres://user@host/database",
+            without_password(url)
+        ))),
+    }
+}
+
+/// The file of a `sqlite:` URL, or `None` where it is no file.
+pub fn sqlite_path(url: &str) -> Option<PathBuf> {
+    let rest = url.strip_prefix("sqlite:")?;
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    let path = path.split('?').next().unwrap_or("");
+    (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path))
+}
+
+/// A URL that may be shown: everything between "://" and the last "@" before the path is left out.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return if url.contains('@') { "(not shown)".to_owned() } else { format!("{url:?}") };
+    };
+    let authority_end = rest.find('/').unwrap_or(rest.len());
+    match rest[..authority_end].rfind('@') {
+        Some(at) => format!("\"{scheme}://…@{}\"", &rest[at + 1..]),
+        None => format!("{url:?}"),
+    }
+}

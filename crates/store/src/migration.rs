@@ -1,0 +1,28 @@
+//! The numbered migrations, the same for both databases; each database has its own text.
+
+/// One step of the schema.
+pub(crate) struct Migration {
+    pub(crate) version: i64,
+    pub(crate) name: &'static str,
+    pub(crate) postgres: &'static str,
+    pub(crate) sqlite: &'static str,
+}
+
+macro_rules! migrations {
+    ($($version:literal $name:literal),* $(,)?) => {
+        &[$(Migration {
+            version: $version,
+            name: $name,
+            postgres: include_str!(concat!("../../../migrations/postgres/", $name, ".sql")),
+            sqlite: include_str!(concat!("../../../migrations/sqlite/", $name, ".sql")),
+        }),*]
+    };
+}
+
+/// All of them, in order.
+pub(crate) const MIGRATIONS: &[Migration] = migrations![1 "0001_init"];
+
+/// The version this binary needs.
+pub(crate) fn newest() -> i64 {
+    MIGRATIONS.last().map_or(0, |m| m.version)
+}

@@ -1,0 +1,242 @@
+//! Checkpoints: lock, look, decide, write.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use gatefeed_core::{
+    Result,
+    checkpoint::{Probe, Verdict, decide},
+    lease::Lease,
+    partition::{PartitionState, PartitionStatus},
+    store::Checkpointed,
+};
+use sqlx::{Row, postgres::PgRow};
+
+use super::{
+    Postgres,
+    error::translate,
+    pool::{Lane, Tx},
+    rows::{LeaseArrays, get, state, state_columns},
+};
+
+const LIMIT: Duration = Duration::from_secs(9);
+
+/// Locks what is current and free to lock. FOR UPDATE excludes inserters that have not committed, which going
+/// idle, closing and failing need; NO KEY UPDATE does not, and is enough for an advance.
+macro_rules! lock {
+    ($strength:literal) => {
+        concat!(
+            "SELECT p.id, ",
+            state_columns!(),
+            " FROM {schema}.gatefeed_partitions p
+              JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS l (id, owner, lease_id, epoch)
+                ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch
+              ORDER BY p.id FOR ",
+            $strength,
+            " OF p SKIP LOCKED"
+        )
+    };
+}
+
+/// Each answer is one probe of an index (of one a gate and priority for `due_at`), never a count. ORDER BY and
+/// LIMIT instead of EXISTS: the planner takes the latter for a sequential scan on a drained table.
+const PROBE: &str = "SELECT r.id,
+        (SELECT i.gate FROM {schema}.gatefeed_items i
+         WHERE i.partition_id = r.id AND i.status IN ('available', 'waiting', 'blocked')
+         ORDER BY i.gate LIMIT 1) AS open_gate,
+        (SELECT i.gate FROM {schema}.gatefeed_items i WHERE i.partition_id = r.id AND i.status = 'failed'
+         ORDER BY i.gate LIMIT 1) AS failed_gate,
+        (SELECT i.id FROM {schema}.gatefeed_items i WHERE i.partition_id = r.id ORDER BY i.id LIMIT 1) IS NOT NULL
+            AS any_item,
+        d.due_at, CASE WHEN d.due_at IS NOT NULL THEN
+            (extract(epoch FROM greatest(d.due_at - clock_timestamp(), '0')) * 1000000)::bigint END AS due_in
+    FROM unnest($1::text[], $2::int[]) AS r (id, gate)
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE groups (gate, rank) AS (
+            (SELECT g.gate, -(g.priority::bigint) FROM {schema}.gatefeed_items g
+             WHERE g.partition_id = r.id AND g.status = 'available' AND g.gate <= r.gate
+             ORDER BY g.gate, -(g.priority::bigint) LIMIT 1)
+            UNION ALL
+            SELECT n.gate, n.rank FROM groups o CROSS JOIN LATERAL (
+                SELECT g.gate, -(g.priority::bigint) AS rank FROM {schema}.gatefeed_items g
+                WHERE g.partition_id = r.id AND g.status = 'available' AND g.gate <= r.gate
+                    AND (g.gate, -(g.priority::bigint)) > (o.gate, o.rank)
+                ORDER BY g.gate, -(g.priority::bigint) LIMIT 1) n
+        )
+        SELECT min(a.available_at) AS due_at FROM groups o CROSS JOIN LATERAL (
+            SELECT i.available_at FROM {schema}.gatefeed_items i
+            WHERE i.partition_id = r.id AND i.status = 'available' AND i.gate = o.gate
+                AND -(i.priority::bigint) = o.rank
+            ORDER BY i.available_at LIMIT 1) a
+    ) d";
+
+const WRITE: &str = "UPDATE {schema}.gatefeed_partitions p
+    SET status = coalesce(u.status, p.status), gate = coalesce(u.gate, p.gate),
+        next_run_at = CASE WHEN u.release AND NOT u.keep THEN u.next_run_at ELSE p.next_run_at END,
+        owner = CASE WHEN NOT u.release THEN p.owner END, lease_id = CASE WHEN NOT u.release THEN p.lease_id END,
+        until = CASE WHEN NOT u.release THEN p.until END, updated_at = now(),
+        version = CASE WHEN u.status IS NULL AND u.gate IS NULL THEN p.version ELSE p.version + 1 END
+    FROM unnest($1::text[], $2::text[], $3::int[], $4::bool[], $5::bool[], $6::timestamptz[])
+        AS u (id, status, gate, release, keep, next_run_at)
+    WHERE p.id = u.id";
+
+/// A locked partition and what was seen of it.
+pub(super) struct Seen {
+    pub(super) state: PartitionState,
+    pub(super) probe: Probe,
+    due_at: Option<DateTime<Utc>>,
+}
+
+/// What is written to one partition.
+#[derive(Default)]
+struct Step {
+    status: Option<&'static str>,
+    gate: Option<i32>,
+    release: bool,
+    /// Leave `next_run_at` as it is.
+    keep: bool,
+    next_run_at: Option<DateTime<Utc>>,
+}
+
+impl Postgres {
+    pub(super) async fn step(&self, leases: &[Arc<Lease>], hold: Duration) -> Result<Vec<Checkpointed>> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let locked = self.lock(&mut tx, leases).await?;
+        let missing = leases.iter().filter(|l| !locked.contains_key(l.partition.as_ref()));
+        let current = self.current(&mut tx, missing.map(AsRef::as_ref)).await?;
+        let seen = self.probe(&mut tx, locked).await?;
+        let mut steps = Vec::new();
+        let mut results = Vec::with_capacity(leases.len());
+        for lease in leases {
+            results.push(match seen.get(lease.partition.as_ref()) {
+                Some(seen) => {
+                    let (result, step) = next(seen, hold);
+                    steps.extend(step.map(|step| (lease.partition.as_ref(), step)));
+                    result
+                }
+                None if current.contains(lease.as_ref()) => Checkpointed::Busy,
+                None => Checkpointed::Fenced,
+            });
+        }
+        self.write_steps(&mut tx, &steps).await?;
+        tx.commit().await?;
+        Ok(results)
+    }
+
+    /// The rows that could be locked, and whether the lock excludes inserters.
+    async fn lock(&self, tx: &mut Tx, leases: &[Arc<Lease>]) -> Result<HashMap<String, (PartitionState, bool)>> {
+        let mut locked = HashMap::new();
+        for (statement, exclusive) in [(lock!("UPDATE"), true), (lock!("NO KEY UPDATE"), false)] {
+            let missing = leases.iter().filter(|l| !locked.contains_key(l.partition.as_ref()));
+            let arrays = LeaseArrays::new(missing.map(AsRef::as_ref));
+            if arrays.ids.is_empty() {
+                break;
+            }
+            let query = tx.query(self.sql.get(statement)).bind(arrays.ids).bind(arrays.owners);
+            let query = query.bind(arrays.lease_ids).bind(arrays.epochs);
+            for row in query.fetch_all(tx.conn()?).await.map_err(translate)? {
+                locked.insert(row.get("id"), (state(&row)?, exclusive));
+            }
+        }
+        Ok(locked)
+    }
+
+    /// Looks, in a statement that begins after the locks were taken and so sees whatever was committed before.
+    pub(super) async fn probe(
+        &self,
+        tx: &mut Tx,
+        locked: HashMap<String, (PartitionState, bool)>,
+    ) -> Result<HashMap<String, Seen>> {
+        if locked.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let (ids, gates): (Vec<&str>, Vec<i32>) = locked.iter().map(|(id, (state, _))| (id.as_str(), state.gate)).unzip();
+        let query = tx.query(self.sql.get(PROBE)).bind(ids).bind(gates);
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        let mut locked = locked;
+        let mut seen = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let id: String = get(row, "id")?;
+            if let Some((state, exclusive)) = locked.remove(&id) {
+                seen.insert(id, read(row, state, exclusive)?);
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn write_steps(&self, tx: &mut Tx, steps: &[(&str, Step)]) -> Result<()> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let all = || steps.iter().map(|(_, step)| step);
+        let query = tx.query(self.sql.get(WRITE)).bind(steps.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        let query = query.bind(all().map(|s| s.status).collect::<Vec<_>>());
+        let query = query.bind(all().map(|s| s.gate).collect::<Vec<_>>());
+        let query = query.bind(all().map(|s| s.release).collect::<Vec<_>>());
+        let query = query.bind(all().map(|s| s.keep).collect::<Vec<_>>());
+        let query = query.bind(all().map(|s| s.next_run_at).collect::<Vec<_>>());
+        query.execute(tx.conn()?).await.map_err(translate)?;
+        Ok(())
+    }
+
+    /// Those of the leases that are current.
+    pub(super) async fn current<'a>(
+        &self,
+        tx: &mut Tx,
+        leases: impl Iterator<Item = &'a Lease>,
+    ) -> Result<HashSet<&'a Lease>> {
+        let leases: HashSet<&Lease> = leases.collect();
+        if leases.is_empty() {
+            return Ok(leases);
+        }
+        let ids: Vec<String> = leases.iter().map(|l| l.partition.to_string()).collect();
+        let rows = self.rows_of(tx, &ids).await?;
+        let mut current = HashSet::with_capacity(leases.len());
+        for lease in leases {
+            if super::renew::is_current(lease, rows.get(lease.partition.as_ref()))? {
+                current.insert(lease);
+            }
+        }
+        Ok(current)
+    }
+}
+
+fn read(row: &PgRow, state: PartitionState, exclusive: bool) -> Result<Seen> {
+    let due_in = get::<Option<i64>>(row, "due_in")?;
+    let probe = Probe {
+        open_gate: get(row, "open_gate")?,
+        due_in: due_in.map(|micros| Duration::from_micros(micros.unsigned_abs())),
+        failed_gate: get(row, "failed_gate")?,
+        any_item: get(row, "any_item")?,
+        exclusive,
+    };
+    Ok(Seen { state, probe, due_at: get(row, "due_at")? })
+}
+
+/// The result for the owner, and what is written.
+fn next(seen: &Seen, hold: Duration) -> (Checkpointed, Option<Step>) {
+    let release = Step { release: true, ..Step::default() };
+    if seen.state.status != PartitionStatus::Available {
+        return (Checkpointed::Slept, Some(Step { keep: true, ..release }));
+    }
+    match decide(&seen.state, &seen.probe, hold) {
+        Verdict::Due => (Checkpointed::Due, None),
+        Verdict::Wait(time) => (Checkpointed::Wait(time), None),
+        Verdict::Busy => (Checkpointed::Busy, None),
+        Verdict::Advance(gate) => (Checkpointed::Advanced(gate), Some(Step { gate: Some(gate), ..Step::default() })),
+        Verdict::Sleep(time) => {
+            let next_run_at = time.and(seen.due_at);
+            (Checkpointed::Slept, Some(Step { next_run_at, ..release }))
+        }
+        Verdict::Close => {
+            (Checkpointed::Closed, Some(Step { status: Some(PartitionStatus::Complete.as_str()), ..release }))
+        }
+        Verdict::Fail => {
+            (Checkpointed::Failed, Some(Step { status: Some(PartitionStatus::Failed.as_str()), ..release }))
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What people and `--until-idle` look at.
+
+use std::{str::FromStr, time::Duration};
+
+use gatefeed_core::{
+    Result, StoreError,
+    inspect::{
+        FeedStatus, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionCounts, PartitionFilter,
+        PartitionRow,
+    },
+    item::ItemStatus,
+    partition::{FailurePolicy, PartitionStatus},
+};
+use sqlx::{Row, postgres::PgRow};
+
+use super::{Postgres, error::translate, pool::Lane, rows::get};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const FEEDS: &str = "SELECT p.feed,
+        count(*) FILTER (WHERE p.status = 'available') AS partitions_available,
+        count(*) FILTER (WHERE p.status = 'paused') AS partitions_paused,
+        count(*) FILTER (WHERE p.status = 'complete') AS partitions_complete,
+        count(*) FILTER (WHERE p.status = 'failed') AS partitions_failed,
+        count(*) FILTER (WHERE p.status = 'cancelled') AS partitions_cancelled,
+        count(*) FILTER (WHERE p.until > now()) AS leased,
+        min(p.next_run_at) FILTER (WHERE p.status = 'available' AND p.next_run_at <= now()) AS oldest_due_at,
+        coalesce(sum(i.available), 0)::bigint AS available, coalesce(sum(i.waiting), 0)::bigint AS waiting,
+        coalesce(sum(i.blocked), 0)::bigint AS blocked, coalesce(sum(i.failed), 0)::bigint AS failed
+    FROM {schema}.gatefeed_partitions p
+    LEFT JOIN (
+        SELECT u.partition_id, count(*) FILTER (WHERE u.status = 'available') AS available,
+            count(*) FILTER (WHERE u.status = 'waiting') AS waiting,
+            count(*) FILTER (WHERE u.status = 'blocked') AS blocked,
+            count(*) FILTER (WHERE u.status = 'failed') AS failed
+        FROM (SELECT o.partition_id, o.status FROM {schema}.gatefeed_items o
+              WHERE o.status IN ('available', 'waiting', 'blocked')
+              UNION ALL
+              SELECT f.partition_id, f.status FROM {schema}.gatefeed_items f WHERE f.status = 'failed') u
+        GROUP BY u.partition_id) i ON i.partition_id = p.id
+    GROUP BY p.feed ORDER BY p.feed";
+
+const PARTITIONS: &str = "SELECT p.*, i.*
+    FROM (SELECT * FROM {schema}.gatefeed_partitions c
+          WHERE ($1::text IS NULL OR c.feed = $1) AND ($2::text IS NULL OR c.status = $2)
+            AND ($3::text IS NULL OR c.id = $3) AND ($4::text IS NULL OR c.id > $4)
+          ORDER BY c.id LIMIT $5) p
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE u.status = 'available') AS available,
+            count(*) FILTER (WHERE u.status = 'waiting') AS waiting,
+            count(*) FILTER (WHERE u.status = 'blocked') AS blocked,
+            count(*) FILTER (WHERE u.status = 'failed') AS failed
+        FROM (SELECT o.status FROM {schema}.gatefeed_items o
+              WHERE o.partition_id = p.id AND o.status IN ('available', 'waiting', 'blocked')
+              UNION ALL
+              SELECT f.status FROM {schema}.gatefeed_items f
+              WHERE f.partition_id = p.id AND f.status = 'failed') u) i
+    ORDER BY p.id";
+
+const ITEMS: &str = "SELECT i.partition_id, i.id, i.gate, i.status, i.priority, i.pass, i.retry_count, i.available_at,
+        i.content_type, octet_length(i.data)::bigint AS size, CASE WHEN $7 THEN i.data END AS data,
+        i.error_messages, i.version, i.created_at, i.updated_at
+    FROM {schema}.gatefeed_items i
+    WHERE i.partition_id = $1 AND ($2::text IS NULL OR i.status = $2) AND ($3::int IS NULL OR i.gate = $3)
+        AND ($4::text IS NULL OR i.id = $4) AND ($5::text IS NULL OR i.id > $5)
+    ORDER BY i.id LIMIT $6";
+
+/// Work that is known (`next_run_at` is set, leased or not), or items that wait at a gate that is reached.
+const IDLENESS: &str = "SELECT
+    (SELECT p.id FROM {schema}.gatefeed_partitions p
+     WHERE p.feed = ANY ($1) AND p.status = 'available' AND p.next_run_at IS NOT NULL LIMIT 1) IS NULL
+    AND (SELECT p.id FROM {schema}.gatefeed_items i JOIN {schema}.gatefeed_partitions p ON p.id = i.partition_id
+     WHERE i.status = 'waiting' AND p.feed = ANY ($1) AND p.status = 'available' AND i.gate <= p.gate
+     LIMIT 1) IS NULL AS idle,
+    (SELECT p.id FROM {schema}.gatefeed_partitions p WHERE p.feed = ANY ($1) AND p.status = 'failed' LIMIT 1)
+     IS NOT NULL AS failed";
+
+impl Postgres {
+    pub(super) async fn list_feeds(&self) -> Result<Vec<FeedStatus>> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let rows = tx.query(self.sql.get(FEEDS)).fetch_all(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        rows.iter().map(feed_status).collect()
+    }
+
+    pub(super) async fn list_partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let query = tx.query(self.sql.get(PARTITIONS)).bind(&filter.feed);
+        let query = query.bind(filter.status.map(PartitionStatus::as_str)).bind(&filter.id).bind(&filter.after);
+        let rows = query.bind(limit(filter.limit)).fetch_all(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        rows.iter().map(partition_row).collect()
+    }
+
+    pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let query = tx.query(self.sql.get(ITEMS)).bind(&filter.partition);
+        let query = query.bind(filter.status.map(ItemStatus::as_str)).bind(filter.gate).bind(&filter.id);
+        let query = query.bind(&filter.after).bind(limit(filter.limit)).bind(filter.with_data);
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        if rows.is_empty() {
+            let find = self.sql.get("SELECT 1 FROM {schema}.gatefeed_partitions WHERE id = $1");
+            let found = tx.query(find).bind(&filter.partition).fetch_optional(tx.conn()?).await.map_err(translate)?;
+            if found.is_none() {
+                return Err(StoreError::NotFound(format!("partition {:?} does not exist", filter.partition)));
+            }
+        }
+        tx.commit().await?;
+        rows.iter().map(item_row).collect()
+    }
+
+    pub(super) async fn measure_idleness(&self, feeds: &[String]) -> Result<Idleness> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let row = tx.query(self.sql.get(IDLENESS)).bind(feeds).fetch_one(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        Ok(Idleness { idle: row.get("idle"), failed: row.get("failed") })
+    }
+}
+
+fn limit(asked: usize) -> i64 {
+    asked.min(LIMIT_MAX) as i64
+}
+
+fn counts(row: &PgRow) -> Result<ItemCounts> {
+    Ok(ItemCounts {
+        available: get(row, "available")?,
+        waiting: get(row, "waiting")?,
+        blocked: get(row, "blocked")?,
+        failed: get(row, "failed")?,
+    })
+}
+
+fn feed_status(row: &PgRow) -> Result<FeedStatus> {
+    Ok(FeedStatus {
+        feed: get(row, "feed")?,
+        partitions: PartitionCounts {
+            available: get(row, "partitions_available")?,
+            paused: get(row, "partitions_paused")?,
+            complete: get(row, "partitions_complete")?,
+            failed: get(row, "partitions_failed")?,
+            cancelled: get(row, "partitions_cancelled")?,
+        },
+        leased: get(row, "leased")?,
+        items: counts(row)?,
+        oldest_due_at: get(row, "oldest_due_at")?,
+    })
+}
+
+fn partition_row(row: &PgRow) -> Result<PartitionRow> {
+    Ok(PartitionRow {
+        id: get(row, "id")?,
+        feed: get(row, "feed")?,
+        status: PartitionStatus::from_str(get(row, "status")?)?,
+        gate: get(row, "gate")?,
+        priority: get(row, "priority")?,
+        manual_checkpoint: get(row, "manual_checkpoint")?,
+        auto_close: get(row, "auto_close")?,
+        max_in_flight: get::<Option<i32>>(row, "max_in_flight")?.map(i32::unsigned_abs),
+        failure_policy: FailurePolicy::from_str(get(row, "failure_policy")?)?,
+        owner: get(row, "owner")?,
+        until: get(row, "until")?,
+        epoch: get(row, "epoch")?,
+        next_run_at: get(row, "next_run_at")?,
+        version: get(row, "version")?,
+        items: counts(row)?,
+        created_at: get(row, "created_at")?,
+        updated_at: get(row, "updated_at")?,
+    })
+}
+
+fn item_row(row: &PgRow) -> Result<ItemRow> {
+    Ok(ItemRow {
+        partition_id: get(row, "partition_id")?,
+        id: get(row, "id")?,
+        gate: get(row, "gate")?,
+        status: ItemStatus::from_str(get(row, "status")?)?,
+        priority: get(row, "priority")?,
+        pass: get(row, "pass")?,
+        retry_count: get(row, "retry_count")?,
+        available_at: get(row, "available_at")?,
+        content_type: get(row, "content_type")?,
+        size: get(row, "size")?,
+        data: get(row, "data")?,
+        error_messages: get(row, "error_messages")?,
+        version: get(row, "version")?,
+        created_at: get(row, "created_at")?,
+        updated_at: get(row, "updated_at")?,
+    })
+}

@@ -1,0 +1,123 @@
+//! The store on Postgres 14 or later.
+//!
+//! Every call is one explicit READ COMMITTED transaction, whatever the server's default is: the lock-then-look
+//! steps need each statement to see what was committed before it, and PgBouncer's transaction mode keeps the
+//! statements of a transaction together.
+
+mod checkpoint;
+mod claim;
+mod complete;
+mod error;
+mod insert;
+mod inspect;
+mod migrate;
+mod operate;
+mod page;
+mod pool;
+mod renew;
+mod rows;
+mod schema;
+mod wake;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gatefeed_core::{
+    Result, Store,
+    inspect::{FeedStatus, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    item::NewItem,
+    lease::{Claim, Grant, Lease, Observed, Renewal},
+    outcome::{Completion, Settled},
+    partition::NewPartition,
+    store::{Checkpointed, Migrated, Page, PageRequest, Pushed, RetryFilter, Wakeups},
+};
+
+use self::{pool::Lanes, schema::Sql};
+use crate::Options;
+
+/// The store on Postgres.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    lanes: Lanes,
+    sql: Sql,
+    pending: wake::Pending,
+}
+
+impl Postgres {
+    pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self> {
+        let sql = Sql::new(options.schema.as_deref().unwrap_or("public"))?;
+        let lanes = Lanes::connect(url, options.listen_url.as_deref()).await?;
+        Ok(Self { lanes, sql, pending: wake::Pending::default() })
+    }
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn migrate(&self) -> Result<Migrated> {
+        self.migrate_schema().await
+    }
+    async fn check_schema(&self) -> Result<()> {
+        self.check_version().await
+    }
+    async fn ping(&self) -> Result<()> {
+        self.answer().await
+    }
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>> {
+        self.grant(claim).await
+    }
+    async fn renew(&self, leases: &[Arc<Lease>], duration: Duration) -> Result<Vec<Renewal>> {
+        self.extend(leases, duration).await
+    }
+    async fn observe(&self, leases: &[Arc<Lease>]) -> Result<Vec<Observed>> {
+        self.look(leases).await
+    }
+    async fn release(&self, leases: &[Arc<Lease>]) -> Result<()> {
+        self.give_back(leases).await
+    }
+    async fn progressed(&self, lease: &Lease) -> Result<()> {
+        self.clear_expiries(lease).await
+    }
+    async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
+        self.read_pages(requests).await
+    }
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
+        self.load_data(partition, item, version).await
+    }
+    async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
+        self.note_suspect(lease, item, version).await
+    }
+    async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
+        self.write_outcomes(completions).await
+    }
+    async fn checkpoint(&self, leases: &[Arc<Lease>], hold: Duration) -> Result<Vec<Checkpointed>> {
+        self.step(leases, hold).await
+    }
+    async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups> {
+        self.listen(feeds)
+    }
+    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        self.add(partition, items).await
+    }
+    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
+        self.retry_failed(partition, filter).await
+    }
+    async fn seal(&self, partition: &str) -> Result<()> {
+        self.let_go(partition).await
+    }
+    async fn advance(&self, partition: &str) -> Result<i32> {
+        self.raise_gate(partition).await
+    }
+    async fn status(&self) -> Result<Vec<FeedStatus>> {
+        self.list_feeds().await
+    }
+    async fn partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
+        self.list_partitions(filter).await
+    }
+    async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
+        self.list_items(filter).await
+    }
+    async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
+        self.measure_idleness(feeds).await
+    }
+}

@@ -1,0 +1,137 @@
+//! Reading items that are due.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatefeed_core::{
+    Result,
+    item::INLINE_BYTES_MAX,
+    store::{Cursor, Page, PageRequest},
+};
+use sqlx::{Row, postgres::PgRow};
+
+use super::{
+    Postgres,
+    error::translate,
+    pool::Lane,
+    rows::{LeaseArrays, due_item, get},
+};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// One page for each of several partitions. Within a partition a loose scan goes from one (gate, priority) to
+/// the next; within those, what is due stands first, so that ever so many delayed items in front of due ones
+/// cost one probe. The row comparison on the negated priority is what lets the index carry the keyset.
+const PAGE: &str = "SELECT r.number, i.* FROM
+    unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::int[], $6::bigint[], $7::timestamptz[],
+           $8::text[], $9::bigint[]) WITH ORDINALITY
+        AS r (id, owner, lease_id, epoch, after_gate, after_rank, after_at, after_id, page_limit, number)
+    JOIN {schema}.gatefeed_partitions p
+        ON p.id = r.id AND p.owner = r.owner AND p.lease_id = r.lease_id AND p.epoch = r.epoch
+            AND p.status = 'available'
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE groups (gate, rank) AS (
+            (SELECT g.gate, -(g.priority::bigint) FROM {schema}.gatefeed_items g
+             WHERE g.partition_id = p.id AND g.status = 'available' AND g.gate <= p.gate
+                AND (g.gate, -(g.priority::bigint)) >= (r.after_gate, r.after_rank)
+             ORDER BY g.gate, -(g.priority::bigint) LIMIT 1)
+            UNION ALL
+            SELECT n.gate, n.rank FROM groups o CROSS JOIN LATERAL (
+                SELECT g.gate, -(g.priority::bigint) AS rank FROM {schema}.gatefeed_items g
+                WHERE g.partition_id = p.id AND g.status = 'available' AND g.gate <= p.gate
+                    AND (g.gate, -(g.priority::bigint)) > (o.gate, o.rank)
+                ORDER BY g.gate, -(g.priority::bigint) LIMIT 1) n
+        )
+        SELECT d.* FROM groups o CROSS JOIN LATERAL (
+            SELECT i.id, i.gate, i.priority, i.pass, i.retry_count, i.suspect_count, i.version, i.available_at,
+                i.content_type, octet_length(i.data) AS size,
+                CASE WHEN octet_length(i.data) <= $10 THEN i.data END AS data, i.error_messages
+            FROM {schema}.gatefeed_items i
+            WHERE i.partition_id = p.id AND i.status = 'available' AND i.gate = o.gate
+                AND -(i.priority::bigint) = o.rank AND i.available_at <= now()
+                AND (i.available_at, i.id) > (
+                    CASE WHEN (o.gate, o.rank) = (r.after_gate, r.after_rank) THEN r.after_at ELSE '-infinity' END,
+                    CASE WHEN (o.gate, o.rank) = (r.after_gate, r.after_rank) THEN r.after_id ELSE '' END)
+            ORDER BY i.available_at, i.id LIMIT r.page_limit) d
+        LIMIT r.page_limit) i";
+
+const LOAD: &str =
+    "SELECT data FROM {schema}.gatefeed_items WHERE partition_id = $1 AND id = $2 AND version = $3";
+
+impl Postgres {
+    pub(super) async fn read_pages(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
+        let leases = LeaseArrays::new(requests.iter().map(|r| r.lease.as_ref()));
+        let starts: Vec<Start> = requests.iter().map(|r| Start::of(r.after.as_ref())).collect();
+        let limits: Vec<i64> = requests.iter().map(|r| r.limit as i64).collect();
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let query = tx.query(self.sql.get(PAGE)).bind(leases.ids).bind(leases.owners).bind(leases.lease_ids);
+        let query = query.bind(leases.epochs).bind(starts.iter().map(|s| s.gate).collect::<Vec<_>>());
+        let query = query.bind(starts.iter().map(|s| s.rank).collect::<Vec<_>>());
+        let query = query.bind(starts.iter().map(|s| s.at).collect::<Vec<_>>());
+        let query = query.bind(starts.iter().map(|s| s.id).collect::<Vec<_>>()).bind(limits);
+        let rows = query.bind(INLINE_BYTES_MAX as i32).fetch_all(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        into_pages(rows, requests)
+    }
+
+    pub(super) async fn load_data(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let query = tx.query(self.sql.get(LOAD)).bind(partition).bind(item).bind(version);
+        let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        row.map(|row| get::<Vec<u8>>(&row, "data").map(Bytes::from)).transpose()
+    }
+}
+
+/// Where a page starts, as parameters: before everything, if there is no cursor.
+struct Start<'a> {
+    gate: i32,
+    rank: i64,
+    at: chrono::DateTime<chrono::Utc>,
+    id: &'a str,
+}
+
+impl<'a> Start<'a> {
+    fn of(after: Option<&'a Cursor>) -> Self {
+        let read = |cursor: &'a Cursor| {
+            let at = cursor.available_at.parse().ok().and_then(chrono::DateTime::from_timestamp_micros)?;
+            Some(Self { gate: cursor.gate, rank: -i64::from(cursor.priority), at, id: &cursor.id })
+        };
+        after.and_then(read).unwrap_or(Self { gate: -1, rank: 0, at: chrono::DateTime::UNIX_EPOCH, id: "" })
+    }
+}
+
+fn into_pages(rows: Vec<PgRow>, requests: &[PageRequest]) -> Result<Vec<Page>> {
+    let mut pages: Vec<Page> = requests.iter().map(|_| Page::default()).collect();
+    let mut by_page: Vec<Vec<PgRow>> = requests.iter().map(|_| Vec::new()).collect();
+    for row in rows {
+        let number: i64 = row.get("number");
+        if let Some(page) = by_page.get_mut(number as usize - 1) {
+            page.push(row);
+        }
+    }
+    for ((page, mut rows), request) in pages.iter_mut().zip(by_page).zip(requests) {
+        // The statement yields this order already; SQL does not promise it. Stable, so that ids stay in theirs.
+        rows.sort_by_key(order);
+        page.items = rows.iter().map(due_item).collect::<Result<_>>()?;
+        if rows.len() >= request.limit {
+            page.next = rows.last().map(cursor);
+        }
+    }
+    Ok(pages)
+}
+
+fn order(row: &PgRow) -> (i32, i64, i64) {
+    let at: chrono::DateTime<chrono::Utc> = row.get("available_at");
+    (row.get("gate"), -i64::from(row.get::<i32, _>("priority")), at.timestamp_micros())
+}
+
+fn cursor(row: &PgRow) -> Cursor {
+    let at: chrono::DateTime<chrono::Utc> = row.get("available_at");
+    Cursor {
+        gate: row.get("gate"),
+        priority: row.get("priority"),
+        available_at: at.timestamp_micros().to_string(),
+        id: row.get("id"),
+    }
+}

@@ -1,0 +1,160 @@
+//! NOTIFY: hints that something became due. Polling finds it anyway, only later.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use gatefeed_core::{Result, store::Wakeups};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tokio::{sync::Notify, task::JoinHandle};
+
+use super::{
+    Postgres,
+    error::translate,
+    pool::{Lane, Tx},
+};
+
+/// How long to wait before a broken listener is made again, at most.
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Feeds that wait for their notification, over all calls of this process.
+#[derive(Debug, Default)]
+pub(super) struct Pending(Mutex<BTreeSet<String>>);
+
+impl Pending {
+    /// True if the caller is to send; false if somebody who is sending will take these along.
+    fn add(&self, feeds: Vec<String>) -> bool {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = pending.is_empty();
+        pending.extend(feeds);
+        first && !pending.is_empty()
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Takes out what was sent; true if more has come meanwhile.
+    fn sent(&self, feeds: &[String]) -> bool {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.iter().for_each(|feed| _ = pending.remove(feed));
+        !pending.is_empty()
+    }
+}
+
+impl Postgres {
+    /// Notifies after a commit. A NOTIFY in every inserting transaction halves a busy producer, since commits
+    /// that notify queue behind each other; so that calls at the same time share one.
+    pub(super) async fn announce(&self, feeds: Vec<String>) {
+        if !self.pending.add(feeds) {
+            return;
+        }
+        loop {
+            let feeds = self.pending.all();
+            if let Err(error) = self.send(&feeds).await {
+                tracing::debug!(%error, "a notification was not sent; watchers find the work by polling");
+            }
+            if !self.pending.sent(&feeds) {
+                return;
+            }
+        }
+    }
+
+    /// Notifies the feed of a partition.
+    pub(super) async fn announce_partition(&self, partition: &str) {
+        let feed = async {
+            let mut tx = self.begin(Lane::Work, Duration::from_secs(2)).await?;
+            let find = self.sql.get("SELECT feed FROM {schema}.gatefeed_partitions WHERE id = $1");
+            let row = tx.query(find).bind(partition).fetch_optional(tx.conn()?).await.map_err(translate)?;
+            tx.commit().await?;
+            row.map(|row| super::rows::get::<String>(&row, "feed")).transpose()
+        };
+        if let Ok(Some(feed)) = feed.await {
+            self.announce(vec![feed]).await;
+        }
+    }
+
+    async fn send(&self, feeds: &[String]) -> Result<()> {
+        let mut tx = self.begin(Lane::Work, Duration::from_secs(2)).await?;
+        self.notify(&mut tx, feeds).await?;
+        tx.commit().await
+    }
+
+    /// Notifies with a transaction's commit.
+    pub(super) async fn notify(&self, tx: &mut Tx, feeds: &[String]) -> Result<()> {
+        let feeds: Vec<&String> = feeds.iter().collect::<BTreeSet<_>>().into_iter().collect();
+        if feeds.is_empty() {
+            return Ok(());
+        }
+        let query = "SELECT pg_notify($1, f.feed) FROM unnest($2::text[]) AS f (feed)";
+        let query = tx.query(query).bind(&self.sql.channel).bind(feeds);
+        query.execute(tx.conn()?).await.map_err(translate)?;
+        Ok(())
+    }
+
+    pub(super) fn listen(&self, feeds: &[String]) -> Box<dyn Wakeups> {
+        let heard = Arc::new(Notify::new());
+        let task = listen_for_ever(
+            self.lanes.listen.clone(),
+            self.sql.channel.clone(),
+            feeds.iter().cloned().collect(),
+            heard.clone(),
+        );
+        Box::new(Listening { heard, task: tokio::spawn(task) })
+    }
+}
+
+struct Listening {
+    heard: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+#[async_trait]
+impl Wakeups for Listening {
+    async fn next(&mut self) {
+        self.heard.notified().await;
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn listen_for_ever(options: PgConnectOptions, channel: String, feeds: HashSet<String>, heard: Arc<Notify>) {
+    let mut wait = Duration::from_millis(100);
+    loop {
+        match listen_once(&options, &channel, &feeds, &heard, &mut wait).await {
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "the notification connection broke; polling meanwhile"),
+        }
+        // Whatever was notified meanwhile went unheard.
+        heard.notify_one();
+        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+        wait = (wait * 2).min(RECONNECT_MAX);
+    }
+}
+
+async fn listen_once(
+    options: &PgConnectOptions,
+    channel: &str,
+    feeds: &HashSet<String>,
+    heard: &Notify,
+    wait: &mut Duration,
+) -> Result<(), sqlx::Error> {
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.listen(channel).await?;
+    *wait = Duration::from_millis(100);
+    heard.notify_one();
+    while let Some(notification) = listener.try_recv().await? {
+        if feeds.contains(notification.payload()) {
+            heard.notify_one();
+        }
+    }
+    Ok(())
+}

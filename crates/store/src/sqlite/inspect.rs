@@ -1,0 +1,219 @@
+//! What people and `--until-idle` look at.
+
+use std::collections::BTreeMap;
+
+use gatefeed_core::{
+    inspect::{
+        FeedStatus, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionCounts, PartitionFilter,
+        PartitionRow,
+    },
+    item::ItemStatus,
+    partition::PartitionStatus,
+};
+use sqlx::{Acquire, Row, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    Sqlite,
+    error::Result,
+    operate::no_partition,
+    rows::{at, maybe_at, now, word},
+};
+
+const FEEDS: &str = concat!(
+    "SELECT feed, count(*) FILTER (WHERE status = 'available') AS available,
+        count(*) FILTER (WHERE status = 'paused') AS paused, count(*) FILTER (WHERE status = 'complete') AS complete,
+        count(*) FILTER (WHERE status = 'failed') AS failed,
+        count(*) FILTER (WHERE status = 'cancelled') AS cancelled, count(*) FILTER (WHERE until > ",
+    now!(),
+    ") AS leased, min(next_run_at) FILTER (WHERE status = 'available' AND next_run_at <= ",
+    now!(),
+    ") AS oldest_due_at
+    FROM gatefeed_partitions GROUP BY feed"
+);
+
+/// Counted by partition first, from the partial indexes alone.
+pub(super) const FEED_ITEMS: &str = "SELECT p.feed, c.status, sum(c.items) AS items FROM (
+        SELECT partition_id, 'available' AS status, count(*) AS items FROM gatefeed_items
+            WHERE status = 'available' GROUP BY partition_id
+        UNION ALL
+        SELECT partition_id, status, count(*) FROM gatefeed_items
+            WHERE status IN ('waiting', 'blocked') GROUP BY partition_id, status
+        UNION ALL
+        SELECT partition_id, 'failed', count(*) FROM gatefeed_items WHERE status = 'failed' GROUP BY partition_id
+    ) c CROSS JOIN gatefeed_partitions p ON p.id = c.partition_id
+    GROUP BY p.feed, c.status";
+
+/// `{which}` is [`which`].
+pub(super) const PARTITIONS: &str = "SELECT p.*,
+        (SELECT count(*) FROM gatefeed_items i WHERE i.partition_id = p.id AND i.status = 'available') AS available,
+        (SELECT count(*) FROM gatefeed_items i WHERE i.partition_id = p.id
+            AND i.status IN ('waiting', 'blocked') AND i.status = 'waiting') AS waiting,
+        (SELECT count(*) FROM gatefeed_items i WHERE i.partition_id = p.id
+            AND i.status IN ('waiting', 'blocked') AND i.status = 'blocked') AS blocked,
+        (SELECT count(*) FROM gatefeed_items i WHERE i.partition_id = p.id AND i.status = 'failed') AS failed
+    FROM gatefeed_partitions p
+    WHERE (?1 IS NULL OR p.feed = ?1) AND (?2 IS NULL OR p.status = ?2) AND {which} AND p.id > ?3
+    ORDER BY p.id LIMIT ?4";
+
+/// `{which}` is [`which`].
+pub(super) const ITEMS: &str = "SELECT partition_id, id, gate, status, priority, pass, retry_count, available_at,
+        content_type, octet_length(data) AS size, CASE WHEN ?6 THEN CAST(data AS BLOB) END AS data, error_messages,
+        version, created_at, updated_at
+    FROM gatefeed_items
+    WHERE partition_id = ?1 AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR gate = ?3)
+        AND {which} AND id > ?4
+    ORDER BY id LIMIT ?5";
+
+/// Of one feed: work that is known (`next_run_at` is set, leased or not), items that wait at a gate that is
+/// reached, and failed partitions.
+pub(super) const IDLENESS: &str = "SELECT
+    NOT EXISTS (SELECT 1 FROM gatefeed_partitions
+        WHERE feed = ?1 AND status = 'available' AND owner IS NULL AND next_run_at IS NOT NULL)
+    AND NOT EXISTS (SELECT 1 FROM gatefeed_partitions
+        WHERE feed = ?1 AND status = 'available' AND owner IS NOT NULL AND next_run_at IS NOT NULL)
+    AND NOT EXISTS (SELECT 1 FROM gatefeed_items i CROSS JOIN gatefeed_partitions p ON p.id = i.partition_id
+        WHERE i.status IN ('waiting', 'blocked') AND i.status = 'waiting' AND p.feed = ?1
+            AND p.status = 'available' AND i.gate <= p.gate) AS idle,
+    EXISTS (SELECT 1 FROM gatefeed_partitions WHERE feed = ?1 AND status = 'failed') AS failed";
+
+impl Sqlite {
+    pub(super) async fn list_feeds(&self) -> Result<Vec<FeedStatus>> {
+        let mut connection = self.lanes.read().await?;
+        // One transaction, so that both statements see the same moment; dropped, it ends.
+        let mut tx = connection.begin().await?;
+        let mut feeds = BTreeMap::new();
+        for row in sqlx::query(FEEDS).fetch_all(&mut *tx).await? {
+            let status = feed_status(&row)?;
+            feeds.insert(status.feed.clone(), status);
+        }
+        for row in sqlx::query(FEED_ITEMS).fetch_all(&mut *tx).await? {
+            if let Some(status) = feeds.get_mut(row.try_get::<&str, _>("feed")?) {
+                count(&mut status.items, word(&row, "status")?, row.try_get("items")?);
+            }
+        }
+        tx.commit().await?;
+        Ok(feeds.into_values().collect())
+    }
+
+    pub(super) async fn list_partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
+        let sql = which(PARTITIONS, "p.id", "?5", filter.id.as_ref());
+        let query = sqlx::query(&sql).bind(&filter.feed).bind(filter.status.map(PartitionStatus::as_str));
+        let query = query.bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit)).bind(&filter.id);
+        let rows = query.fetch_all(&mut *self.lanes.read().await?).await?;
+        rows.iter().map(partition_row).collect()
+    }
+
+    pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
+        let mut connection = self.lanes.read().await?;
+        let sql = which(ITEMS, "id", "?7", filter.id.as_ref());
+        let query = sqlx::query(&sql).bind(&filter.partition).bind(filter.status.map(ItemStatus::as_str));
+        let query = query.bind(filter.gate).bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit));
+        let query = query.bind(filter.with_data).bind(&filter.id);
+        let rows = query.fetch_all(&mut *connection).await?;
+        if rows.is_empty() && !exists(&mut connection, &filter.partition).await? {
+            return Err(no_partition(&filter.partition).into());
+        }
+        rows.iter().map(item_row).collect()
+    }
+
+    pub(super) async fn measure_idleness(&self, feeds: &[String]) -> Result<Idleness> {
+        let mut all = Idleness { idle: true, failed: false };
+        let mut connection = self.lanes.read().await?;
+        for feed in feeds {
+            let row = sqlx::query(IDLENESS).bind(feed).fetch_one(&mut *connection).await?;
+            all.idle &= row.try_get::<bool, _>("idle")?;
+            all.failed |= row.try_get::<bool, _>("failed")?;
+        }
+        Ok(all)
+    }
+}
+
+async fn exists(connection: &mut SqliteConnection, partition: &str) -> Result<bool> {
+    let exists = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM gatefeed_partitions WHERE id = ?)");
+    Ok(exists.bind(partition).fetch_one(connection).await?)
+}
+
+/// The statement for one id (found by the primary key) or for all. The parameter is named either way.
+pub(super) fn which(sql: &str, column: &str, parameter: &str, id: Option<&String>) -> String {
+    sql.replace("{which}", &match id {
+        Some(_) => format!("{column} = {parameter}"),
+        None => format!("{parameter} IS NULL"),
+    })
+}
+
+fn limit(asked: usize) -> i64 {
+    asked.min(LIMIT_MAX) as i64
+}
+
+fn count(counts: &mut ItemCounts, status: ItemStatus, items: i64) {
+    match status {
+        ItemStatus::Available => counts.available += items,
+        ItemStatus::Waiting => counts.waiting += items,
+        ItemStatus::Blocked => counts.blocked += items,
+        ItemStatus::Failed => counts.failed += items,
+        ItemStatus::Complete | ItemStatus::Cancelled => {}
+    }
+}
+
+fn feed_status(row: &SqliteRow) -> Result<FeedStatus> {
+    Ok(FeedStatus {
+        feed: row.try_get("feed")?,
+        partitions: PartitionCounts {
+            available: row.try_get("available")?,
+            paused: row.try_get("paused")?,
+            complete: row.try_get("complete")?,
+            failed: row.try_get("failed")?,
+            cancelled: row.try_get("cancelled")?,
+        },
+        leased: row.try_get("leased")?,
+        items: ItemCounts::default(),
+        oldest_due_at: maybe_at(row, "oldest_due_at")?,
+    })
+}
+
+fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
+    Ok(PartitionRow {
+        id: row.try_get("id")?,
+        feed: row.try_get("feed")?,
+        status: word(row, "status")?,
+        gate: row.try_get("gate")?,
+        priority: row.try_get("priority")?,
+        manual_checkpoint: row.try_get("manual_checkpoint")?,
+        auto_close: row.try_get("auto_close")?,
+        max_in_flight: row.try_get("max_in_flight")?,
+        failure_policy: word(row, "failure_policy")?,
+        owner: row.try_get("owner")?,
+        until: maybe_at(row, "until")?,
+        epoch: row.try_get("epoch")?,
+        next_run_at: maybe_at(row, "next_run_at")?,
+        version: row.try_get("version")?,
+        items: ItemCounts {
+            available: row.try_get("available")?,
+            waiting: row.try_get("waiting")?,
+            blocked: row.try_get("blocked")?,
+            failed: row.try_get("failed")?,
+        },
+        created_at: at(row, "created_at")?,
+        updated_at: at(row, "updated_at")?,
+    })
+}
+
+fn item_row(row: &SqliteRow) -> Result<ItemRow> {
+    Ok(ItemRow {
+        partition_id: row.try_get("partition_id")?,
+        id: row.try_get("id")?,
+        gate: row.try_get("gate")?,
+        status: word(row, "status")?,
+        priority: row.try_get("priority")?,
+        pass: row.try_get("pass")?,
+        retry_count: row.try_get("retry_count")?,
+        available_at: at(row, "available_at")?,
+        content_type: row.try_get("content_type")?,
+        size: row.try_get("size")?,
+        data: row.try_get("data")?,
+        error_messages: row.try_get("error_messages")?,
+        version: row.try_get("version")?,
+        created_at: at(row, "created_at")?,
+        updated_at: at(row, "updated_at")?,
+    })
+}

@@ -1,0 +1,129 @@
+//! The store on SQLite 3.37 or later, in WAL mode: one writer at a time over all processes, readers beside it.
+//!
+//! Differences from its twin: what decides happens inside BEGIN IMMEDIATE, which excludes every other writer, so
+//! that no row is ever locked or skipped; `LISTEN` is a poll of `PRAGMA data_version`.
+
+mod checkpoint;
+mod claim;
+mod complete;
+mod error;
+mod fence;
+mod file;
+mod insert;
+mod inspect;
+mod migrate;
+mod operate;
+mod page;
+mod pool;
+mod renew;
+mod rows;
+mod values;
+mod wake;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gatefeed_core::{
+    Result, Store,
+    inspect::{FeedStatus, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    item::NewItem,
+    lease::{Claim, Grant, Lease, Observed, Renewal},
+    outcome::{Completion, Settled},
+    partition::NewPartition,
+    store::{Checkpointed, Migrated, Page, PageRequest, Pushed, RetryFilter, Wakeups},
+};
+
+use self::pool::Lanes;
+use crate::Options;
+
+/// The store on SQLite.
+#[derive(Debug)]
+pub(crate) struct Sqlite {
+    lanes: Lanes,
+}
+
+impl Sqlite {
+    /// Opens the file of a `sqlite:` URL, or makes it.
+    pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self> {
+        Ok(Self { lanes: Lanes::open(url, options.synchronous).await? })
+    }
+
+    /// An error, in the field's terms, of this file.
+    fn named<T>(&self, result: error::Result<T>) -> Result<T> {
+        result.map_err(|error| error.of(self.lanes.path()))
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn migrate(&self) -> Result<Migrated> {
+        self.named(self.migrate_schema().await)
+    }
+    async fn check_schema(&self) -> Result<()> {
+        self.named(self.check_version().await)
+    }
+    async fn ping(&self) -> Result<()> {
+        self.named(self.answer().await)
+    }
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>> {
+        self.named(self.grant(claim).await)
+    }
+    async fn renew(&self, leases: &[Arc<Lease>], duration: Duration) -> Result<Vec<Renewal>> {
+        self.named(self.extend(leases, duration).await)
+    }
+    async fn observe(&self, leases: &[Arc<Lease>]) -> Result<Vec<Observed>> {
+        self.named(self.look(leases).await)
+    }
+    async fn release(&self, leases: &[Arc<Lease>]) -> Result<()> {
+        self.named(self.give_back(leases).await)
+    }
+    async fn progressed(&self, lease: &Lease) -> Result<()> {
+        self.named(self.clear_expiries(lease).await)
+    }
+    async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
+        self.named(self.read_pages(requests).await)
+    }
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
+        self.named(self.load_data(partition, item, version).await)
+    }
+    async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
+        self.named(self.note_suspect(lease, item, version).await)
+    }
+    async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
+        self.named(self.write_outcomes(completions).await)
+    }
+    async fn checkpoint(&self, leases: &[Arc<Lease>], hold: Duration) -> Result<Vec<Checkpointed>> {
+        self.named(self.step(leases, hold).await)
+    }
+    async fn wakeups(&self, _feeds: &[String]) -> Box<dyn Wakeups> {
+        self.listen()
+    }
+    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        self.named(self.add(partition, items).await)
+    }
+    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
+        self.named(self.retry_failed(partition, filter).await)
+    }
+    async fn seal(&self, partition: &str) -> Result<()> {
+        self.named(self.let_go(partition).await)
+    }
+    async fn advance(&self, partition: &str) -> Result<i32> {
+        self.named(self.raise_gate(partition).await)
+    }
+    async fn status(&self) -> Result<Vec<FeedStatus>> {
+        self.named(self.list_feeds().await)
+    }
+    async fn partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
+        self.named(self.list_partitions(filter).await)
+    }
+    async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
+        self.named(self.list_items(filter).await)
+    }
+    async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
+        self.named(self.measure_idleness(feeds).await)
+    }
+}

@@ -1,0 +1,224 @@
+//! Connections. Renewals have one of their own, so that they never queue behind writers; readers have a few.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use gatefeed_core::StoreError;
+use sqlx::{
+    ConnectOptions, SqliteConnection, SqlitePool,
+    pool::PoolConnection,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, OwnedMutexGuard},
+};
+
+use super::{
+    error::Result,
+    file::{file_of, make},
+};
+use crate::Synchronous;
+
+/// How long SQLite itself polls for the write lock, on its connection's thread. Short, since a dropped call
+/// leaves its connection only then; the rest of a caller's patience is spent in a loop here.
+const BUSY_POLL: Duration = Duration::from_millis(50);
+
+/// How long a write waits for other processes' transactions.
+pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a renewal or a checkpoint does: both can be repeated soon.
+const SHORT_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Reading connections. Few: each has a thread.
+const READERS_MAX: u32 = 3;
+
+/// Rows that a connection's thread reads ahead.
+const ROWS_AHEAD: usize = 256;
+
+/// Bytes of the write-ahead log that stay on the disk after a large transaction.
+const WAL_BYTES_MAX: u64 = 64 << 20;
+
+/// SQLite's page cache of a connection that writes items, and of each other one.
+const WRITER_CACHE_KIB: u32 = 64 << 10;
+const CACHE_KIB: u32 = 8 << 10;
+
+/// All connections to one file.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    options: SqliteConnectOptions,
+    writer: Writer,
+    renewer: Writer,
+    readers: SqlitePool,
+    /// Held while a renewal waits for the write lock: our own writers let it pass.
+    renewing: Mutex<()>,
+}
+
+impl Lanes {
+    /// Opens the file of a URL, or makes it, and puts it into WAL mode.
+    pub(super) async fn open(url: &str, synchronous: Synchronous) -> gatefeed_core::Result<Self> {
+        let file = file_of(url)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&file)
+            .synchronous(match synchronous {
+                Synchronous::Full => SqliteSynchronous::Full,
+                Synchronous::Normal => SqliteSynchronous::Normal,
+            })
+            .busy_timeout(BUSY_POLL)
+            .row_buffer_size(ROWS_AHEAD)
+            .pragma("cache_size", format!("-{CACHE_KIB}"))
+            .pragma("journal_size_limit", WAL_BYTES_MAX.to_string());
+        make(&options).await.map_err(|error| error.of(&file))?;
+        Ok(Self::over(options))
+    }
+
+    fn over(options: SqliteConnectOptions) -> Self {
+        let reading = options.clone().busy_timeout(WRITE_PATIENCE).pragma("query_only", "ON");
+        // SQLite's connections do not break by lying idle, and a dropped statement ends by itself.
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(reading);
+        Self {
+            writer: Writer::new(options.clone().pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))),
+            // Moving the log into the file is not for the connection that must be quick.
+            renewer: Writer::new(options.clone().pragma("wal_autocheckpoint", "0")),
+            readers,
+            renewing: Mutex::default(),
+            options,
+        }
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        self.options.get_filename()
+    }
+
+    /// How to connect to it.
+    pub(super) fn options(&self) -> &SqliteConnectOptions {
+        &self.options
+    }
+
+    /// A connection that cannot write.
+    pub(super) async fn read(&self) -> Result<PoolConnection<sqlx::Sqlite>> {
+        Ok(self.readers.acquire().await?)
+    }
+
+    /// The write lock.
+    pub(super) async fn write(&self) -> Result<Tx> {
+        self.writer.begin(WRITE_PATIENCE, Some(&self.renewing)).await
+    }
+
+    /// The write lock, or soon an error that is busy.
+    pub(super) async fn write_soon(&self) -> Result<Tx> {
+        self.writer.begin(SHORT_PATIENCE, Some(&self.renewing)).await
+    }
+
+    /// The write lock before any other writer of this process, or soon an error that is busy.
+    pub(super) async fn renew(&self) -> Result<Tx> {
+        let _passing = self.renewing.lock().await;
+        self.renewer.begin(SHORT_PATIENCE, None).await
+    }
+}
+
+/// One connection for one transaction at a time; made when it is first wanted, and again after it broke.
+#[derive(Debug)]
+struct Writer {
+    options: SqliteConnectOptions,
+    slot: Arc<Mutex<Option<SqliteConnection>>>,
+}
+
+impl Writer {
+    fn new(options: SqliteConnectOptions) -> Self {
+        Self { options, slot: Arc::default() }
+    }
+
+    async fn begin(&self, patience: Duration, renewing: Option<&Mutex<()>>) -> Result<Tx> {
+        let mut slot = self.slot.clone().lock_owned().await;
+        if let Some(renewing) = renewing {
+            drop(renewing.lock().await);
+        }
+        // Taken out while it is in use: dropped together with this call it closes, which ends its transaction.
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        let begun = lock(&mut connection, patience).await;
+        match begun {
+            Ok(()) => Ok(Tx { open: Some((slot, connection)) }),
+            Err(error) => {
+                if error.is_busy() {
+                    *slot = Some(connection);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn lock(connection: &mut SqliteConnection, patience: Duration) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        match run(connection, "BEGIN IMMEDIATE").await {
+            Err(error) if error.is_busy() && started.elapsed() < patience => {}
+            begun => return begun,
+        }
+    }
+}
+
+async fn run(connection: &mut SqliteConnection, statement: &'static str) -> Result<()> {
+    sqlx::query(statement).execute(connection).await?;
+    Ok(())
+}
+
+/// A write transaction. Unless committed it is rolled back, also when the call that has it is dropped. (Not
+/// sqlx's own: that one keeps counting a transaction which SQLite has rolled back by itself, as it does when the
+/// disk is full, and then never begins another.)
+#[derive(Debug)]
+pub(super) struct Tx {
+    open: Option<(OwnedMutexGuard<Option<SqliteConnection>>, SqliteConnection)>,
+}
+
+impl Tx {
+    /// The connection, for statements.
+    pub(super) fn conn(&mut self) -> Result<&mut SqliteConnection> {
+        match &mut self.open {
+            Some((_, connection)) => Ok(connection),
+            None => Err(StoreError::Defect("a transaction that has ended is used".into()).into()),
+        }
+    }
+
+    /// Makes it all durable.
+    pub(super) async fn commit(mut self) -> Result<()> {
+        run(self.conn()?, "COMMIT").await?;
+        self.give_back();
+        Ok(())
+    }
+
+    fn give_back(&mut self) {
+        if let Some((mut slot, connection)) = self.open.take() {
+            *slot = Some(connection);
+        }
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        // Without a runtime the connection is dropped, which rolls back too.
+        if let (Some((slot, connection)), Ok(runtime)) = (self.open.take(), Handle::try_current()) {
+            runtime.spawn(roll_back(slot, connection));
+        }
+    }
+}
+
+/// Keeps the connection, and with it its prepared statements, if that goes well.
+async fn roll_back(mut slot: OwnedMutexGuard<Option<SqliteConnection>>, mut connection: SqliteConnection) {
+    if run(&mut connection, "ROLLBACK").await.is_ok() {
+        *slot = Some(connection);
+    }
+}

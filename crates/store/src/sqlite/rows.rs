@@ -1,0 +1,107 @@
+//! Rows as types.
+
+use std::{str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use chrono::{DateTime, NaiveDateTime, Utc};
+use gatefeed_core::{
+    StoreError,
+    item::DueItem,
+    partition::{FailurePolicy, PartitionState, PartitionStatus},
+};
+use sqlx::{Row, sqlite::SqliteRow};
+
+use super::error::Result;
+
+/// The database's clock, as its columns are written.
+macro_rules! now {
+    () => {
+        "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    };
+    // Plus a parameter made by `seconds`.
+    ($parameter:literal) => {
+        concat!("strftime('%Y-%m-%d %H:%M:%f', 'now', ", $parameter, ")")
+    };
+}
+pub(super) use now;
+
+/// The columns of [`state`], of the table or alias `p`.
+macro_rules! state_columns {
+    () => {
+        "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version"
+    };
+}
+pub(super) use state_columns;
+
+/// A duration as strftime adds it. Beyond the year 9999 strftime says NULL, which the columns refuse.
+pub(super) fn seconds(duration: Duration) -> String {
+    format!("+{}.{:03} seconds", duration.as_secs(), duration.subsec_millis())
+}
+
+/// A moment as the columns have it.
+pub(super) fn moment(text: &str) -> Result<DateTime<Utc>> {
+    let read = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f");
+    Ok(read.map_err(|_| StoreError::Defect(format!("{text:?} is not a moment")))?.and_utc())
+}
+
+/// A column's moment.
+pub(super) fn at(row: &SqliteRow, column: &str) -> Result<DateTime<Utc>> {
+    moment(row.try_get(column)?)
+}
+
+/// A column's moment, if it has one.
+pub(super) fn maybe_at(row: &SqliteRow, column: &str) -> Result<Option<DateTime<Utc>>> {
+    row.try_get::<Option<&str>, _>(column)?.map(moment).transpose()
+}
+
+/// A column's word.
+pub(super) fn word<T: FromStr<Err = StoreError>>(row: &SqliteRow, column: &str) -> Result<T> {
+    Ok(row.try_get::<&str, _>(column)?.parse()?)
+}
+
+/// The partition of a row with [`state_columns`].
+pub(super) fn state(row: &SqliteRow) -> Result<PartitionState> {
+    Ok(PartitionState {
+        feed: row.try_get("feed")?,
+        status: word::<PartitionStatus>(row, "status")?,
+        gate: row.try_get("gate")?,
+        manual_checkpoint: row.try_get("manual_checkpoint")?,
+        auto_close: row.try_get("auto_close")?,
+        max_in_flight: row.try_get("max_in_flight")?,
+        failure_policy: word::<FailurePolicy>(row, "failure_policy")?,
+        version: row.try_get("version")?,
+    })
+}
+
+/// An item of a page.
+pub(super) fn due_item(row: &SqliteRow) -> Result<DueItem> {
+    Ok(DueItem {
+        id: row.try_get("id")?,
+        gate: row.try_get("gate")?,
+        pass: row.try_get("pass")?,
+        retry_count: row.try_get("retry_count")?,
+        suspect_count: row.try_get("suspect_count")?,
+        version: row.try_get("version")?,
+        content_type: row.try_get("content_type")?,
+        size: row.try_get::<i64, _>("size")?.unsigned_abs(),
+        data: row.try_get::<Option<Vec<u8>>, _>("data")?.map(Bytes::from),
+        error_messages: row.try_get("error_messages")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_have_milliseconds_or_none() {
+        assert_eq!(moment("2026-01-31 23:59:59.123").unwrap().timestamp_subsec_millis(), 123);
+        assert_eq!(moment("2026-01-31 23:59:59").unwrap().to_rfc3339(), "2026-01-31T23:59:59+00:00");
+        assert!(moment("now").is_err());
+    }
+
+    #[test]
+    fn durations_have_milliseconds() {
+        assert_eq!(seconds(Duration::from_millis(30_007)), "+30.007 seconds");
+    }
+}

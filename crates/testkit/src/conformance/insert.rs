@@ -1,0 +1,314 @@
+//! The SQL contract: what a plain INSERT does.
+
+use gatefeed_core::{
+    item::ItemStatus,
+    partition::{FailurePolicy, NewPartition, PartitionStatus},
+};
+
+use super::given::*;
+
+/// Every column but the bold ones of the contract has a default that makes the insert safe.
+pub async fn partition_defaults(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
+    let row = partition(&db.store(), "p").await;
+    assert_eq!((row.feed.as_str(), row.status), ("default", PartitionStatus::Available));
+    assert_eq!((row.gate, row.priority, row.epoch, row.version), (0, 0, 0, 0));
+    assert!(!row.manual_checkpoint && row.auto_close);
+    assert_eq!((row.max_in_flight, row.failure_policy), (None, FailurePolicy::Stop));
+    assert_eq!((row.owner, row.until, row.next_run_at), (None, None, None));
+    let now = format!("created_at <= {0} AND updated_at <= {0}", db.in_secs(1.0));
+    assert!(db.partition_is("p", &format!("lease_id IS NULL AND {now}")).await);
+}
+
+/// An item needs no more than its partition.
+pub async fn item_defaults(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
+    db.run("INSERT INTO gatefeed_items (partition_id) VALUES ('p'), ('p')").await;
+    let rows = db.store().items(&all_items("p")).await.unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_ne!(rows[0].id, rows[1].id);
+    for row in rows {
+        uuid::Uuid::parse_str(&row.id).unwrap();
+        assert_eq!((row.status, row.gate, row.priority), (ItemStatus::Available, 0, 0));
+        assert_eq!((row.pass, row.retry_count, row.version), (0, 0, 0));
+        assert_eq!((row.content_type.as_str(), row.size, row.data), ("application/json", 0, Some(vec![])));
+        assert_eq!(row.error_messages, None);
+    }
+    let soon = db.in_secs(1.0);
+    let past =
+        format!("SELECT count(*) FROM gatefeed_items WHERE available_at <= {soon} AND created_at <= {soon}");
+    assert_eq!(db.count(&past).await, 2);
+}
+
+/// Values that would make a partition unusable are refused.
+pub async fn bad_partitions_are_refused(db: TestDb) {
+    let long = "é".repeat(257);
+    let bad = [
+        ("id", "''"),
+        ("id", "NULL"),
+        ("id", "'line\nbreak'"),
+        ("id", "'del\u{7f}'"),
+        ("id", "'c1\u{85}'"),
+        ("id", &format!("'{long}'")),
+        ("feed", "''"),
+        ("feed", "'tab\t'"),
+        ("feed", "NULL"),
+        ("status", "'running'"),
+        ("status", "NULL"),
+        ("gate", "-1"),
+        ("gate", "'first'"),
+        ("gate", "NULL"),
+        ("priority", "'high'"),
+        ("max_in_flight", "0"),
+        ("max_in_flight", "-3"),
+        ("failure_policy", "'5%'"),
+        ("failure_policy", "'10'"),
+        ("failure_policy", "NULL"),
+        ("auto_close", "NULL"),
+        ("manual_checkpoint", "'maybe'"),
+        ("epoch", "NULL"),
+        ("next_run_at", "'soon'"),
+    ];
+    for (column, value) in bad {
+        let sql = if column == "id" {
+            format!("INSERT INTO gatefeed_partitions (id) VALUES ({value})")
+        } else {
+            format!("INSERT INTO gatefeed_partitions (id, {column}) VALUES ('p', {value})")
+        };
+        db.refused(&sql).await;
+    }
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_partitions").await, 0);
+    let longest = "x".repeat(512);
+    db.run(&format!("INSERT INTO gatefeed_partitions (id, feed) VALUES ('{longest}', '{longest}')")).await;
+}
+
+/// A lease is an owner, a lease id and an end, or nothing.
+pub async fn half_a_lease_is_refused(db: TestDb) {
+    let until = db.in_secs(60.0);
+    let lease_id = "'00000000-0000-4000-8000-000000000001'";
+    for (columns, values) in [
+        ("owner", "'w'".to_owned()),
+        ("lease_id", lease_id.to_owned()),
+        ("until", until.clone()),
+        ("owner, lease_id", format!("'w', {lease_id}")),
+        ("owner, until", format!("'w', {until}")),
+        ("lease_id, until", format!("{lease_id}, {until}")),
+    ] {
+        db.refused(&format!("INSERT INTO gatefeed_partitions (id, {columns}) VALUES ('p', {values})")).await;
+    }
+}
+
+/// Values that would make an item undeliverable are refused.
+pub async fn bad_items_are_refused(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
+    let long = "é".repeat(257);
+    let bad = [
+        ("id", "''"),
+        ("id", "NULL"),
+        ("id", "'line\nbreak'"),
+        ("id", "'del\u{7f}'"),
+        ("id", "'c1\u{9f}'"),
+        ("id", &format!("'{long}'")),
+        ("gate", "-1"),
+        ("gate", "'first'"),
+        ("status", "'in flight'"),
+        ("status", "NULL"),
+        ("priority", "NULL"),
+        ("pass", "'x'"),
+        ("available_at", "NULL"),
+        ("available_at", "'soon'"),
+        ("available_at", "'2024-13-01 00:00:00'"),
+        ("available_at", "'2023-02-29 00:00:00'"),
+        ("content_type", "''"),
+        ("content_type", "'text/plain\nX-Injected: 1'"),
+        ("data", "NULL"),
+    ];
+    for (column, value) in bad {
+        db.refused(&format!("INSERT INTO gatefeed_items (partition_id, {column}) VALUES ('p', {value})"))
+            .await;
+    }
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 0);
+    assert!(db.partition_is("p", "next_run_at IS NULL").await);
+}
+
+/// What only one of the databases would let through.
+pub async fn bad_values_of_its_own_are_refused(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
+    let sqlite = [
+        ("id", "'nul' || char(0) || 'inside'"),
+        ("id", "x'61'"),
+        ("gate", "1.5"),
+        ("gate", "2147483648"),
+        ("data", "17"),
+        ("available_at", "'2024-01-01T00:00:00'"),
+        ("available_at", "'2024-01-01 00:00:00Z'"),
+        ("available_at", "'2024-01-01 00:00:00+01:00'"),
+        ("available_at", "'2024-01-01'"),
+        ("available_at", "'2024-01-01 24:00:00'"),
+        ("available_at", "'2024-01-01 00:00'"),
+        ("available_at", "'now'"),
+        ("available_at", "1700000000"),
+        ("available_at", "2460000.5"),
+    ];
+    let postgres = [("available_at", "'infinity'"), ("available_at", "'-infinity'"), ("gate", "2147483648")];
+    let bad = if db.is_postgres() { &postgres[..] } else { &sqlite[..] };
+    for (column, value) in bad {
+        db.refused(&format!("INSERT INTO gatefeed_items (partition_id, {column}) VALUES ('p', {value})"))
+            .await;
+    }
+    let timestamp = if db.is_postgres() { "infinity" } else { "2024-01-01T00:00:00" };
+    db.refused(&format!("UPDATE gatefeed_partitions SET next_run_at = '{timestamp}'")).await;
+    let good = "('p', 'a', '2024-02-29 23:59:59'), ('p', 'b', '2024-02-29 23:59:59.123')";
+    db.run(&format!("INSERT INTO gatefeed_items (partition_id, id, available_at) VALUES {good}")).await;
+}
+
+/// An item without a partition would never be delivered: the whole statement is refused.
+pub async fn a_missing_partition_is_refused(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
+    let error = db.refused("INSERT INTO gatefeed_items (partition_id) VALUES ('p'), ('nowhere')").await;
+    assert!(error.contains("does not exist"), "{error}");
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 0);
+    assert!(db.partition_is("p", "next_run_at IS NULL").await);
+}
+
+/// What an operator has ended takes nothing more.
+pub async fn a_cancelled_partition_is_refused(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id, status) VALUES ('p', 'available'), ('c', 'cancelled')")
+        .await;
+    let error = db.refused("INSERT INTO gatefeed_items (partition_id) VALUES ('p'), ('c')").await;
+    assert!(error.contains("cancelled"), "{error}");
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 0);
+}
+
+/// Names stand in leases, handlers and logs: they do not change under a row.
+pub async fn names_do_not_change(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p'), ('q')").await;
+    db.run("INSERT INTO gatefeed_items (partition_id, id) VALUES ('p', 'i')").await;
+    db.refused("UPDATE gatefeed_partitions SET id = 'other' WHERE id = 'p'").await;
+    db.refused("UPDATE gatefeed_items SET partition_id = 'q'").await;
+}
+
+/// A JSON literal without a backslash is the same bytes on both databases.
+pub async fn a_json_literal_arrives_as_bytes(db: TestDb) {
+    let json = r#"{"n": 12345678901234567890, "s": "é"}"#;
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
+    db.run(&format!("INSERT INTO gatefeed_items (partition_id, id, data) VALUES ('p', 'i', '{json}')")).await;
+    let store = db.store();
+    let lease = lease(&store, "w", "p").await;
+    let due = due(&store, &lease).await;
+    assert_eq!(due[0].data.as_deref(), Some(json.as_bytes()));
+    assert_eq!(due[0].size, json.len() as u64);
+    assert_eq!(store.load("p", "i", due[0].version).await.unwrap().as_deref(), Some(json.as_bytes()));
+    assert_eq!(item_row(&store, "p", "i").await.data.as_deref(), Some(json.as_bytes()));
+}
+
+/// A move of next_run_at is no visible change: the version stays.
+pub async fn an_idle_partition_wakes(db: TestDb) {
+    let store = db.store();
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p'), ('q'), ('r')").await;
+    assert!(claim(&store, "w", 10).await.is_empty());
+    db.run("INSERT INTO gatefeed_items (partition_id) VALUES ('p'), ('q'), ('p')").await;
+    for id in ["p", "q"] {
+        assert!(db.partition_is(id, &format!("version = 0 AND next_run_at <= {}", db.in_secs(0.1))).await);
+    }
+    assert!(db.partition_is("r", "next_run_at IS NULL").await);
+    assert_eq!(claim(&store, "w", 10).await.len(), 2);
+}
+
+/// A complete partition is open again, visibly.
+pub async fn a_complete_partition_reopens(db: TestDb) {
+    let insert = "INSERT INTO gatefeed_partitions (id, status, version) VALUES ('p', 'complete', 7)";
+    db.run(insert).await;
+    db.run("INSERT INTO gatefeed_items (partition_id) VALUES ('p')").await;
+    assert!(db.partition_is("p", "status = 'available' AND version = 8 AND next_run_at IS NOT NULL").await);
+    assert_eq!(claim(&db.store(), "w", 10).await.len(), 1);
+}
+
+/// Items are stored and wait until an operator lets the partition go.
+pub async fn paused_and_failed_partitions_store_and_sleep(db: TestDb) {
+    for status in ["paused", "failed"] {
+        db.run(&format!("INSERT INTO gatefeed_partitions (id, status) VALUES ('{status}', '{status}')"))
+            .await;
+        db.run(&format!("INSERT INTO gatefeed_items (partition_id) VALUES ('{status}')")).await;
+        let unchanged = format!("status = '{status}' AND next_run_at IS NULL AND version = 0");
+        assert!(db.partition_is(status, &unchanged).await, "{status}");
+    }
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 2);
+    assert!(claim(&db.store(), "w", 10).await.is_empty());
+}
+
+/// The earliest item decides when a sleeping partition wakes.
+pub async fn a_delayed_item_sets_the_alarm(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
+    for (id, secs, alarm) in [("hour", 3600.0, "hour"), ("half", 1800.0, "half"), ("two", 7200.0, "half")] {
+        let at = db.in_secs(secs);
+        db.run(&format!(
+            "INSERT INTO gatefeed_items (partition_id, id, available_at) VALUES ('p', '{id}', {at})"
+        ))
+        .await;
+        let store = db.store();
+        let expected = item_row(&store, "p", alarm).await.available_at;
+        assert_eq!(partition(&store, "p").await.next_run_at, Some(expected), "after {id}");
+    }
+    db.run("INSERT INTO gatefeed_items (partition_id, available_at) VALUES ('p', '2020-01-01 00:00:00')")
+        .await;
+    assert!(
+        db.partition_is("p", &format!("next_run_at BETWEEN {} AND {}", db.in_secs(-60.0), db.in_secs(0.1)))
+            .await
+    );
+}
+
+/// Only work wakes: history that is copied in does not, nor does a conflict that adds nothing.
+pub async fn what_is_no_work_wakes_nothing(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id, status) VALUES ('p', 'available'), ('c', 'complete')").await;
+    for status in ["complete", "failed", "cancelled", "waiting", "blocked"] {
+        for partition in ["p", "c"] {
+            let values = format!("('{partition}', '{status}', '{status}')");
+            db.run(&format!("INSERT INTO gatefeed_items (partition_id, id, status) VALUES {values}")).await;
+        }
+    }
+    db.run("INSERT INTO gatefeed_items (partition_id, id) VALUES ('p', 'complete') ON CONFLICT DO NOTHING")
+        .await;
+    assert!(db.partition_is("p", "next_run_at IS NULL AND version = 0").await);
+    assert!(db.partition_is("c", "next_run_at IS NULL AND version = 0 AND status = 'complete'").await);
+}
+
+/// Items go with their partition, whatever the connection says about foreign keys.
+pub async fn a_deleted_partition_takes_its_items(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p'), ('q')").await;
+    db.run("INSERT INTO gatefeed_items (partition_id) VALUES ('p'), ('p'), ('q')").await;
+    db.run("DELETE FROM gatefeed_partitions WHERE id = 'p'").await;
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items WHERE partition_id = 'p'").await, 0);
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 1);
+}
+
+/// A transaction that has looked while the partition was awake, and inserts after it has gone to sleep, wakes it
+/// or is asked to try again: what it sees of the partition is of the past.
+pub async fn an_old_snapshot_loses_no_wakeup(db: TestDb) {
+    if !db.is_postgres() {
+        return;
+    }
+    for (level, auto_close) in [("REPEATABLE READ", true), ("REPEATABLE READ", false), ("SERIALIZABLE", true)]
+    {
+        let store = db.store();
+        let id = format!("{level} {auto_close}");
+        push_to(&store, &NewPartition { auto_close, ..NewPartition::new(&id) }, &[("i", 0)]).await;
+        let mut producer = db.begin().await;
+        producer.execute(&format!("SET TRANSACTION ISOLATION LEVEL {level}")).await.unwrap();
+        producer.execute("SELECT count(*) FROM gatefeed_partitions").await.unwrap();
+        assert_eq!(drain(&store, "w").await, 1);
+        assert!(db.partition_is(&id, "next_run_at IS NULL").await);
+        let insert = format!("INSERT INTO gatefeed_items (partition_id, id) VALUES ('{id}', 'late')");
+        match producer.execute(&insert).await {
+            Ok(_) => {
+                producer.commit().await.unwrap();
+                assert!(
+                    db.partition_is(&id, "next_run_at IS NOT NULL AND status = 'available'").await,
+                    "{id}"
+                );
+            }
+            Err(error) => assert!(error.starts_with("40001"), "{id}: {error}"),
+        }
+        drain(&store, "w").await;
+    }
+}

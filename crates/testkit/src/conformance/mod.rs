@@ -1,0 +1,147 @@
+//! The suite that both stores run: one file a noun, one function a promise. A case gets a fresh namespace.
+
+pub mod checkpoint;
+pub mod children;
+pub mod claim;
+pub mod complete;
+pub mod function;
+pub mod given;
+pub mod insert;
+pub mod inspect;
+pub mod operate;
+pub mod page;
+pub mod push;
+pub mod race;
+pub mod renew;
+pub mod schema;
+pub mod seed;
+pub mod wake;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use crate::Db;
+
+/// No case takes longer, on however slow a machine: what does hangs.
+const CASE_MAX: Duration = Duration::from_secs(90);
+
+/// Runs one case; all but those about the schema find it migrated.
+pub async fn run<F: Future<Output = ()>>(db: Arc<dyn Db>, noun: &str, case: impl FnOnce(Arc<dyn Db>) -> F) {
+    let run = async {
+        if noun != "schema" {
+            db.store().migrate().await.unwrap();
+        }
+        case(db).await;
+    };
+    assert!(tokio::time::timeout(CASE_MAX, run).await.is_ok(), "not over after {CASE_MAX:?}");
+}
+
+/// Makes a test of every case. `make_db` is an async function where the macro stands that returns
+/// `Arc<dyn Db>`.
+#[macro_export]
+macro_rules! conformance {
+    ($make_db:ident) => {
+        $crate::conformance_cases! { $make_db;
+            schema: migrate_twice migrate_by_several_at_once missing_is_named older_is_named
+                newer_is_refused_and_untouched;
+            insert: partition_defaults item_defaults bad_partitions_are_refused half_a_lease_is_refused
+                bad_items_are_refused bad_values_of_its_own_are_refused a_missing_partition_is_refused
+                a_cancelled_partition_is_refused names_do_not_change a_json_literal_arrives_as_bytes
+                an_idle_partition_wakes a_complete_partition_reopens paused_and_failed_partitions_store_and_sleep
+                a_delayed_item_sets_the_alarm what_is_no_work_wakes_nothing a_deleted_partition_takes_its_items
+                an_old_snapshot_loses_no_wakeup;
+            function: push_makes_what_is_missing seal_lets_go retry_makes_failed_items_available
+                the_schema_is_all_one_has_to_name;
+            push: makes_the_partition leaves_what_exists no_items_make_an_empty_partition
+                reopens_a_complete_partition bad_input_is_refused many_at_once;
+            claim: by_priority_and_age a_limit_takes_the_foremost feeds_are_separate a_limit_of_zero_claims_none
+                idle_future_and_ended_ones_are_left a_grant_is_complete leased_ones_are_left
+                expired_ones_are_taken_over expired_and_free_ones_compete_by_priority
+                a_limit_is_for_both_kinds by_priority_over_all_feeds
+                concurrent_claims_are_disjoint an_open_producer_blocks_nobody;
+            renew: extends_and_keeps_the_version an_expired_lease_that_nobody_took_is_renewed
+                a_stolen_lease_is_lost every_part_of_the_fence_counts the_status_does_not_matter
+                a_locked_row_is_skipped observe_sees_the_row_as_it_is a_released_partition_is_claimable_at_once
+                progressed_counts_for_the_current_lease_only;
+            page: in_order without_gaps_or_repeats in_the_order_of_a_model only_what_is_due an_item_is_whole
+                large_data_is_loaded_apart binary_data_is_kept none_without_a_current_lease
+                a_limit_of_zero_reads_none several_partitions_at_once
+                a_late_commit_is_found_from_the_beginning;
+            complete: every_field_is_written none_leaves_it empty_is_not_none the_second_of_a_version_is_stale
+                twice_in_a_batch_is_once a_late_waiting_write_loses each_part_of_the_fence_counts
+                fenced_after_a_steal_and_after_a_release an_expired_lease_that_nobody_took_may_write
+                a_paused_partition_takes_outcomes a_mixed_batch a_thousand_at_once begin_suspect_counts
+                bad_input_is_data;
+            children: children_arrive_whole a_missing_partition_is_made existing_ids_are_left_alone
+                a_complete_partition_reopens paused_and_failed_partitions_sleep_on
+                a_refused_child_writes_nothing;
+            checkpoint: sparse_gates_are_one_step an_open_item_holds_the_gate
+                waiting_and_blocked_items_hold_the_gate a_late_item_delays_the_next_checkpoint_only
+                the_last_gate_closes stop_fails stop_delivers_what_it_can a_failure_ahead_does_not_count_yet
+                continue_goes_on_and_closes a_held_gate_sleeps without_auto_close_it_stays_open
+                an_empty_partition_stays_open delayed_items a_wait_ends no_longer_available_ones_are_released
+                fenced several_at_once an_open_producer_keeps_it_awake
+                an_open_producer_does_not_hold_up_an_advance a_locked_row_is_busy a_sleeper_wakes_by_itself;
+            wake: a_plain_insert_wakes a_push_wakes children_wake a_retry_wakes next_is_cancel_safe;
+            operate: retry_reopens_a_failed_partition retry_by_gate_and_item retry_reopens_a_complete_partition
+                retry_leaves_a_paused_partition_paused retry_while_leased retry_names_what_is_wrong
+                seal_lets_go seal_while_leased advance_goes_to_the_next_open_gate advance_while_leased
+                advance_is_refused_with_a_reason;
+            inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
+                items_are_filtered status_sums_up_feeds what_will_be_delivered_is_not_idle
+                waiting_items_are_not_idle what_waits_for_people_is_idle;
+            race: no_stale_completion_after_a_steal no_insert_is_stranded
+                no_insert_is_stranded_in_an_idle_partition retries_against_outcomes eight_claimers
+                callbacks_against_waiting;
+        }
+    };
+}
+
+/// The tests of [`conformance!`](crate::conformance!), from its list.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_cases {
+    ($make_db:ident; $($noun:ident: $($case:ident)*;)*) => {
+        mod conformance {
+            $(mod $noun {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let db = super::super::$make_db().await;
+                    $crate::conformance::run(db, stringify!($noun), $crate::conformance::$noun::$case).await;
+                })*
+            })*
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    /// A case that nobody runs proves nothing.
+    #[test]
+    fn every_case_is_in_the_list() {
+        let list = include_str!("mod.rs").split("macro_rules! conformance {").nth(1).unwrap();
+        let list = list.split("[doc(hidden)]").next().unwrap();
+        let sources = [
+            ("checkpoint", include_str!("checkpoint.rs")),
+            ("children", include_str!("children.rs")),
+            ("claim", include_str!("claim.rs")),
+            ("complete", include_str!("complete.rs")),
+            ("function", include_str!("function.rs")),
+            ("insert", include_str!("insert.rs")),
+            ("inspect", include_str!("inspect.rs")),
+            ("operate", include_str!("operate.rs")),
+            ("page", include_str!("page.rs")),
+            ("push", include_str!("push.rs")),
+            ("race", include_str!("race.rs")),
+            ("renew", include_str!("renew.rs")),
+            ("schema", include_str!("schema.rs")),
+            ("wake", include_str!("wake.rs")),
+        ];
+        for (noun, source) in sources {
+            let listed = list.split(&format!(" {noun}:")).nth(1).unwrap().split(';').next().unwrap();
+            let listed: Vec<_> = listed.split_whitespace().collect();
+            let cases = source.split("pub async fn ").skip(1).map(|rest| rest.split('(').next().unwrap());
+            let missing: Vec<_> = cases.filter(|case| !listed.contains(case)).collect();
+            assert!(missing.is_empty(), "{noun}: {missing:?}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What must hold while several act at the same time: PROTOCOL's rules, as stories against the real database.
+//! Each runs for a bounded time; what it checks holds at every moment of it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use gatefeed_core::{
+    Store,
+    item::{DueItem, ItemStatus},
+    lease::Lease,
+    outcome::Settled,
+    store::{Checkpointed, RetryFilter},
+};
+use rand::{Rng, rngs::StdRng};
+
+use super::{given::*, seed};
+
+const RACE: Duration = Duration::from_secs(3);
+
+/// Lets others run for up to a few milliseconds.
+async fn dawdle(rng: &mut StdRng) {
+    tokio::time::sleep(Duration::from_micros(rng.random_range(0..3000))).await;
+}
+
+/// Rule 1, the fence: once a steal has committed, no completion of the previous owner is accepted; and what
+/// was reported as written is what is in the database.
+pub async fn no_stale_completion_after_a_steal(db: TestDb) {
+    let mut rng = seed::rng("race::no_stale_completion_after_a_steal");
+    let until = Instant::now() + RACE;
+    let (store, thief) = (db.store(), db.another_store().await);
+    let mut round = 0;
+    while Instant::now() < until || round == 0 {
+        round += 1;
+        let id = format!("p{round:05}");
+        let ids: Vec<_> = (0..40).map(|n| format!("i{n:02}")).collect();
+        push(&store, &id, &ids.iter().map(|i| (i.as_str(), 0)).collect::<Vec<_>>()).await;
+        let lease = lease(&store, "owner", &id).await;
+        let mut due = due(&store, &lease).await;
+        let rest = due.split_off(20);
+        let owners =
+            [due, rest].map(|items| tokio::spawn(complete_in_threes(store.clone(), lease.clone(), items)));
+        dawdle(&mut rng).await;
+        expire(&db, &id).await;
+        while claim(&thief, "thief", 1).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let complete =
+            format!("SELECT count(*) FROM gatefeed_items WHERE partition_id = '{id}' AND version > 0");
+        let at_the_steal = db.count(&complete).await;
+        let mut written = 0;
+        for owner in owners {
+            written += owner.await.unwrap();
+        }
+        let in_the_end = db.count(&complete).await;
+        assert_eq!(in_the_end, at_the_steal, "round {round}: accepted after the steal had committed");
+        assert_eq!(written, in_the_end, "round {round}: what was reported is not what was written");
+        db.run(&format!("DELETE FROM gatefeed_partitions WHERE id = '{id}'")).await;
+    }
+}
+
+/// Completes until fenced; returns how many were reported as written.
+async fn complete_in_threes(store: Arc<dyn Store>, lease: Arc<Lease>, items: Vec<DueItem>) -> i64 {
+    let mut written = 0;
+    for items in items.chunks(3) {
+        let batch: Vec<_> = items.iter().map(|i| completion(&lease, i, done(i))).collect();
+        for settled in patiently(|| store.complete(&batch)).await {
+            match settled {
+                Settled::Written => written += 1,
+                Settled::Fenced => {}
+                Settled::Stale => panic!("nobody else completes these"),
+            }
+        }
+    }
+    written
+}
+
+/// Items that nobody would ever look at: their partition has no alarm, whatever its status says.
+const STRANDED: &str = "SELECT count(*) FROM gatefeed_partitions p JOIN gatefeed_items i ON i.partition_id = p.id \
+                        WHERE p.next_run_at IS NULL AND i.status = 'available'";
+
+/// Rules 2 and 3, no lost wake-up: items that are committed while their partition goes idle, closes or
+/// advances are found. Producers insert with plain SQL, on Postgres also under REPEATABLE READ.
+pub async fn no_insert_is_stranded(db: TestDb) {
+    inserts_against_checkpoints(db, false).await;
+}
+
+/// The same with an auto_close that is off: going idle instead of closing.
+pub async fn no_insert_is_stranded_in_an_idle_partition(db: TestDb) {
+    inserts_against_checkpoints(db, true).await;
+}
+
+async fn inserts_against_checkpoints(db: TestDb, stays_open: bool) {
+    let mut rng = seed::rng("race::no_insert_is_stranded");
+    let values: Vec<_> =
+        (0..3).map(|n| format!("('p{n}', {})", if stays_open { "false" } else { "true" })).collect();
+    db.run(&format!("INSERT INTO gatefeed_partitions (id, auto_close) VALUES {}", values.join(", "))).await;
+    let until = Instant::now() + RACE;
+    let mut producers = Vec::new();
+    for n in 0..4 {
+        let rng = rand::SeedableRng::seed_from_u64(rng.random());
+        producers.push(tokio::spawn(produce(db.clone(), n, rng, until)));
+    }
+    let owners = ["w1", "w2"].map(|owner| tokio::spawn(own_until(db.clone(), owner, until)));
+    let mut inserted = HashSet::new();
+    while Instant::now() < until {
+        assert_eq!(db.count(STRANDED).await, 0, "stranded during the race");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for producer in producers {
+        inserted.extend(producer.await.unwrap());
+    }
+    let mut completed = 0;
+    for owner in owners {
+        completed += owner.await.unwrap();
+    }
+    assert_eq!(db.count(STRANDED).await, 0, "stranded after the race");
+    completed += drain(&db.store(), "last").await;
+    assert!(!inserted.is_empty());
+    assert_eq!(completed, inserted.len(), "completed once each");
+    let open =
+        db.count("SELECT count(*) FROM gatefeed_items WHERE status <> 'complete' OR version <> 1").await;
+    assert_eq!(open, 0);
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, inserted.len() as i64);
+}
+
+/// Inserts one item after the other, sometimes in a long transaction; returns the ids that committed.
+async fn produce(db: TestDb, producer: usize, mut rng: StdRng, until: Instant) -> Vec<String> {
+    let mut committed = Vec::new();
+    for n in 0.. {
+        if Instant::now() >= until {
+            break;
+        }
+        let id = format!("{producer}-{n}");
+        let partition = rng.random_range(0..3);
+        let gate = [0, 0, 0, 1, 3][rng.random_range(0..5)];
+        let sql = format!(
+            "INSERT INTO gatefeed_items (partition_id, id, gate) VALUES ('p{partition}', '{id}', {gate})"
+        );
+        let inserted = match rng.random_range(0..3) {
+            0 => db.execute(&sql).await,
+            isolation => insert_slowly(&db, &sql, isolation == 1, &mut rng).await,
+        };
+        match inserted {
+            Ok(_) => committed.push(id),
+            Err(error) if asks_again(&error) => {}
+            Err(error) => panic!("{sql}: {error}"),
+        }
+        dawdle(&mut rng).await;
+    }
+    committed
+}
+
+/// A transaction that has read before it writes, and takes its time.
+async fn insert_slowly(db: &TestDb, sql: &str, repeatable: bool, rng: &mut StdRng) -> Result<u64, String> {
+    let mut tx = db.begin().await;
+    if db.is_postgres() {
+        let level = if repeatable { "REPEATABLE READ" } else { "READ COMMITTED" };
+        tx.execute(&format!("SET TRANSACTION ISOLATION LEVEL {level}")).await?;
+        tx.execute("SELECT count(*) FROM gatefeed_partitions").await?;
+        dawdle(rng).await;
+    }
+    let rows = tx.execute(sql).await?;
+    dawdle(rng).await;
+    tx.commit().await?;
+    Ok(rows)
+}
+
+/// Serialization failures, deadlocks, and SQLite's lock.
+fn asks_again(error: &str) -> bool {
+    ["40001", "40P01", "locked"].iter().any(|sign| error.contains(sign))
+}
+
+/// Claims, completes and checkpoints; returns how many items were completed.
+async fn own_until(db: TestDb, owner: &'static str, until: Instant) -> usize {
+    let store = db.another_store().await;
+    let mut completed = 0;
+    while Instant::now() < until {
+        for grant in claim(&store, owner, 2).await {
+            completed += drain_lease(&store, &grant.lease).await;
+        }
+        tokio::task::yield_now().await;
+    }
+    completed
+}
+
+/// Rule 7: operators who do not own the lease and the owner count each item's outcomes and retries exactly
+/// once, and no retried item is stranded.
+pub async fn retries_against_outcomes(db: TestDb) {
+    let mut rng = seed::rng("race::retries_against_outcomes");
+    let store = db.store();
+    let ids: Vec<_> = (0..30).map(|n| format!("i{n:02}")).collect();
+    push(&store, "p", &ids.iter().map(|i| (i.as_str(), 0)).collect::<Vec<_>>()).await;
+    let until = Instant::now() + RACE;
+    let operator = tokio::spawn(retry_until(db.another_store().await, until));
+    let mut written = 0;
+    while Instant::now() < until {
+        for grant in claim(&store, "w", 1).await {
+            written += fail_until_it_sleeps(&store, &grant.lease, &mut rng).await;
+        }
+        assert_eq!(db.count(STRANDED).await, 0, "stranded during the race");
+    }
+    let retried = operator.await.unwrap();
+    assert!(retried > 0);
+    assert_eq!(db.count("SELECT sum(version) FROM gatefeed_items").await, written + retried);
+    assert_eq!(db.count("SELECT sum(pass) FROM gatefeed_items").await, retried);
+    let all = RetryFilter::default();
+    patiently(|| store.retry("p", &all)).await;
+    assert_eq!(drain(&store, "w").await, 30);
+}
+
+async fn retry_until(store: Arc<dyn Store>, until: Instant) -> i64 {
+    let all = RetryFilter::default();
+    let mut retried = 0;
+    while Instant::now() < until {
+        retried += patiently(|| store.retry("p", &all)).await as i64;
+        tokio::task::yield_now().await;
+    }
+    retried
+}
+
+/// Fails everything that is due, in batches, until the partition is released; returns how many were written.
+async fn fail_until_it_sleeps(store: &Arc<dyn Store>, lease: &Arc<Lease>, rng: &mut StdRng) -> i64 {
+    let mut written = 0;
+    loop {
+        let due = due(store, lease).await;
+        for items in due.chunks(rng.random_range(1..10)) {
+            let fail = |i| completion(lease, i, with_status(i, ItemStatus::Failed));
+            let batch: Vec<_> = items.iter().map(fail).collect();
+            let settled = patiently(|| store.complete(&batch)).await;
+            assert!(!settled.contains(&Settled::Fenced));
+            written += settled.iter().filter(|s| **s == Settled::Written).count() as i64;
+        }
+        if matches!(checkpoint(store, lease).await, Checkpointed::Failed | Checkpointed::Slept) {
+            return written;
+        }
+    }
+}
+
+/// Rule 4: eight claimers, and no partition has two owners at any time; epochs only grow.
+pub async fn eight_claimers(db: TestDb) {
+    let due = db.in_secs(-1.0);
+    let values: Vec<_> = (0..40).map(|n| format!("('p{n:02}', {due}, {})", n % 3)).collect();
+    let insert = "INSERT INTO gatefeed_partitions (id, next_run_at, priority) VALUES";
+    db.run(&format!("{insert} {}", values.join(", "))).await;
+    let held: Arc<Held> = Arc::default();
+    let until = Instant::now() + RACE;
+    let mut claimers = Vec::new();
+    for n in 0..8 {
+        let store = if n % 2 == 0 { db.store() } else { db.another_store().await };
+        claimers.push(tokio::spawn(claim_and_release(store, format!("w{n}"), held.clone(), until)));
+    }
+    let mut grants = 0;
+    for claimer in claimers {
+        grants += claimer.await.unwrap();
+    }
+    assert!(grants >= 40);
+    assert_eq!(db.count("SELECT sum(epoch) FROM gatefeed_partitions").await, grants);
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_partitions WHERE epoch = 0").await, 0);
+}
+
+/// The epoch that holds each partition, negative once it was given back.
+type Held = Mutex<HashMap<Arc<str>, i64>>;
+
+async fn claim_and_release(store: Arc<dyn Store>, owner: String, held: Arc<Held>, until: Instant) -> i64 {
+    let mut grants = 0;
+    while Instant::now() < until {
+        let granted: Vec<_> = claim(&store, &owner, 6).await.into_iter().map(|g| g.lease).collect();
+        grants += granted.len() as i64;
+        for lease in &granted {
+            let before = held.lock().unwrap().insert(lease.partition.clone(), lease.epoch).unwrap_or(0);
+            assert!(before <= 0, "{} has two owners", lease.partition);
+            assert_eq!(lease.epoch, 1 - before, "{}", lease.partition);
+        }
+        tokio::task::yield_now().await;
+        for lease in &granted {
+            held.lock().unwrap().insert(lease.partition.clone(), -lease.epoch);
+        }
+        patiently(|| store.release(&granted)).await;
+    }
+    grants
+}
+
+/// Rule 10: a callback may come before 'waiting' is written. Both match the version, so exactly one of them
+/// decides.
+pub async fn callbacks_against_waiting(db: TestDb) {
+    let mut rng = seed::rng("race::callbacks_against_waiting");
+    let store = db.store();
+    push(&store, "p", &[("i", 0)]).await;
+    let lease = lease(&store, "w", "p").await;
+    let until = Instant::now() + RACE;
+    let mut written = 0;
+    while Instant::now() < until {
+        let item = due(&store, &lease).await.remove(0);
+        let outside = tokio::spawn(call_back(db.clone(), item.version));
+        if rng.random_bool(0.7) {
+            dawdle(&mut rng).await;
+        }
+        let waiting = completion(&lease, &item, with_status(&item, ItemStatus::Waiting));
+        let settled = patiently(|| store.complete(std::slice::from_ref(&waiting))).await[0];
+        let called_back = outside.await.unwrap() == 1;
+        assert_eq!(settled, if called_back { Settled::Stale } else { Settled::Written });
+        let status = if called_back { "complete" } else { "waiting" };
+        assert!(
+            db.item_is("p", "i", &format!("status = '{status}' AND version = {}", item.version + 1)).await
+        );
+        written += i64::from(!called_back);
+        db.run("UPDATE gatefeed_items SET status = 'available', version = version + 1").await;
+    }
+    eprintln!("{written} times 'waiting' was first");
+}
+
+async fn call_back(db: TestDb, version: i64) -> u64 {
+    let set = "UPDATE gatefeed_items SET status = 'complete', version = version + 1";
+    db.run(&format!("{set} WHERE partition_id = 'p' AND id = 'i' AND version = {version}")).await
+}

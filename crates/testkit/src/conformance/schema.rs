@@ -1,0 +1,78 @@
+//! Migrations: forward only, one at a time, and never over a newer schema.
+
+use gatefeed_core::StoreError;
+
+use super::given::TestDb;
+
+const UNKNOWN: &str = "INSERT INTO gatefeed_migrations (version, name) VALUES (999, 'from_the_future')";
+
+/// The second time there is nothing to do.
+pub async fn migrate_twice(db: TestDb) {
+    let store = db.store();
+    let first = store.migrate().await.unwrap();
+    assert_eq!(first.from, 0);
+    assert!(first.to >= 1);
+    let second = store.migrate().await.unwrap();
+    assert_eq!((second.from, second.to), (first.to, first.to));
+    store.check_schema().await.unwrap();
+}
+
+/// Watchers of a new deployment start together: one migrates, the others find it done.
+pub async fn migrate_by_several_at_once(db: TestDb) {
+    let mut stores = vec![db.store()];
+    for _ in 0..3 {
+        stores.push(db.another_store().await);
+    }
+    let tasks: Vec<_> =
+        stores.into_iter().map(|store| tokio::spawn(async move { store.migrate().await })).collect();
+    let mut migrated = 0;
+    for task in tasks {
+        let outcome = task.await.unwrap().unwrap();
+        migrated += usize::from(outcome.from == 0);
+        assert!(outcome.to >= 1);
+    }
+    assert_eq!(migrated, 1);
+    db.store().check_schema().await.unwrap();
+}
+
+/// Without tables: said so, with what to do.
+pub async fn missing_is_named(db: TestDb) {
+    let store = db.store();
+    store.ping().await.unwrap();
+    let error = store.check_schema().await.unwrap_err();
+    assert!(matches!(error, StoreError::SchemaMissing { .. }), "{error:?}");
+    assert!(error.to_string().contains("gatefeed migrate"), "{error}");
+}
+
+/// A schema that this binary would have to migrate first.
+pub async fn older_is_named(db: TestDb) {
+    let store = db.store();
+    let newest = store.migrate().await.unwrap().to;
+    // Version 0 is an empty schema, so that before the first migration there is only this.
+    let older = if newest == 1 { -1 } else { newest - 1 };
+    db.run("DELETE FROM gatefeed_migrations").await;
+    db.run(&format!("INSERT INTO gatefeed_migrations (version, name) VALUES ({older}, 'older')")).await;
+    let error = store.check_schema().await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::SchemaOlder { found, needed } if found == older && needed == newest),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("gatefeed migrate"), "{error}");
+}
+
+/// A schema from the future is refused and left as it is.
+pub async fn newer_is_refused_and_untouched(db: TestDb) {
+    let store = db.store();
+    let newest = store.migrate().await.unwrap().to;
+    db.run(UNKNOWN).await;
+    db.run("DROP TABLE gatefeed_items").await;
+    let before = db.rows("SELECT version FROM gatefeed_migrations ORDER BY version").await;
+    for error in [store.check_schema().await.unwrap_err(), store.migrate().await.unwrap_err()] {
+        assert!(
+            matches!(error, StoreError::SchemaNewer { found: 999, known } if known == newest),
+            "{error:?}"
+        );
+    }
+    assert_eq!(db.rows("SELECT version FROM gatefeed_migrations ORDER BY version").await, before);
+    assert!(db.execute("SELECT 1 FROM gatefeed_items").await.is_err(), "the table came back");
+}

@@ -1,0 +1,303 @@
+//! A store that fails on demand: wraps a real one, counts the calls that a watcher makes, and lets a rule decide
+//! what becomes of each.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gatefeed_core::{
+    Result, Store, StoreError,
+    inspect::{FeedStatus, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    item::NewItem,
+    lease::{Claim, Grant, Lease, Observed, Renewal},
+    outcome::{Completion, Settled},
+    partition::NewPartition,
+    store::{Checkpointed, Migrated, Page, PageRequest, Pushed, RetryFilter, Wakeups},
+};
+use tokio::{sync::watch, time::sleep};
+
+/// The calls that a watcher makes; the others pass through untouched.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Call {
+    /// [`Store::claim`].
+    Claim,
+    /// [`Store::renew`].
+    Renew,
+    /// [`Store::observe`].
+    Observe,
+    /// [`Store::release`].
+    Release,
+    /// [`Store::progressed`].
+    Progressed,
+    /// [`Store::page`].
+    Page,
+    /// [`Store::load`].
+    Load,
+    /// [`Store::begin_suspect`].
+    BeginSuspect,
+    /// [`Store::complete`].
+    Complete,
+    /// [`Store::checkpoint`].
+    Checkpoint,
+    /// [`Store::idleness`].
+    Idleness,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// Nothing happens to it.
+    None,
+    /// `Unavailable`; nothing is done.
+    Refuse,
+    /// It is done, and then its reply is lost: `Unavailable`.
+    Lose,
+    /// It hangs for this long, and then it is done.
+    Hang(Duration),
+    /// It is done, but its reply takes this much longer.
+    Late(Duration),
+    /// It is not done and never returns; [`FaultStore::stopped`] resolves.
+    StopBefore,
+    /// It is done and never returns; [`FaultStore::stopped`] resolves.
+    StopAfter,
+}
+
+/// Decides, from the call, how many of its kind there have been (1 for the first), and how many of all kinds.
+type Rule = Arc<dyn Fn(Call, u64, u64) -> Fault + Send + Sync>;
+type OfLease = Arc<dyn Fn(&Lease) -> bool + Send + Sync>;
+type OfOutcome = Arc<dyn Fn(&Completion) -> bool + Send + Sync>;
+
+/// The store.
+pub struct FaultStore {
+    inner: Arc<dyn Store>,
+    script: Mutex<Script>,
+    stopped: watch::Sender<bool>,
+}
+
+struct Script {
+    rule: Rule,
+    is_skipped: OfLease,
+    is_refused: OfOutcome,
+    counts: HashMap<Call, u64>,
+    granted: Vec<Arc<Lease>>,
+}
+
+impl std::fmt::Debug for FaultStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("FaultStore").field(&self.inner).finish()
+    }
+}
+
+impl FaultStore {
+    /// Wraps a store; nothing fails until a rule says so.
+    pub fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+        let script = Script {
+            rule: Arc::new(|_, _, _| Fault::None),
+            is_skipped: Arc::new(|_| false),
+            is_refused: Arc::new(|_| false),
+            counts: HashMap::new(),
+            granted: Vec::new(),
+        };
+        Arc::new(Self { inner, script: Mutex::new(script), stopped: watch::Sender::new(false) })
+    }
+
+    /// Wraps a store with a rule: the call, its number among those of its kind, its number among all.
+    pub fn with(
+        inner: Arc<dyn Store>,
+        rule: impl Fn(Call, u64, u64) -> Fault + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let store = Self::new(inner);
+        store.rule(rule);
+        store
+    }
+
+    /// From now on this rule decides.
+    pub fn rule(&self, rule: impl Fn(Call, u64, u64) -> Fault + Send + Sync + 'static) {
+        self.script().rule = Arc::new(rule);
+    }
+
+    /// From now on these leases are never renewed: their rows are "locked by somebody".
+    pub fn skip_renewals(&self, is_skipped: impl Fn(&Lease) -> bool + Send + Sync + 'static) {
+        self.script().is_skipped = Arc::new(is_skipped);
+    }
+
+    /// From now on a batch with such an outcome in it is refused as `Data`.
+    pub fn refuse_outcomes(&self, is_refused: impl Fn(&Completion) -> bool + Send + Sync + 'static) {
+        self.script().is_refused = Arc::new(is_refused);
+    }
+
+    /// How often this was called.
+    pub fn count(&self, call: Call) -> u64 {
+        self.script().counts.get(&call).copied().unwrap_or(0)
+    }
+
+    /// How often anything was called.
+    pub fn total(&self) -> u64 {
+        self.script().counts.values().sum()
+    }
+
+    /// Every lease that was granted through this store, current or not.
+    pub fn granted(&self) -> Vec<Arc<Lease>> {
+        self.script().granted.clone()
+    }
+
+    /// Gives every granted lease back behind the watcher's back, as if it had expired this moment. Unlike an
+    /// expiry this does not count as one.
+    pub async fn expire(&self) -> Result<()> {
+        self.inner.release(&self.granted()).await
+    }
+
+    /// Resolves once a call was stopped.
+    pub async fn stopped(&self) {
+        // The sender lives as long as `self`.
+        _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the call and asks the rule about it.
+    fn fault(&self, call: Call) -> Fault {
+        let (rule, nth, total) = {
+            let mut script = self.script();
+            let count = script.counts.entry(call).or_default();
+            *count += 1;
+            let nth = *count;
+            (script.rule.clone(), nth, script.counts.values().sum())
+        };
+        rule(call, nth, total)
+    }
+
+    async fn call<T: Send>(&self, call: Call, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        match self.fault(call) {
+            Fault::None => work.await,
+            Fault::Refuse => Err(unavailable()),
+            Fault::Lose => {
+                work.await?;
+                Err(unavailable())
+            }
+            Fault::Hang(time) => {
+                sleep(time).await;
+                work.await
+            }
+            Fault::Late(time) => {
+                let result = work.await;
+                sleep(time).await;
+                result
+            }
+            Fault::StopBefore => self.stop().await,
+            Fault::StopAfter => {
+                drop(work.await);
+                self.stop().await
+            }
+        }
+    }
+
+    async fn stop<T>(&self) -> Result<T> {
+        self.stopped.send_replace(true);
+        std::future::pending().await
+    }
+
+    async fn renew_others(&self, leases: &[Arc<Lease>], duration: Duration) -> Result<Vec<Renewal>> {
+        let is_skipped = self.script().is_skipped.clone();
+        let others: Vec<_> = leases.iter().filter(|lease| !is_skipped(lease)).cloned().collect();
+        let mut renewals = self.inner.renew(&others, duration).await?.into_iter();
+        let renewal = |lease: &Arc<Lease>| {
+            if is_skipped(lease) { Renewal::Skipped } else { renewals.next().unwrap_or(Renewal::Skipped) }
+        };
+        Ok(leases.iter().map(renewal).collect())
+    }
+
+    async fn complete_unless_refused(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
+        let is_refused = self.script().is_refused.clone();
+        if completions.iter().any(|completion| is_refused(completion)) {
+            return Err(StoreError::data("refused by the test"));
+        }
+        self.inner.complete(completions).await
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable("made to fail by the test".into())
+}
+
+#[async_trait]
+impl Store for FaultStore {
+    async fn migrate(&self) -> Result<Migrated> {
+        self.inner.migrate().await
+    }
+    async fn check_schema(&self) -> Result<()> {
+        self.inner.check_schema().await
+    }
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Grant>> {
+        let work = async {
+            let grants = self.inner.claim(claim).await?;
+            self.script().granted.extend(grants.iter().map(|grant| grant.lease.clone()));
+            Ok(grants)
+        };
+        self.call(Call::Claim, work).await
+    }
+    async fn renew(&self, leases: &[Arc<Lease>], duration: Duration) -> Result<Vec<Renewal>> {
+        self.call(Call::Renew, self.renew_others(leases, duration)).await
+    }
+    async fn observe(&self, leases: &[Arc<Lease>]) -> Result<Vec<Observed>> {
+        self.call(Call::Observe, self.inner.observe(leases)).await
+    }
+    async fn release(&self, leases: &[Arc<Lease>]) -> Result<()> {
+        self.call(Call::Release, self.inner.release(leases)).await
+    }
+    async fn progressed(&self, lease: &Lease) -> Result<()> {
+        self.call(Call::Progressed, self.inner.progressed(lease)).await
+    }
+    async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
+        self.call(Call::Page, self.inner.page(requests)).await
+    }
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
+        self.call(Call::Load, self.inner.load(partition, item, version)).await
+    }
+    async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
+        self.call(Call::BeginSuspect, self.inner.begin_suspect(lease, item, version)).await
+    }
+    async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
+        self.call(Call::Complete, self.complete_unless_refused(completions)).await
+    }
+    async fn checkpoint(&self, leases: &[Arc<Lease>], hold: Duration) -> Result<Vec<Checkpointed>> {
+        self.call(Call::Checkpoint, self.inner.checkpoint(leases, hold)).await
+    }
+    async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups> {
+        self.inner.wakeups(feeds).await
+    }
+    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        self.inner.push(partition, items).await
+    }
+    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
+        self.inner.retry(partition, filter).await
+    }
+    async fn seal(&self, partition: &str) -> Result<()> {
+        self.inner.seal(partition).await
+    }
+    async fn advance(&self, partition: &str) -> Result<i32> {
+        self.inner.advance(partition).await
+    }
+    async fn status(&self) -> Result<Vec<FeedStatus>> {
+        self.inner.status().await
+    }
+    async fn partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
+        self.inner.partitions(filter).await
+    }
+    async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
+        self.inner.items(filter).await
+    }
+    async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
+        self.call(Call::Idleness, self.inner.idleness(feeds)).await
+    }
+}
