@@ -1,0 +1,446 @@
+//! What this watcher holds in memory. All decisions about what to claim, read, send and check next are made
+//! here, synchronously; the loops around it only carry them out.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use gatefeed_core::{
+    item::DueItem,
+    lease::{Grant, Lease, Observed},
+    outcome::Settled,
+    store::{Checkpointed, Page, PageRequest},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::held::{Held, Reading};
+
+/// The most leases a watcher holds: each costs a renewal.
+const LEASES_MAX: usize = 1024;
+/// The most items of one page.
+const PAGE_ITEMS_MAX: usize = 1000;
+/// The most partitions read by one statement.
+const PAGES_MAX: usize = 64;
+/// The most partitions of one checkpoint.
+const CHECKS_MAX: usize = 64;
+/// Deliveries stop while this many outcomes are unwritten …
+const UNWRITTEN_MAX: usize = 4000;
+/// … or this many bytes of them.
+const UNWRITTEN_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A partition that others are inserting into is looked at again after this.
+const BUSY_REST: Duration = Duration::from_millis(100);
+
+/// An item to be delivered now.
+pub(crate) struct Turn {
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) feed: Arc<str>,
+    pub(crate) item: DueItem,
+    pub(crate) suspect: bool,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// Whether there is room for more partitions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Room {
+    /// Deliveries could be under way that are not.
+    Spare,
+    /// Everything is busy, but other partitions should get their turns too.
+    Turns,
+    /// No.
+    None,
+}
+
+/// The partitions and the counts over all of them.
+#[derive(Debug)]
+pub(crate) struct Board {
+    held: HashMap<Arc<str>, Held>,
+    /// Partitions with something to send, each once, in the order of their turns.
+    turns: VecDeque<Arc<str>>,
+    concurrency: usize,
+    poll_interval: Duration,
+    buffered: usize,
+    in_flight: usize,
+    unwritten: usize,
+    unwritten_bytes: usize,
+    is_draining: bool,
+}
+
+impl Board {
+    pub(crate) fn new(concurrency: usize, poll_interval: Duration) -> Self {
+        Self {
+            held: HashMap::new(),
+            turns: VecDeque::new(),
+            concurrency,
+            poll_interval,
+            buffered: 0,
+            in_flight: 0,
+            unwritten: 0,
+            unwritten_bytes: 0,
+            is_draining: false,
+        }
+    }
+
+    /// Nothing is held, nothing is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.in_flight == 0 && self.unwritten == 0
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The leases held now.
+    pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {
+        self.held.values().map(|held| held.lease.clone()).collect()
+    }
+
+    /// Stops sending and reading; what is in flight goes on.
+    pub(crate) fn drain(&mut self) {
+        self.is_draining = true;
+        self.turns.clear();
+        for held in self.held.values_mut() {
+            held.has_turn = false;
+            held.forget_buffer();
+        }
+        self.buffered = 0;
+    }
+
+    /// Ends what is in flight: it stays as it is in the database.
+    pub(crate) fn cancel_deliveries(&self) {
+        self.held.values().for_each(|held| held.cancel.cancel());
+    }
+
+    // --- partitions come and go ---
+
+    pub(crate) fn room(&self) -> Room {
+        if self.is_draining || self.held.len() >= LEASES_MAX || self.held.values().any(|h| h.is_unread) {
+            Room::None
+        } else if self.in_flight + self.buffered < self.concurrency + self.concurrency / 2 {
+            Room::Spare
+        } else if self.held.len() < self.concurrency {
+            Room::Turns
+        } else {
+            Room::None
+        }
+    }
+
+    /// Takes a granted partition. A partition that was held already comes with a new lease: the old one ran
+    /// out and was claimed again, by this very watcher.
+    pub(crate) fn granted(&mut self, grant: Grant, trusted_until: Duration, cancel: CancellationToken) {
+        self.remove(&grant.lease.partition.clone());
+        self.held.insert(grant.lease.partition.clone(), Held::new(grant, trusted_until, cancel));
+    }
+
+    pub(crate) fn renewed(&mut self, lease: &Lease, trusted_until: Duration) {
+        if let Some(held) = self.current(lease) {
+            held.trusted_until = trusted_until;
+            let id = held.lease.partition.clone();
+            self.queue(&id);
+        }
+    }
+
+    /// The lease is not ours any more: its deliveries are aborted, its buffer is dropped. True if it was held.
+    pub(crate) fn lost(&mut self, lease: &Lease) -> bool {
+        let was_held = self.current(lease).is_some();
+        if was_held {
+            self.remove(&lease.partition);
+        }
+        was_held
+    }
+
+    fn remove(&mut self, partition: &Arc<str>) {
+        let Some(mut held) = self.held.remove(partition) else { return };
+        held.cancel.cancel();
+        self.buffered -= held.buffer.len();
+        held.forget_buffer();
+        self.turns.retain(|id| id != partition);
+    }
+
+    /// What the database says of a partition now.
+    pub(crate) fn observed(&mut self, lease: &Lease, observed: Observed) {
+        let Observed::Held(state) = observed else {
+            self.lost(lease);
+            return;
+        };
+        let Some(held) = self.current(lease) else { return };
+        // A look that began before this watcher's own last step shows an older row.
+        if state.version <= held.state.version {
+            return;
+        }
+        held.state = state;
+        held.restart();
+        if !held.is_available() {
+            // What is in flight goes on; then the checkpoint releases the partition.
+            let dropped = held.buffer.len();
+            held.forget_buffer();
+            held.is_unread = false;
+            if held.reading != Reading::Loading {
+                held.reading = Reading::End;
+            }
+            self.buffered -= dropped;
+        }
+    }
+
+    /// Whether a delivery under this lease may begin.
+    pub(crate) fn is_trusted(&mut self, lease: &Lease, now: Duration) -> bool {
+        self.current(lease).is_some_and(|held| now < held.trusted_until)
+    }
+
+    /// The partition under exactly this lease.
+    fn current(&mut self, lease: &Lease) -> Option<&mut Held> {
+        self.held.get_mut(&lease.partition).filter(|held| *held.lease == *lease)
+    }
+
+    // --- items come in ---
+
+    /// Partitions that should be read now.
+    pub(crate) fn pages(&mut self, now: Duration) -> Vec<PageRequest> {
+        if self.is_draining {
+            return Vec::new();
+        }
+        let limit = self.page_items();
+        let has_room = self.buffered < self.buffer_max();
+        let mut requests = Vec::new();
+        for held in self.held.values_mut().filter(|h| h.is_available() && now < h.trusted_until) {
+            let Reading::At(after) = &held.reading else { continue };
+            if held.buffer.len() > limit / 2 || (!has_room && !held.buffer.is_empty()) {
+                continue;
+            }
+            if after.is_none() {
+                held.scan_started = Instant::now();
+            }
+            requests.push(PageRequest { lease: held.lease.clone(), after: after.clone(), limit });
+            held.reading = Reading::Loading;
+            if requests.len() == PAGES_MAX {
+                break;
+            }
+        }
+        requests
+    }
+
+    /// Enough to keep every delivery slot busy for a while, and bounded however many partitions are held.
+    fn buffer_max(&self) -> usize {
+        (4 * self.concurrency).clamp(2 * PAGE_ITEMS_MAX, 8 * PAGE_ITEMS_MAX)
+    }
+
+    fn page_items(&self) -> usize {
+        let share = self.buffer_max() / self.held.len().max(1);
+        share.clamp(16, (4 * self.concurrency).clamp(100, PAGE_ITEMS_MAX))
+    }
+
+    /// Takes a page. Items that are known are in flight or unwritten: they are not sent twice.
+    pub(crate) fn page_loaded(&mut self, lease: &Lease, page: Page) {
+        let is_draining = self.is_draining;
+        let Some(held) = self.current(lease) else { return };
+        held.is_unread = false;
+        held.reading = page.next.map_or(Reading::End, |next| Reading::At(Some(next)));
+        let mut added = 0;
+        if held.is_available() && !is_draining {
+            for item in page.items {
+                if held.known.insert(item.id.clone()) {
+                    held.buffer.push_back(item);
+                    added += 1;
+                }
+            }
+        }
+        if held.let_leave() > 0 && held.reading == Reading::End {
+            // One of them may be due again.
+            held.reading = Reading::At(None);
+        }
+        let id = held.lease.partition.clone();
+        self.buffered += added;
+        self.queue(&id);
+    }
+
+    /// The page could not be read: from the beginning, next time.
+    pub(crate) fn page_failed(&mut self, lease: &Lease) {
+        if let Some(held) = self.current(lease) {
+            held.is_unread = false;
+            held.let_leave();
+            held.reading = Reading::At(None);
+        }
+    }
+
+    /// Lets partitions be read again from the beginning: once a poll interval, since items with a higher
+    /// priority, of late commits and retried ones lie behind the cursor, and soon after a hint.
+    pub(crate) fn freshen(&mut self, is_hint: bool) {
+        let now = Instant::now();
+        let interval = if is_hint { self.poll_interval.min(Duration::from_millis(20)) } else { self.poll_interval };
+        for held in self.held.values_mut() {
+            let is_old = now.duration_since(held.scan_started) >= interval;
+            let again = match &held.reading {
+                Reading::Resting(until) => is_hint || *until <= now,
+                Reading::End => is_old && !held.known.is_empty(),
+                Reading::At(Some(_)) => now.duration_since(held.scan_started) >= self.poll_interval,
+                Reading::At(None) | Reading::Loading | Reading::Checking => false,
+            };
+            if again {
+                held.reading = Reading::At(None);
+            }
+        }
+    }
+
+    /// When the first resting partition wants to be read again.
+    pub(crate) fn next_rest_ends(&self) -> Option<Instant> {
+        let ends = self.held.values().filter_map(|held| match held.reading {
+            Reading::Resting(until) => Some(until),
+            _ => None,
+        });
+        ends.min()
+    }
+
+    // --- items go out ---
+
+    /// Gives a partition a place in the turns if it can send and has none.
+    fn queue(&mut self, partition: &Arc<str>) {
+        if let Some(held) = self.held.get_mut(partition)
+            && !held.has_turn
+            && !held.buffer.is_empty()
+        {
+            held.has_turn = true;
+            self.turns.push_back(partition.clone());
+        }
+    }
+
+    /// The next item to deliver: partitions take turns, one item each.
+    pub(crate) fn next_turn(&mut self, now: Duration) -> Option<Turn> {
+        if self.unwritten >= UNWRITTEN_MAX || self.unwritten_bytes >= UNWRITTEN_BYTES_MAX {
+            return None;
+        }
+        for _ in 0..self.turns.len() {
+            let id = self.turns.pop_front()?;
+            let spare = self.concurrency.saturating_sub(self.in_flight);
+            let must_leave = self.slots_left_to_others();
+            let Some(held) = self.held.get_mut(&id) else { continue };
+            held.has_turn = false;
+            if !held.may_send(now) {
+                // Comes back by `queue` when that changes.
+                continue;
+            }
+            if spare <= must_leave && held.in_flight >= self.concurrency / 2 {
+                self.queue(&id);
+                continue;
+            }
+            let Some(item) = held.buffer.pop_front() else { continue };
+            held.in_flight += 1;
+            let turn = Turn {
+                lease: held.lease.clone(),
+                feed: held.feed.clone(),
+                item,
+                suspect: held.is_suspect(),
+                cancel: held.cancel.clone(),
+            };
+            self.buffered -= 1;
+            self.in_flight += 1;
+            self.queue(&id);
+            return Some(turn);
+        }
+        None
+    }
+
+    /// A partition that has half of all slots leaves a tenth of them to the others, so that one slow partition
+    /// does not hold up one that comes along.
+    fn slots_left_to_others(&self) -> usize {
+        if self.held.len() > 1 { self.concurrency / 10 } else { 0 }
+    }
+
+    /// The delivery ended; its outcome, of this many bytes, is to be written.
+    pub(crate) fn answered(&mut self, lease: &Lease, bytes: usize) {
+        self.landed(lease);
+        self.unwritten += 1;
+        self.unwritten_bytes += bytes;
+    }
+
+    /// The delivery ended without an outcome: the item stays as it is in the database.
+    pub(crate) fn given_up(&mut self, lease: &Lease, item: &str) {
+        self.landed(lease);
+        if let Some(held) = self.current(lease) {
+            held.known.remove(item);
+            held.restart();
+        }
+    }
+
+    fn landed(&mut self, lease: &Lease) {
+        self.in_flight -= 1;
+        if let Some(held) = self.current(lease) {
+            held.in_flight -= 1;
+            let id = held.lease.partition.clone();
+            self.queue(&id);
+        }
+    }
+
+    /// An outcome was written, or turned out to be nobody's. `due_gate`: the lowest gate of this partition at
+    /// which it may have made something due. True if the lease is fenced off and was held until now.
+    pub(crate) fn settled(
+        &mut self,
+        lease: &Lease,
+        item: &str,
+        settled: Settled,
+        due_gate: Option<i32>,
+        bytes: usize,
+    ) -> bool {
+        self.unwritten -= 1;
+        self.unwritten_bytes -= bytes;
+        if settled == Settled::Fenced {
+            return self.lost(lease);
+        }
+        if let Some(held) = self.current(lease) {
+            held.forget(item);
+            let is_due = due_gate.is_some_and(|gate| gate <= held.state.gate) || settled == Settled::Stale;
+            if is_due && held.reading == Reading::End {
+                held.reading = Reading::At(None);
+            }
+            let id = held.lease.partition.clone();
+            self.queue(&id);
+        }
+        false
+    }
+
+    /// Leases whose count of expiries is to be cleared, since an item got through.
+    pub(crate) fn progressed(&mut self, lease: &Lease) -> bool {
+        self.current(lease).is_some_and(|held| std::mem::take(&mut held.expiries) > 0)
+    }
+
+    // --- gates ---
+
+    /// Partitions with nothing left to do at their gate, as far as their owner knows.
+    pub(crate) fn checks(&mut self) -> Vec<Arc<Lease>> {
+        if self.is_draining {
+            return Vec::new();
+        }
+        let done = self.held.values_mut().filter(|held| held.reading == Reading::End && held.known.is_empty());
+        let check = |held: &mut Held| {
+            held.reading = Reading::Checking;
+            held.lease.clone()
+        };
+        done.take(CHECKS_MAX).map(check).collect()
+    }
+
+    /// Takes the result of a checkpoint.
+    pub(crate) fn checked(&mut self, lease: &Lease, result: Checkpointed) {
+        let Some(held) = self.current(lease) else { return };
+        match result {
+            Checkpointed::Due => held.reading = Reading::At(None),
+            Checkpointed::Wait(time) => held.reading = Reading::Resting(Instant::now() + time),
+            Checkpointed::Busy => held.reading = Reading::Resting(Instant::now() + BUSY_REST),
+            Checkpointed::Advanced(gate) => {
+                held.state.gate = gate;
+                held.state.version += 1;
+                held.reading = Reading::At(None);
+            }
+            Checkpointed::Slept | Checkpointed::Closed | Checkpointed::Failed | Checkpointed::Fenced => {
+                self.remove(&lease.partition);
+            }
+        }
+    }
+
+    /// The checkpoint could not be made: again later.
+    pub(crate) fn check_failed(&mut self, lease: &Lease) {
+        if let Some(held) = self.current(lease) {
+            held.reading = Reading::Resting(Instant::now() + BUSY_REST);
+        }
+    }
+}

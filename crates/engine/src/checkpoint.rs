@@ -1,0 +1,55 @@
+//! Checkpoints: partitions with nothing left to do take their next step, several at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use gatefeed_core::{lease::Lease, store::Checkpointed};
+
+use crate::context::{Backoff, Context};
+
+/// For how long an owner would rather wait for a delayed item than release and claim again.
+const HOLD: Duration = Duration::from_secs(2);
+
+/// Steps until told to stop.
+pub(crate) async fn run(context: Arc<Context>) {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    while !context.stop.is_cancelled() {
+        let leases = context.board().checks();
+        if leases.is_empty() {
+            tokio::select! {
+                () = context.check_bell.notified() => {}
+                () = context.stop.cancelled() => {}
+            }
+            continue;
+        }
+        match context.store.checkpoint(&leases, HOLD).await {
+            Ok(results) => {
+                backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+                for (lease, result) in leases.iter().zip(results) {
+                    report(lease, result);
+                    context.board().checked(lease, result);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not make a checkpoint; trying again");
+                leases.iter().for_each(|lease| context.board().check_failed(lease));
+                tokio::select! {
+                    () = backoff.pause() => {}
+                    () = context.stop.cancelled() => {}
+                }
+            }
+        }
+        context.ring();
+    }
+}
+
+fn report(lease: &Lease, result: Checkpointed) {
+    let partition = &lease.partition;
+    match result {
+        Checkpointed::Advanced(gate) => tracing::info!(%partition, gate, "advanced"),
+        Checkpointed::Closed => tracing::info!(%partition, "complete"),
+        Checkpointed::Failed => tracing::warn!(%partition, "failed: a failed item is in the way (policy 'stop')"),
+        Checkpointed::Fenced => tracing::warn!(%partition, "the lease was taken over"),
+        Checkpointed::Slept => tracing::debug!(%partition, "released: nothing is due"),
+        Checkpointed::Due | Checkpointed::Wait(_) | Checkpointed::Busy => {}
+    }
+}

@@ -1,0 +1,133 @@
+//! Claiming: asks for partitions when there is room, when there is a hint, and once a poll interval.
+
+use std::{sync::Arc, time::Duration};
+
+use gatefeed_core::{
+    Result,
+    lease::{Claim, trusted_until},
+    store::Wakeups,
+};
+use tokio::time::Instant;
+
+use crate::{
+    board::Room,
+    clock,
+    context::{Backoff, Context, jittered},
+};
+
+/// The most partitions of one claim.
+const CLAIM_MAX: usize = 32;
+/// Claims that follow each other faster than this double, others halve: a watcher that a few partitions keep
+/// busy leaves the rest to the others, one that goes through many small ones takes them by the dozen.
+const OFTEN: Duration = Duration::from_millis(100);
+
+/// Claims until told to stop.
+pub(crate) async fn run(context: Arc<Context>) {
+    let mut wakeups = context.store.wakeups(&context.settings.feeds).await;
+    let mut claimer = Claimer { context: context.clone(), limit: 1, claimed_at: Instant::now(), has_more: true };
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    while !context.stop.is_cancelled() {
+        match claimer.claim().await {
+            Ok(()) => backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            Err(error) => {
+                tracing::warn!(%error, "could not claim partitions; trying again");
+                tokio::select! {
+                    () = backoff.pause() => {}
+                    () = context.stop.cancelled() => {}
+                }
+                claimer.has_more = true;
+                continue;
+            }
+        }
+        claimer.wait(wakeups.as_mut()).await;
+    }
+}
+
+struct Claimer {
+    context: Arc<Context>,
+    limit: usize,
+    claimed_at: Instant,
+    /// The last claim may have left something that is due.
+    has_more: bool,
+}
+
+impl Claimer {
+    async fn claim(&mut self) -> Result<()> {
+        let context = self.context.clone();
+        let settings = &context.settings;
+        let claim = Claim {
+            owner: settings.owner.clone(),
+            feeds: settings.feeds.clone(),
+            duration: settings.lease_duration,
+            limit: self.limit,
+        };
+        let started = clock::now();
+        let grants = context.store.claim(&claim).await?;
+        self.has_more = grants.len() >= self.limit;
+        if grants.is_empty() {
+            return Ok(());
+        }
+        tracing::debug!(partitions = grants.len(), "claimed");
+        self.adapt();
+        let trusted = trusted_until(started, settings.lease_duration);
+        for grant in grants {
+            if grant.expiries > 0 {
+                let (partition, expiries) = (&grant.lease.partition, grant.expiries);
+                tracing::warn!(%partition, expiries, "took over a partition whose lease had expired");
+            }
+            context.board().granted(grant, trusted, context.abort.child_token());
+        }
+        context.ring();
+        Ok(())
+    }
+
+    fn adapt(&mut self) {
+        let is_often = self.claimed_at.elapsed() < OFTEN;
+        self.limit = if is_often { (self.limit * 2).min(CLAIM_MAX) } else { (self.limit / 2).max(1) };
+        self.claimed_at = Instant::now();
+    }
+
+    /// Waits until a claim makes sense.
+    async fn wait(&mut self, wakeups: &mut dyn Wakeups) {
+        let poll_at = Instant::now() + jittered(self.context.settings.poll_interval);
+        loop {
+            if self.has_more && self.context.board().room() == Room::Spare {
+                return;
+            }
+            tokio::select! {
+                () = self.context.stop.cancelled() => return,
+                () = wakeups.next() => {
+                    self.has_more = true;
+                    self.freshen(true);
+                }
+                () = self.context.room_bell.notified(), if self.has_more => {}
+                () = tokio::time::sleep_until(poll_at) => {
+                    self.freshen(false);
+                    if self.context.board().room() != Room::None {
+                        return;
+                    }
+                    self.has_more = true;
+                    return self.wait_for_room().await;
+                }
+            }
+        }
+    }
+
+    /// Everything is full: another poll interval.
+    async fn wait_for_room(&self) {
+        let mut poll = tokio::time::interval(jittered(self.context.settings.poll_interval));
+        poll.tick().await;
+        while self.context.board().room() == Room::None {
+            tokio::select! {
+                () = self.context.stop.cancelled() => return,
+                () = self.context.room_bell.notified() => {}
+                _ = poll.tick() => self.freshen(false),
+            }
+        }
+    }
+
+    fn freshen(&self, is_hint: bool) {
+        self.context.board().freshen(is_hint);
+        self.context.page_bell.notify_one();
+    }
+}

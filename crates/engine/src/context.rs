@@ -1,0 +1,100 @@
+//! What the loops of a watcher share.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use gatefeed_core::{Store, retry::RetryPolicy};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::board::Board;
+
+/// How a watcher behaves.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) owner: Arc<str>,
+    pub(crate) feeds: Vec<String>,
+    pub(crate) concurrency: usize,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) lease_duration: Duration,
+    pub(crate) poll_interval: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) max_payload: u64,
+    pub(crate) until_idle: bool,
+}
+
+/// The store, the settings, the board, and the bells that say that the board has changed.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) settings: Settings,
+    board: Mutex<Board>,
+    /// Something may be sent.
+    pub(crate) send_bell: Notify,
+    /// Something may be read.
+    pub(crate) page_bell: Notify,
+    /// A partition may be at a checkpoint.
+    pub(crate) check_bell: Notify,
+    /// There may be room for partitions.
+    pub(crate) room_bell: Notify,
+    /// Stop claiming, reading and sending.
+    pub(crate) stop: CancellationToken,
+    /// Drop everything: the parent of every delivery's token.
+    pub(crate) abort: CancellationToken,
+}
+
+impl Context {
+    pub(crate) fn new(store: Arc<dyn Store>, settings: Settings, stop: CancellationToken) -> Self {
+        let board = Mutex::new(Board::new(settings.concurrency, settings.poll_interval));
+        Self {
+            store,
+            settings,
+            board,
+            send_bell: Notify::new(),
+            page_bell: Notify::new(),
+            check_bell: Notify::new(),
+            room_bell: Notify::new(),
+            stop,
+            abort: CancellationToken::new(),
+        }
+    }
+
+    /// The board. Held for moments only, never over an await.
+    pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After anything that frees or fills: whoever waits looks again.
+    pub(crate) fn ring(&self) {
+        self.send_bell.notify_one();
+        self.page_bell.notify_one();
+        self.check_bell.notify_one();
+        self.room_bell.notify_one();
+    }
+}
+
+/// Nearly this long: everything that repeats is jittered, so that watchers do not move in step.
+pub(crate) fn jittered(time: Duration) -> Duration {
+    time.mul_f64(rand::random_range(0.8..1.0))
+}
+
+/// Growing pauses between tries, with jitter.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(first: Duration, max: Duration) -> Self {
+        Self { next: first, max }
+    }
+
+    /// Waits, twice as long each time.
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(jittered(self.next)).await;
+        self.next = (self.next * 2).min(self.max);
+    }
+}

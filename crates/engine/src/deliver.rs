@@ -1,0 +1,188 @@
+//! Delivering: takes items by turns, hands each to the processor in a task of its own, and sends the outcome on.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use gatefeed_core::{
+    answer::{Failure, Verdict},
+    item::DueItem,
+    outcome::{Completion, decide},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+};
+
+use crate::{board::Turn, clock, context::Context, outcome::Outcome, processor::{Delivery, Processor}};
+
+/// Bytes of large items that are in memory at a time, in KiB; smaller ones come with their pages.
+const LARGE_KIB_MAX: usize = 256 * 1024;
+
+/// Delivers until told to stop, then waits for what is in flight, until `context.abort`.
+pub(crate) async fn run<P: Processor>(
+    context: Arc<Context>,
+    processor: Arc<P>,
+    outcomes: mpsc::UnboundedSender<Outcome>,
+) {
+    let sender = Arc::new(Sender { context, processor, outcomes, large: Arc::new(Semaphore::new(LARGE_KIB_MAX)) });
+    let slots = Arc::new(Semaphore::new(sender.context.settings.concurrency));
+    let mut deliveries = JoinSet::new();
+    while let Some((slot, turn)) = sender.next(&slots).await {
+        let sender = sender.clone();
+        deliveries.spawn(async move {
+            sender.deliver(turn).await;
+            drop(slot);
+        });
+        while deliveries.try_join_next().is_some() {}
+    }
+    while deliveries.join_next().await.is_some() {}
+}
+
+struct Sender<P> {
+    context: Arc<Context>,
+    processor: Arc<P>,
+    outcomes: mpsc::UnboundedSender<Outcome>,
+    large: Arc<Semaphore>,
+}
+
+/// Why a delivery did not take place.
+enum Skip {
+    /// The lease, the item or this watcher's time is up: the database has the item as it is.
+    GiveUp,
+    /// It cannot be delivered at all.
+    Refuse(Failure),
+}
+
+impl<P: Processor> Sender<P> {
+    /// A free slot and an item for it; `None`: stop.
+    async fn next(&self, slots: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Turn)> {
+        let turn = async {
+            let slot = slots.clone().acquire_owned().await.ok()?;
+            self.processor.ready().await;
+            loop {
+                let turn = self.context.board().next_turn(clock::now());
+                match turn {
+                    Some(turn) => return Some((slot, turn)),
+                    None => self.context.send_bell.notified().await,
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.context.stop.cancelled() => None,
+            turn = turn => {
+                // The buffer may want to be filled again.
+                self.context.page_bell.notify_one();
+                turn
+            }
+        }
+    }
+
+    async fn deliver(&self, mut turn: Turn) {
+        let cancel = turn.cancel.clone();
+        let attempt = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Skip::GiveUp),
+            attempt = self.attempt(&mut turn) => attempt,
+        };
+        match attempt {
+            Ok(verdict) => self.answer(turn, verdict),
+            Err(Skip::Refuse(failure)) => self.answer(turn, Err(failure)),
+            Err(Skip::GiveUp) => {
+                self.context.board().given_up(&turn.lease, &turn.item.id);
+                self.context.ring();
+            }
+        }
+    }
+
+    async fn attempt(&self, turn: &mut Turn) -> Result<Verdict, Skip> {
+        let (data, _large) = self.data(turn).await?;
+        if turn.suspect {
+            self.note_suspect(turn).await?;
+        }
+        if !self.context.board().is_trusted(&turn.lease, clock::now()) {
+            return Err(Skip::GiveUp);
+        }
+        let work = AssertUnwindSafe(self.processor.process(delivery(turn, data))).catch_unwind();
+        Ok(work.await.unwrap_or_else(|_| Err(Failure::new("the processor panicked"))))
+    }
+
+    /// The item's data, and, for large data, its share of the memory for such.
+    async fn data(&self, turn: &mut Turn) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Skip> {
+        let (size, max) = (turn.item.size, self.context.settings.max_payload);
+        if size > max {
+            let message = format!("the data has {size} bytes, more than --max-payload allows ({max})");
+            return Err(Skip::Refuse(Failure::final_(message)));
+        }
+        if let Some(data) = turn.item.data.take() {
+            return Ok((data, None));
+        }
+        let kib = (size / 1024 + 1).min(LARGE_KIB_MAX as u64) as u32;
+        let share = self.large.clone().acquire_many_owned(kib).await.map_err(|_| Skip::GiveUp)?;
+        let loaded = self.context.store.load(&turn.lease.partition, &turn.item.id, turn.item.version).await;
+        match loaded {
+            Ok(Some(data)) => Ok((data, Some(share))),
+            Ok(None) => Err(Skip::GiveUp),
+            Err(error) => {
+                tracing::warn!(partition = %turn.lease.partition, item = turn.item.id, %error, "could not load data");
+                Err(Skip::GiveUp)
+            }
+        }
+    }
+
+    /// Writes the attempt down before it is sent. An item that has done this too often is what kills watchers.
+    async fn note_suspect(&self, turn: &mut Turn) -> Result<(), Skip> {
+        let item = &mut turn.item;
+        if item.suspect_count >= self.context.settings.retry.suspect_deliveries_max() {
+            return Err(Skip::Refuse(Failure::final_(format!(
+                "its watcher died {} times while this item was the only one being delivered",
+                item.suspect_count
+            ))));
+        }
+        match self.context.store.begin_suspect(&turn.lease, &item.id, item.version).await {
+            Ok(Some(version)) => {
+                item.version = version;
+                Ok(())
+            }
+            Ok(None) => Err(Skip::GiveUp),
+            Err(error) => {
+                tracing::warn!(partition = %turn.lease.partition, %error, "could not note a suspect delivery");
+                Err(Skip::GiveUp)
+            }
+        }
+    }
+
+    fn answer(&self, turn: Turn, verdict: Verdict) {
+        if let Err(failure) = &verdict {
+            let (partition, item) = (&turn.lease.partition, &turn.item.id);
+            let (gate, counted) = (turn.item.gate, failure.counted);
+            tracing::debug!(%partition, item, gate, counted, "attempt failed");
+        }
+        let policy = &self.context.settings.retry;
+        let (change, children) = decide(&turn.lease, &turn.item, verdict, policy, rand::random());
+        let DueItem { id, version, .. } = &turn.item;
+        let (item, version, lease, feed) = (id.clone(), *version, turn.lease.clone(), turn.feed.clone());
+        let completion = Completion { lease, feed, item, version, change, children };
+        let outcome = Outcome::new(completion, turn.item);
+        self.context.board().answered(&turn.lease, outcome.bytes);
+        // The receiver outlives the deliveries but for a watcher that is being dropped.
+        _ = self.outcomes.send(outcome);
+        self.context.send_bell.notify_one();
+    }
+}
+
+fn delivery(turn: &Turn, data: Bytes) -> Delivery {
+    let item = &turn.item;
+    Delivery {
+        feed: turn.feed.clone(),
+        partition: turn.lease.partition.clone(),
+        item: item.id.as_str().into(),
+        gate: item.gate,
+        pass: item.pass,
+        attempt: item.retry_count.unsigned_abs().saturating_add(1),
+        epoch: turn.lease.epoch,
+        content_type: item.content_type.clone(),
+        data,
+    }
+}

@@ -1,0 +1,177 @@
+//! What a handler's HTTP answer means.
+
+use std::time::{Duration, SystemTime};
+
+use ::http::{HeaderMap, StatusCode, header, response::Parts};
+use bytes::Bytes;
+use gatefeed_core::{
+    answer::{self, Answer, Failure, Next, Verdict},
+    id::check_content_type,
+    item::Data,
+};
+use url::Url;
+
+/// Headers of this prefix in a 2xx answer say: the body is the new data.
+const PREFIX: &str = "gatefeed-";
+const ASYNC: &str = "gatefeed-async";
+const DONE: &str = "gatefeed-done";
+const GATE: &str = "gatefeed-gate";
+
+/// The content type of new data that came without one.
+const BYTES: &str = "application/octet-stream";
+
+/// How many characters of an answer's text are kept with a failure.
+const EXCERPT_CHARS: usize = 200;
+
+/// A delivery that does not count as an attempt is repeated no sooner than this: a handler that says
+/// `Retry-After: 0` would otherwise be asked in a tight loop.
+const UNCOUNTED_DELAY_MIN: Duration = Duration::from_millis(100);
+
+/// Reads an answer; `body` is its bytes, or why they could not be had.
+pub(super) fn read(target: &Url, head: &Parts, body: Result<Bytes, String>) -> Verdict {
+    if !head.status.is_success() {
+        return Err(failed(target, head, body));
+    }
+    let body = body.map_err(Failure::new)?;
+    if flag(&head.headers, ASYNC)?.unwrap_or(false) {
+        return Err(Failure::new(
+            "the handler answered Gatefeed-Async: true, but this version does not support callbacks; \
+             answer when the work is done",
+        ));
+    }
+    if let Some(coding) = coding(&head.headers).filter(|_| !body.is_empty()) {
+        return Err(Failure::new(format!(
+            "the answer has Content-Encoding {coding:?}, although no compression was asked for"
+        )));
+    }
+    if head.headers.keys().any(|name| name.as_str().starts_with(PREFIX) && name != ASYNC) {
+        return Ok(steered(&head.headers, body)?);
+    }
+    answer::parse(&body)
+}
+
+/// Bytes in, bytes out: headers steer, the body is the new data. An empty body leaves the data as it is,
+/// since a bare 204 that only meant to steer must not wipe it.
+fn steered(headers: &HeaderMap, body: Bytes) -> Result<Answer, String> {
+    let gate = gate(headers)?;
+    let next = match flag(headers, DONE)?.unwrap_or(gate.is_none()) {
+        true => Next::Done,
+        false => Next::Again { gate, after: None },
+    };
+    let data = if body.is_empty() { None } else { Some(data(headers, body)?) };
+    Ok(Answer { next, data, items: Vec::new() })
+}
+
+fn data(headers: &HeaderMap, bytes: Bytes) -> Result<Data, String> {
+    let content_type = single(headers, header::CONTENT_TYPE.as_str())?.unwrap_or(BYTES);
+    check_content_type(content_type).map_err(|error| format!("the answer's {error}"))?;
+    Ok(Data { bytes, content_type: content_type.to_owned() })
+}
+
+fn flag(headers: &HeaderMap, name: &str) -> Result<Option<bool>, String> {
+    let Some(value) = single(headers, name)? else { return Ok(None) };
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(Some(true)),
+        "false" | "0" => Ok(Some(false)),
+        _ => Err(format!("the answer's header {name} is {value:?}, expected true or false")),
+    }
+}
+
+fn gate(headers: &HeaderMap) -> Result<Option<i32>, String> {
+    let Some(value) = single(headers, GATE)? else { return Ok(None) };
+    let gate = value.parse().ok().filter(|gate| *gate >= 0);
+    gate.map(Some).ok_or_else(|| {
+        format!("the answer's header {GATE} is {value:?}, expected an integer from 0 to 2147483647")
+    })
+}
+
+/// A header's text; one that is there twice or is no text says nothing that can be relied on.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, String> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(format!("the answer's header {name} is there more than once"));
+    }
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(|text| Some(text.trim())).map_err(|_| format!("the answer's header {name} is not UTF-8"))
+}
+
+/// A content coding other than none.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let coding = headers.get(header::CONTENT_ENCODING)?.as_bytes().trim_ascii();
+    let none = coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+    (!none).then(|| String::from_utf8_lossy(coding).into_owned())
+}
+
+/// An answer that is not 2xx is a failed attempt; its body may still say more.
+fn failed(target: &Url, head: &Parts, body: Result<Bytes, String>) -> Failure {
+    let details =
+        body.as_ref().ok().and_then(|body| answer::parse_error(body)).unwrap_or_else(|| Failure::new(""));
+    let reason = if let Some(location) = redirect(target, head) {
+        Some(format!("redirects are not followed (to {location})"))
+    } else if !details.message.is_empty() {
+        Some(details.message.clone())
+    } else {
+        body.map_or_else(Some, |body| excerpt(&body))
+    };
+    let message = match reason {
+        Some(reason) => format!("{}: {reason}", status_line(head.status)),
+        None => status_line(head.status),
+    };
+    match asked_to_wait(head) {
+        Some(delay) if !details.no_retry => Failure::delayed(message, Some(delay.max(UNCOUNTED_DELAY_MIN))),
+        _ => Failure { message, ..details },
+    }
+}
+
+/// `HTTP 500 Internal Server Error`
+fn status_line(status: StatusCode) -> String {
+    match status.canonical_reason() {
+        Some(reason) => format!("HTTP {} {reason}", status.as_str()),
+        None => format!("HTTP {}", status.as_str()),
+    }
+}
+
+/// Where a redirect leads: host and path, since the rest may hold secrets.
+fn redirect(target: &Url, head: &Parts) -> Option<String> {
+    if !matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = head.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+    let location = location.and_then(|location| target.join(location).ok());
+    Some(location.map_or_else(
+        || "an unknown place".to_owned(),
+        |url| format!("{}{}", super::target::host_and_port(&url), url.path()),
+    ))
+}
+
+/// The start of a body that is text.
+fn excerpt(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_text = !text.chars().any(|c| c.is_control() && !c.is_whitespace());
+    let mut excerpt: String = text.chars().take(EXCERPT_CHARS).collect();
+    if excerpt.len() < text.len() {
+        excerpt.push('…');
+    }
+    (is_text && !excerpt.is_empty()).then_some(excerpt)
+}
+
+/// The delay that a 429 or 503 asks for by `Retry-After`, in seconds or as a date.
+fn asked_to_wait(head: &Parts) -> Option<Duration> {
+    if !matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let value = head.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return answer::delay_from_secs(value.parse().ok()?);
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    let delay = until.duration_since(their_now(&head.headers)).unwrap_or_default();
+    answer::delay_from_secs(delay.as_secs_f64())
+}
+
+/// The handler's clock, which the date it gave was made by; without a `Date` header, ours.
+fn their_now(headers: &HeaderMap) -> SystemTime {
+    let date = headers.get(header::DATE).and_then(|date| date.to_str().ok());
+    date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now)
+}

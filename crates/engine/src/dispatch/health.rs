@@ -1,0 +1,82 @@
+//! Whether targets are well, for those who ask; deliveries do not depend on it.
+
+use std::time::Duration;
+
+use ::http::Uri;
+use futures_util::future::join_all;
+use serde::Serialize;
+use tokio::{net::TcpStream, time::timeout};
+use url::Url;
+
+use super::{
+    HttpProcessor,
+    http::causes,
+    request,
+    rotation::Rotation,
+    target::{InvalidTarget, Target},
+};
+
+/// A target that takes longer is not well.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What a health check found.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct TargetHealth {
+    /// The target, without its query.
+    pub target: String,
+    /// Whether it answered 2xx; without a health path, whether it took a connection.
+    pub ok: bool,
+    /// What it answered, or why there is no answer.
+    pub detail: String,
+}
+
+impl HttpProcessor {
+    /// Asks every target at the same time, for up to two seconds.
+    pub async fn health(&self) -> Vec<TargetHealth> {
+        join_all(self.rotation.targets().map(|target| self.health_of(target))).await
+    }
+
+    async fn health_of(&self, target: &Target) -> TargetHealth {
+        let checked = timeout(LIMIT, self.check(target)).await;
+        let checked = checked.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}")));
+        let (ok, detail) = match checked {
+            Ok(detail) => (true, detail),
+            Err(detail) => (false, detail),
+        };
+        TargetHealth { target: target.shown.clone(), ok, detail }
+    }
+
+    /// `Ok` if all is well; the text says what was found either way.
+    async fn check(&self, target: &Target) -> Result<String, String> {
+        let Some(path) = &self.options.health_path else {
+            return connect(&target.url).await.map(|()| "accepts connections".to_owned());
+        };
+        let uri = resolve(target, path).map_err(|error| error.0)?;
+        let response = self.client.request(request::probe(uri)).await.map_err(|error| causes(&error))?;
+        let status = response.status();
+        let detail = format!("HTTP {status}");
+        if status.is_success() { Ok(detail) } else { Err(detail) }
+    }
+}
+
+async fn connect(url: &Url) -> Result<(), String> {
+    // An IPv6 address stands in brackets in a URL, and nowhere else.
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let port = url.port_or_known_default().unwrap_or_default();
+    TcpStream::connect((host, port)).await.map(drop).map_err(|error| error.to_string())
+}
+
+/// Refuses a health path that does not lead to each target's own host.
+pub(super) fn check_path(rotation: &Rotation, path: Option<&str>) -> Result<(), InvalidTarget> {
+    let Some(path) = path else { return Ok(()) };
+    rotation.targets().try_for_each(|target| resolve(target, path).map(drop))
+}
+
+fn resolve(target: &Target, path: &str) -> Result<Uri, InvalidTarget> {
+    let url =
+        target.url.join(path).ok().filter(|url| path.starts_with('/') && url.origin() == target.url.origin());
+    let uri = url.and_then(|url| url.as_str().parse().ok());
+    uri.ok_or_else(|| {
+        InvalidTarget(format!("the health path {path:?} will not do; expected one such as /healthz"))
+    })
+}

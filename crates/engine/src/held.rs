@@ -1,0 +1,129 @@
+//! One partition that this watcher holds.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use gatefeed_core::{
+    item::DueItem,
+    lease::{Grant, Lease, SUSPECT_EXPIRIES},
+    partition::{PartitionState, PartitionStatus},
+    store::Cursor,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How far the owner has read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reading {
+    /// The next page starts here; `None`: at the beginning.
+    At(Option<Cursor>),
+    /// A page is on its way.
+    Loading,
+    /// The last page reached the end. What came behind the cursor meanwhile is found by reading again, and
+    /// before the partition is let go the checkpoint looks under a lock.
+    End,
+    /// At a checkpoint.
+    Checking,
+    /// Nothing to do before then.
+    Resting(Instant),
+}
+
+/// A leased partition: its row, what is buffered, and what is under way.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) feed: Arc<str>,
+    pub(crate) state: PartitionState,
+    /// No delivery is begun after this ([`crate::clock`]).
+    pub(crate) trusted_until: Duration,
+    pub(crate) expiries: i32,
+    pub(crate) buffer: VecDeque<DueItem>,
+    /// Ids that are buffered, in flight or unwritten: never taken from a page again.
+    pub(crate) known: HashSet<String>,
+    /// Ids whose outcome was written while a page was on its way: the page may show them as they were before,
+    /// so that they stay known until it has come.
+    pub(crate) leaving: Vec<String>,
+    pub(crate) in_flight: usize,
+    pub(crate) reading: Reading,
+    /// When the current scan began at the beginning.
+    pub(crate) scan_started: Instant,
+    /// The first page has not come yet.
+    pub(crate) is_unread: bool,
+    /// It has a place in the turns.
+    pub(crate) has_turn: bool,
+    /// Ends its deliveries when the lease is lost.
+    pub(crate) cancel: CancellationToken,
+}
+
+impl Held {
+    pub(crate) fn new(grant: Grant, trusted_until: Duration, cancel: CancellationToken) -> Self {
+        Self {
+            feed: grant.state.feed.as_str().into(),
+            lease: grant.lease,
+            state: grant.state,
+            trusted_until,
+            expiries: grant.expiries,
+            buffer: VecDeque::new(),
+            known: HashSet::new(),
+            leaving: Vec::new(),
+            in_flight: 0,
+            reading: Reading::At(None),
+            scan_started: Instant::now(),
+            is_unread: true,
+            has_turn: false,
+            cancel,
+        }
+    }
+
+    /// Its leases have expired again and again without progress: one of its items may be killing watchers.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.expiries >= SUSPECT_EXPIRIES
+    }
+
+    /// Whether it may have one more delivery now. In suspect mode nothing else may be under way, not even an
+    /// outcome that is unwritten: what is `known` beyond the buffer.
+    pub(crate) fn may_send(&self, now: Duration) -> bool {
+        let is_within_bounds = match self.is_suspect() {
+            true => self.known.len() == self.buffer.len(),
+            false => self.state.max_in_flight.is_none_or(|max| self.in_flight < max as usize),
+        };
+        is_within_bounds && !self.buffer.is_empty() && self.is_available() && now < self.trusted_until
+    }
+
+    pub(crate) fn is_available(&self) -> bool {
+        self.state.status == PartitionStatus::Available
+    }
+
+    /// Drops what is buffered; the database has it.
+    pub(crate) fn forget_buffer(&mut self) {
+        for item in self.buffer.drain(..) {
+            self.known.remove(&item.id);
+        }
+    }
+
+    /// An item's outcome is written.
+    pub(crate) fn forget(&mut self, item: &str) {
+        if self.reading == Reading::Loading {
+            self.leaving.push(item.to_owned());
+        } else {
+            self.known.remove(item);
+        }
+    }
+
+    /// A page has come, or has failed to: what was leaving is gone now.
+    pub(crate) fn let_leave(&mut self) -> usize {
+        let leaving = std::mem::take(&mut self.leaving);
+        leaving.iter().for_each(|item| _ = self.known.remove(item));
+        leaving.len()
+    }
+
+    /// Reads from the beginning next.
+    pub(crate) fn restart(&mut self) {
+        if !matches!(self.reading, Reading::Loading | Reading::Checking) {
+            self.reading = Reading::At(None);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The watcher: leases partitions, pages their due items ahead of the handlers, delivers them, writes the
+//! outcomes in batches and takes the partitions through their gates.
+//!
+//! | question | file |
+//! | --- | --- |
+//! | what does the watcher hold in memory, and what is next? | `board.rs`, `held.rs` |
+//! | who gets a partition, who keeps it? | `claim.rs`, `renew.rs`, `observe.rs` |
+//! | how do items come in, go out and get written? | `page.rs`, `deliver.rs`, `outcome.rs` |
+//! | how does a gate rise? | `checkpoint.rs` |
+//! | how does it start and stop? | `watcher.rs` |
+//! | how is HTTP spoken? | `dispatch/` |
+
+mod board;
+mod checkpoint;
+mod claim;
+mod clock;
+mod context;
+mod deliver;
+pub mod dispatch;
+mod held;
+mod observe;
+mod outcome;
+mod page;
+mod processor;
+mod renew;
+mod watcher;
+
+pub use processor::{Delivery, Processor};
+pub use watcher::{Builder, Finished, Watcher};

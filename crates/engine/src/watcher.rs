@@ -1,0 +1,253 @@
+//! The watcher: how it is set up, how it starts, and how it stops.
+
+use std::{sync::Arc, time::Duration};
+
+use gatefeed_core::{
+    Result, Store, StoreError,
+    id::{DEFAULT_FEED, check_id},
+    lease::{DURATION_DEFAULT, check_duration},
+    retry::RetryPolicy,
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    checkpoint, claim,
+    context::{Context, Settings},
+    deliver, observe, outcome, page,
+    processor::Processor,
+    renew,
+};
+
+/// After the grace period, for writing outcomes and releasing leases.
+const WRITE_BACK: Duration = Duration::from_secs(10);
+/// How often `until_idle` looks whether it is over.
+const IDLE_CHECK: Duration = Duration::from_millis(100);
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Finished {
+    /// With `until_idle`: a partition of the feeds is failed.
+    pub failed: bool,
+}
+
+/// A watcher in the making.
+#[derive(Debug)]
+pub struct Builder {
+    store: Arc<dyn Store>,
+    settings: Settings,
+    shutdown: CancellationToken,
+}
+
+/// A watcher with its processor, ready to run.
+#[derive(Debug)]
+pub struct Watcher<P> {
+    builder: Builder,
+    processor: Arc<P>,
+}
+
+impl Watcher<()> {
+    /// Starts with the defaults: feed `default`, 100 deliveries in flight, leases of 30 s, polls of 1 s, 25 s of
+    /// grace, payloads up to 16 MiB.
+    pub fn builder(store: Arc<dyn Store>) -> Builder {
+        let settings = Settings {
+            owner: format!("watcher-{}", uuid::Uuid::new_v4().simple()).into(),
+            feeds: vec![DEFAULT_FEED.to_owned()],
+            concurrency: 100,
+            retry: RetryPolicy::default(),
+            lease_duration: DURATION_DEFAULT,
+            poll_interval: Duration::from_secs(1),
+            grace: Duration::from_secs(25),
+            max_payload: 16 * 1024 * 1024,
+            until_idle: false,
+        };
+        Builder { store, settings, shutdown: CancellationToken::new() }
+    }
+}
+
+impl Builder {
+    /// The name under which it leases; must be unique among running watchers.
+    pub fn owner(mut self, owner: impl AsRef<str>) -> Self {
+        self.settings.owner = owner.as_ref().into();
+        self
+    }
+
+    /// The feeds it serves.
+    pub fn feeds(mut self, feeds: Vec<String>) -> Self {
+        self.settings.feeds = feeds;
+        self
+    }
+
+    /// At most this many deliveries in flight.
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.settings.concurrency = concurrency;
+        self
+    }
+
+    /// How failed attempts are repeated.
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.settings.retry = retry;
+        self
+    }
+
+    /// How long a lease lasts without renewal; 1 s to 24 h.
+    pub fn lease_duration(mut self, duration: Duration) -> Self {
+        self.settings.lease_duration = duration;
+        self
+    }
+
+    /// How often it looks for work without being told.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.settings.poll_interval = interval;
+        self
+    }
+
+    /// How long a stop waits for what is in flight.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// Items with more bytes than this fail without being delivered.
+    pub fn max_payload(mut self, bytes: u64) -> Self {
+        self.settings.max_payload = bytes;
+        self
+    }
+
+    /// Ends by itself when nothing is left that a watcher could deliver.
+    pub fn until_idle(mut self, until_idle: bool) -> Self {
+        self.settings.until_idle = until_idle;
+        self
+    }
+
+    /// Cancelling this token stops the watcher cleanly.
+    pub fn shutdown(mut self, shutdown: CancellationToken) -> Self {
+        self.shutdown = shutdown;
+        self
+    }
+
+    /// Who does the work.
+    pub fn processor<P: Processor>(self, processor: P) -> Watcher<P> {
+        self.shared_processor(Arc::new(processor))
+    }
+
+    /// Who does the work, where others use it too (say, to report its health).
+    pub fn shared_processor<P: Processor>(self, processor: Arc<P>) -> Watcher<P> {
+        Watcher { builder: self, processor }
+    }
+}
+
+impl<P: Processor> Watcher<P> {
+    /// Runs until the shutdown token is cancelled (or nothing is left, with `until_idle`). Then it claims
+    /// nothing more, waits for what is in flight up to the grace period, gives back the rest, writes the
+    /// outcomes and releases its leases. While it runs it reconnects for ever. Dropping the future instead is
+    /// like a crash: nothing is lost, but the leases have to expire.
+    pub async fn run(self) -> Result<Finished> {
+        let Builder { store, settings, shutdown } = self.builder;
+        check(&settings)?;
+        let context = Arc::new(Context::new(store, settings, shutdown.child_token()));
+        // Deliveries are tasks of their own: this ends them if this future is dropped.
+        let _abort = context.abort.clone().drop_guard();
+        run(context, self.processor).await
+    }
+}
+
+fn check(settings: &Settings) -> Result<()> {
+    check_duration(settings.lease_duration)?;
+    let names = settings.feeds.iter().map(|feed| ("feed", feed.as_str()));
+    for (what, name) in names.chain([("watcher name", settings.owner.as_ref())]) {
+        check_id(what, name).map_err(|error| StoreError::Config(error.to_string()))?;
+    }
+    if settings.concurrency == 0 || settings.feeds.is_empty() || settings.poll_interval.is_zero() {
+        return Err(StoreError::Config("a watcher needs a concurrency, a feed and a poll interval above zero".into()));
+    }
+    Ok(())
+}
+
+async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<Finished> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    // Ended with this future, in any order: they keep nothing that the database does not have.
+    let mut keepers = JoinSet::new();
+    keepers.spawn(renew::run(context.clone()));
+    keepers.spawn(observe::run(context.clone()));
+    let mut loops = JoinSet::new();
+    loops.spawn(claim::run(context.clone()));
+    loops.spawn(page::run(context.clone()));
+    loops.spawn(checkpoint::run(context.clone()));
+    let mut deliveries = JoinSet::new();
+    deliveries.spawn(deliver::run(context.clone(), processor, sender));
+    let mut outcomes = JoinSet::new();
+    outcomes.spawn(outcome::run(context.clone(), receiver));
+
+    let finished = tokio::select! {
+        () = context.stop.cancelled() => Ok(Finished::default()),
+        finished = until_idle(&context) => Ok(finished),
+        broken = broken(&mut keepers) => Err(broken),
+        broken = broken(&mut loops) => Err(broken),
+        broken = broken(&mut deliveries) => Err(broken),
+        broken = broken(&mut outcomes) => Err(broken),
+    };
+    stop(&context, loops, deliveries, outcomes).await;
+    finished
+}
+
+/// Resolves when a loop panicked: a defect, after which the leases are given back and the error is reported.
+async fn broken(tasks: &mut JoinSet<()>) -> StoreError {
+    loop {
+        match tasks.join_next().await {
+            Some(Err(error)) => return StoreError::Defect(format!("a task of the watcher ended: {error}")),
+            Some(Ok(())) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Resolves when nothing is left, if that is asked for.
+async fn until_idle(context: &Context) -> Finished {
+    loop {
+        tokio::time::sleep(IDLE_CHECK).await;
+        if !context.settings.until_idle || !context.board().is_empty() {
+            continue;
+        }
+        match context.store.idleness(&context.settings.feeds).await {
+            Ok(idleness) if idleness.idle => return Finished { failed: idleness.failed },
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "could not see whether anything is left; trying again"),
+        }
+    }
+}
+
+async fn stop(
+    context: &Context,
+    mut loops: JoinSet<()>,
+    mut deliveries: JoinSet<()>,
+    mut outcomes: JoinSet<()>,
+) {
+    let in_flight = context.board().in_flight();
+    tracing::info!(in_flight, "stopping");
+    context.stop.cancel();
+    context.board().drain();
+    let grace_ends = Instant::now() + context.settings.grace;
+    if timeout_at(grace_ends, deliveries.join_next()).await.is_err() {
+        tracing::warn!(in_flight = context.board().in_flight(), "the grace period is over; giving back the rest");
+        context.board().cancel_deliveries();
+    }
+    let written_by = Instant::now() + WRITE_BACK;
+    _ = timeout_at(written_by, async {
+        // A claim on its way may still be granted, and has to be given back.
+        while loops.join_next().await.is_some() {}
+        // The deliveries' end closes the channel, and with it the outcomes end.
+        while deliveries.join_next().await.is_some() {}
+        while outcomes.join_next().await.is_some() {}
+    })
+    .await;
+    let leases = context.board().leases();
+    if !leases.is_empty() && let Err(error) = context.store.release(&leases).await {
+        tracing::warn!(leases = leases.len(), %error, "could not release leases; they will expire");
+    }
+    tracing::info!(released = leases.len(), "stopped");
+}

@@ -1,0 +1,40 @@
+//! The watcher against both databases: what it must do (gates, fan-out, retries) and what must not break it
+//! (kills, lost replies, outages, take-overs, stops).
+
+#![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
+
+/// Makes two tests of each case: one on SQLite, one on Postgres. A case is an `async fn(Db)`.
+macro_rules! on_both {
+    ($($case:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::db::run(crate::db::Db::sqlite().await, super::$case).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::db::run(crate::db::Db::postgres().await, super::$case).await;
+            })*
+        }
+    };
+}
+
+mod budget;
+mod children;
+mod crash;
+mod db;
+mod gates;
+mod leases;
+mod lost;
+mod once;
+mod outage;
+mod payload;
+mod policy;
+mod record;
+mod refused;
+mod retries;
+mod stop;
+mod suspect;
+mod takeover;
