@@ -1,0 +1,220 @@
+//! The flags of `gatefeed run`.
+
+use std::time::Duration;
+
+use clap::Args;
+use gatefeed_core::{id::DEFAULT_FEED, retry::RetryPolicy};
+use gatefeed_engine::dispatch::{HttpOptions, parse_target};
+use url::Url;
+
+use crate::parse;
+
+/// Lease partitions and deliver their items to a handler, until stopped.
+///
+/// Each item is sent as POST to a target, its body being the item's data. An answer of 2xx with an empty body means
+/// done; a JSON object may say more: {"gate": 1}, {"data": …}, {"items": […]}, {"error": {"message": "…"}}. Start as
+/// many watchers as you like; each partition has one at a time.
+///
+/// SIGINT or SIGTERM stops it cleanly: what is in flight ends or is given back. A second signal ends it at once.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gatefeed run --target http://localhost:8000/work
+  gatefeed run --target http://a:8000/,http://b:8000/ --feed video --concurrency 20
+  gatefeed run --target http://h:8000/ --until-idle   (a batch job that ends by itself)
+  gatefeed run --target http://h:8000/ --listen :8080 --target-health /healthz")]
+pub(crate) struct RunArgs {
+    /// Where to send items; several share the work [repeatable, or separated by commas]
+    #[arg(
+        long = "target",
+        env = "GATEFEED_TARGET",
+        value_name = "URL",
+        required = true,
+        value_delimiter = ',',
+        help_heading = "Handler",
+        value_parser = parse_target
+    )]
+    pub(crate) targets: Vec<Url>,
+    /// How long a request may take, the answer included
+    #[arg(
+        long,
+        env = "GATEFEED_REQUEST_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "60s",
+        help_heading = "Handler",
+        value_parser = parse::timeout
+    )]
+    pub(crate) request_timeout: Duration,
+    /// How long connecting may take
+    #[arg(
+        long,
+        env = "GATEFEED_CONNECT_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "5s",
+        help_heading = "Handler",
+        value_parser = parse::timeout
+    )]
+    pub(crate) connect_timeout: Duration,
+    /// The path on each target's host that /readyz asks for; without it, it only connects
+    #[arg(
+        long,
+        env = "GATEFEED_TARGET_HEALTH",
+        value_name = "PATH",
+        help_heading = "Handler",
+        value_parser = parse::path
+    )]
+    pub(crate) target_health: Option<String>,
+    /// Items with more data than this fail instead of being sent
+    #[arg(
+        long,
+        env = "GATEFEED_MAX_PAYLOAD",
+        value_name = "BYTES",
+        default_value = "16MiB",
+        help_heading = "Handler",
+        value_parser = parse::bytes
+    )]
+    pub(crate) max_payload: u64,
+    /// Answers that are longer than this are failed attempts
+    #[arg(
+        long,
+        env = "GATEFEED_MAX_ANSWER",
+        value_name = "BYTES",
+        default_value = "1MiB",
+        help_heading = "Handler",
+        value_parser = parse::bytes
+    )]
+    pub(crate) max_answer: u64,
+
+    /// The feeds to serve [repeatable, or separated by commas]
+    #[arg(
+        long = "feed",
+        env = "GATEFEED_FEED",
+        value_name = "NAME",
+        default_value = DEFAULT_FEED,
+        value_delimiter = ',',
+        help_heading = "Work",
+        value_parser = parse::name
+    )]
+    pub(crate) feeds: Vec<String>,
+    /// At most this many deliveries at a time
+    #[arg(
+        long,
+        env = "GATEFEED_CONCURRENCY",
+        value_name = "NUMBER",
+        default_value = "100",
+        help_heading = "Work",
+        allow_hyphen_values = true,
+        value_parser = parse::concurrency
+    )]
+    pub(crate) concurrency: usize,
+    /// Deliveries of an item at a gate after the first one failed; -1: for ever
+    #[arg(
+        long,
+        env = "GATEFEED_MAX_RETRIES",
+        value_name = "NUMBER",
+        default_value = "5",
+        help_heading = "Work",
+        allow_hyphen_values = true,
+        value_parser = parse::max_retries
+    )]
+    pub(crate) max_retries: i64,
+    /// Exit once nothing is left that a watcher could deliver: with 0, or with 3 if a partition has failed
+    #[arg(
+        long,
+        env = "GATEFEED_UNTIL_IDLE",
+        help_heading = "Work",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub(crate) until_idle: bool,
+
+    /// How long a partition stays with a watcher that died; a living one renews its leases in time
+    #[arg(
+        long,
+        env = "GATEFEED_LEASE_DURATION",
+        value_name = "DURATION",
+        default_value = "30s",
+        help_heading = "Leases and polling",
+        value_parser = parse::lease_duration
+    )]
+    pub(crate) lease_duration: Duration,
+    /// How often to look for work; most work is noticed sooner
+    #[arg(
+        long,
+        env = "GATEFEED_POLL_INTERVAL",
+        value_name = "DURATION",
+        default_value = "1s",
+        help_heading = "Leases and polling",
+        value_parser = parse::poll_interval
+    )]
+    pub(crate) poll_interval: Duration,
+
+    /// How long a clean stop waits for what is in flight; the rest is delivered again later
+    #[arg(
+        long,
+        env = "GATEFEED_GRACE",
+        value_name = "DURATION",
+        default_value = "25s",
+        help_heading = "Process",
+        value_parser = parse::duration
+    )]
+    pub(crate) grace: Duration,
+    /// Serve /livez and /readyz on this address
+    #[arg(
+        long,
+        env = "GATEFEED_LISTEN",
+        value_name = "ADDRESS",
+        help_heading = "Process",
+        value_parser = parse::address
+    )]
+    pub(crate) listen: Option<String>,
+    /// Leave the tables as they are, and exit unless they are up to date
+    #[arg(
+        long,
+        env = "GATEFEED_NO_MIGRATE",
+        help_heading = "Process",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub(crate) no_migrate: bool,
+    /// What this watcher is called in the database; unique among those that run [default: host, process id and a
+    /// random part]
+    #[arg(
+        long,
+        env = "GATEFEED_NAME",
+        value_name = "NAME",
+        help_heading = "Process",
+        value_parser = parse::name
+    )]
+    pub(crate) name: Option<String>,
+}
+
+impl RunArgs {
+    /// The options of the deliveries.
+    pub(crate) fn http_options(&self) -> HttpOptions {
+        HttpOptions {
+            request_timeout: self.request_timeout,
+            connect_timeout: self.connect_timeout,
+            max_answer: usize::try_from(self.max_answer).unwrap_or(usize::MAX),
+            health_path: self.target_health.clone(),
+        }
+    }
+
+    /// How often failed attempts are repeated.
+    pub(crate) fn retry_policy(&self) -> RetryPolicy {
+        // Every negative number has been refused but -1, which is no u32 and means for ever.
+        RetryPolicy { max_retries: u32::try_from(self.max_retries).ok(), ..RetryPolicy::default() }
+    }
+
+    /// The watcher's name.
+    pub(crate) fn owner(&self) -> String {
+        self.name.clone().unwrap_or_else(default_owner)
+    }
+}
+
+/// Tells people where a lease is held, and is unique even where hosts and process ids are the same in every
+/// container.
+fn default_owner() -> String {
+    let uname = rustix::system::uname();
+    let host: String =
+        uname.nodename().to_string_lossy().chars().filter(|c| !c.is_control()).take(100).collect();
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("{host}-{}-{}", std::process::id(), &random[..6])
+}

@@ -1,0 +1,110 @@
+//! `gatefeed run`: one watcher.
+
+mod args;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use gatefeed_api::{TargetHealth, Targets};
+use gatefeed_core::Store;
+use gatefeed_engine::{Watcher, dispatch::HttpProcessor};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::args::RunArgs;
+use crate::{database::DatabaseArgs, exit, signals};
+
+pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
+    let shutdown = signals::clean_stop()?;
+    let processor = Arc::new(HttpProcessor::new(args.targets.clone(), args.http_options())?);
+    let listener = match &args.listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let Some(store) = shutdown.run_until_cancelled(open(database, args.no_migrate)).await else {
+        return Ok(exit::OK);
+    };
+    let store = store?;
+    let health = listener.map(|listener| Health::start(listener, &store, &processor)).transpose()?;
+    let watched = watch(store, args, processor, shutdown).await;
+    if let Some(health) = health {
+        health.stop().await;
+    }
+    watched
+}
+
+async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Arc<dyn Store>> {
+    if no_migrate {
+        return database.open_migrated().await;
+    }
+    let store = database.open().await?;
+    let migrated = store.migrate().await?;
+    if migrated.from != migrated.to {
+        tracing::info!(from = migrated.from, to = migrated.to, "migrated the schema");
+    }
+    Ok(store)
+}
+
+async fn watch(
+    store: Arc<dyn Store>,
+    args: RunArgs,
+    processor: Arc<HttpProcessor>,
+    shutdown: CancellationToken,
+) -> Result<u8> {
+    let watcher = Watcher::builder(store)
+        .owner(args.owner())
+        .retry(args.retry_policy())
+        .feeds(args.feeds)
+        .concurrency(args.concurrency)
+        .lease_duration(args.lease_duration)
+        .poll_interval(args.poll_interval)
+        .grace(args.grace)
+        .max_payload(args.max_payload)
+        .until_idle(args.until_idle)
+        .shutdown(shutdown)
+        .shared_processor(processor);
+    let finished = watcher.run().await?;
+    if finished.failed {
+        tracing::warn!("a partition has failed: `gatefeed partitions --status failed` shows which");
+        return Ok(exit::PARTITION_FAILED);
+    }
+    Ok(exit::OK)
+}
+
+/// Binds before anything is done to the database, so that a port in use is known at once.
+async fn listen(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// The server of `/livez` and `/readyz`; it answers until the watcher has stopped.
+struct Health {
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Health {
+    fn start(listener: TcpListener, store: &Arc<dyn Store>, processor: &Arc<HttpProcessor>) -> Result<Self> {
+        tracing::info!("listening on http://{}", listener.local_addr()?);
+        let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)));
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(gatefeed_api::serve(listener, router, stop.clone().cancelled_owned()));
+        Ok(Self { stop, server })
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.server.await {
+            tracing::warn!(%error, "the health server ended badly");
+        }
+    }
+}
+
+fn targets(processor: Arc<HttpProcessor>) -> Targets {
+    Box::new(move || {
+        let processor = Arc::clone(&processor);
+        Box::pin(async move {
+            let targets = processor.health().await.into_iter();
+            targets.map(|t| TargetHealth { target: t.target, ok: t.ok, detail: t.detail }).collect()
+        })
+    })
+}

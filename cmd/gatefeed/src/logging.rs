@@ -1,0 +1,22 @@
+//! Logs: to stderr, since stdout belongs to what was asked for.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{LogArgs, LogFormat};
+
+/// Starts logging; colours only for a terminal that did not ask for none.
+pub(crate) fn init(args: &LogArgs, default_level: &str) {
+    let filter = EnvFilter::new(args.log_level.as_deref().unwrap_or(default_level));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match args.log_format {
+        LogFormat::Text => lines.with_ansi(is_coloured(&io::stderr())).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
+/// Whether a stream takes colours (<https://no-color.org>).
+pub(crate) fn is_coloured(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,200 @@
+//! Values of flags: what they may be. Each error says what was expected, since that is what people need next.
+
+use std::time::Duration;
+
+use gatefeed_core::{id, inspect, lease};
+use tracing_subscriber::EnvFilter;
+
+/// No duration may be longer: clocks overflow long after anybody would have noticed the typing error.
+const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// More deliveries at a time than a process has ports and memory for.
+const CONCURRENCY_MAX: usize = 1_000_000;
+
+/// Zero to a year: `200ms`, `30s`, `5m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "expected a duration such as 200ms, 30s or 5m".to_owned())?;
+    if duration > DURATION_MAX { Err("expected at most 366 days".to_owned()) } else { Ok(duration) }
+}
+
+/// A timeout: zero would fire at once and is nobody's wish.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.is_zero() {
+        return Err("expected more than zero, such as 200ms, 30s or 5m".to_owned());
+    }
+    Ok(duration)
+}
+
+/// How often to ask the database.
+pub(crate) fn poll_interval(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration < POLL_INTERVAL_MIN {
+        return Err(format!("expected at least {POLL_INTERVAL_MIN:?}"));
+    }
+    Ok(duration)
+}
+
+/// How long a lease lasts.
+pub(crate) fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    lease::check_duration(duration).map_err(|error| error.to_string())?;
+    Ok(duration)
+}
+
+/// A number of bytes, at least one: `1048576`, `1MiB`, `1MB`.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .zip(unit_bytes(unit.trim()))
+        .and_then(|(number, unit)| number.checked_mul(unit))
+        .filter(|bytes| i64::try_from(*bytes).is_ok());
+    match bytes {
+        Some(0) => Err("expected at least one byte".to_owned()),
+        Some(bytes) => Ok(bytes),
+        None => Err("expected a number of bytes such as 500000, 64KiB, 16MiB or 1GB".to_owned()),
+    }
+}
+
+fn unit_bytes(unit: &str) -> Option<u64> {
+    Some(match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return None,
+    })
+}
+
+/// How many deliveries at a time.
+pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
+    number_within(text, 1, CONCURRENCY_MAX)
+}
+
+/// How many rows. One less than a store lists, since one more is read to know whether there are more.
+pub(crate) fn limit(text: &str) -> Result<usize, String> {
+    number_within(text, 1, inspect::LIMIT_MAX - 1)
+}
+
+/// How many documents the demo shows; its ranking has to fit into an answer.
+pub(crate) fn top(text: &str) -> Result<usize, String> {
+    number_within(text, 1, 1000)
+}
+
+fn number_within(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| format!("expected a whole number from {min} to {max}"))
+}
+
+/// A number of retries, or `None` for ever, which is written as -1.
+pub(crate) fn max_retries(text: &str) -> Result<i64, String> {
+    let number = text.parse().ok().filter(|number| (-1..=i64::from(i32::MAX)).contains(number));
+    number.ok_or_else(|| "expected 0 or a positive whole number, or -1 for ever".to_owned())
+}
+
+/// A gate.
+pub(crate) fn gate(text: &str) -> Result<i32, String> {
+    let gate = text.parse().ok().filter(|gate| *gate >= 0);
+    gate.ok_or_else(|| format!("expected a whole number from 0 to {}", i32::MAX))
+}
+
+/// A feed's name, a watcher's name.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    id::check_id("the name", text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// A path on a handler.
+pub(crate) fn path(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic() && c != '#');
+    if is_path { Ok(text.to_owned()) } else { Err("expected a path such as /healthz".to_owned()) }
+}
+
+/// Where to listen.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    let expected = || "expected an address and a port such as 127.0.0.1:8080, [::]:8080 or :8080".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    let is_host = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+    if port.parse::<u16>().is_err() || !is_host {
+        return Err(expected());
+    }
+    Ok(if host.is_empty() { format!("0.0.0.0:{port}") } else { text.to_owned() })
+}
+
+/// What to log. A single word has to be a level: tracing would take a misspelt one for a module's name and then
+/// log nothing.
+pub(crate) fn log_level(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_known = |part: &str| part.contains('=') || LEVELS.contains(&part.to_ascii_lowercase().as_str());
+    if text.split(',').all(|part| is_known(part.trim())) && EnvFilter::try_new(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err(format!("expected one of {}, or by part as in info,sqlx=debug", LEVELS.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_with_units_of_both_kinds() {
+        for (text, expected) in
+            [("1", 1), ("16MiB", 16 << 20), ("1MB", 1_000_000), ("64 kib", 65536), ("2g", 2_000_000_000)]
+        {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "0", "0MiB", "MiB", "-1", "1.5MB", "1TB", "99999999999GiB", "9223372036854775808"] {
+            assert!(bytes(bad).unwrap_err().starts_with("expected"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_bounded_on_both_sides() {
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        assert_eq!(timeout("1m 30s"), Ok(Duration::from_secs(90)));
+        for bad in ["0s", "0ms", "30", "soon", "-1s", "", "9999y"] {
+            assert!(timeout(bad).unwrap_err().contains("expected"), "{bad}");
+        }
+        assert!(poll_interval("9ms").is_err() && poll_interval("10ms").is_ok());
+        assert!(lease_duration("999ms").is_err() && lease_duration("1s").is_ok());
+    }
+
+    #[test]
+    fn addresses_need_a_port() {
+        assert_eq!(address(":80").as_deref(), Ok("0.0.0.0:80"));
+        assert_eq!(address("[::1]:80").as_deref(), Ok("[::1]:80"));
+        for bad in ["", "localhost", "8080", "::1", "h:99999", "http://h:80"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for good in ["info", "WARN", "info,sqlx=debug", "gatefeed_engine=trace,off"] {
+            assert!(log_level(good).is_ok(), "{good}");
+        }
+        for bad in ["", "inof", "info,loud", "sqlx=loud"] {
+            assert!(log_level(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_stay_in_their_range() {
+        assert_eq!((max_retries("-1"), max_retries("0")), (Ok(-1), Ok(0)));
+        assert!(max_retries("-2").is_err() && max_retries("x").is_err());
+        assert!(limit("0").is_err() && limit("10000").is_err() && limit("9999").is_ok());
+        assert!(concurrency("0").is_err());
+        assert!(gate("-1").is_err() && gate("0").is_ok());
+        assert!(path("healthz").is_err() && path("/healthz?full=1").is_ok());
+    }
+}

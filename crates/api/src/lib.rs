@@ -1,0 +1,13 @@
+//! What gatefeed says over HTTP, as an axum router that can also be mounted in an application of your own.
+//!
+//! | question | file |
+//! | --- | --- |
+//! | is it alive, is it ready? | `health.rs` |
+//! | how many connections, how slow may they be? | `serve.rs` |
+
+pub mod health;
+pub mod serve;
+
+pub use axum;
+pub use health::{TargetHealth, Targets, health};
+pub use serve::serve;
