@@ -1,0 +1,26 @@
+//! gatefeed as its users meet it: processes, signals, plain SQL, and databases that go away.
+
+#![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
+
+mod basics;
+mod crashes;
+mod outages;
+
+/// Lets a test run on both databases.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(gatefeed_tests::Database::sqlite()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(gatefeed_tests::Database::postgres()).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both;
