@@ -139,6 +139,20 @@ END $gatefeed$;
 CREATE TRIGGER gatefeed_items_inserted AFTER INSERT ON {schema}.gatefeed_items
     REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}.gatefeed_items_inserted();
 
+-- Whoever reopens a partition by hand, or lets its gate go, wakes it.
+CREATE FUNCTION {schema}.gatefeed_partition_changed() RETURNS trigger LANGUAGE plpgsql AS $gatefeed$
+BEGIN
+    NEW.next_run_at := now();
+    RETURN NEW;
+END $gatefeed$;
+
+CREATE TRIGGER gatefeed_partition_changed
+    BEFORE UPDATE OF status, gate, manual_checkpoint, auto_close, failure_policy ON {schema}.gatefeed_partitions
+    FOR EACH ROW WHEN (NEW.status = 'available' AND NEW.next_run_at IS NULL AND
+        (OLD.status, OLD.gate, OLD.manual_checkpoint, OLD.auto_close, OLD.failure_policy) IS DISTINCT FROM
+        (NEW.status, NEW.gate, NEW.manual_checkpoint, NEW.auto_close, NEW.failure_policy))
+    EXECUTE FUNCTION {schema}.gatefeed_partition_changed();
+
 -- An item without its partition would never be delivered.
 CREATE FUNCTION {schema}.gatefeed_partition_deleted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$

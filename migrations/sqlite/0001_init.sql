@@ -143,6 +143,16 @@ BEGIN
     UPDATE gatefeed_partitions SET next_run_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE id = NEW.id;
 END;
 
+-- Whoever reopens a partition by hand, or lets its gate go, wakes it.
+CREATE TRIGGER gatefeed_partition_changed
+AFTER UPDATE OF status, gate, manual_checkpoint, auto_close, failure_policy ON gatefeed_partitions
+WHEN NEW.status = 'available' AND NEW.next_run_at IS NULL
+    AND (OLD.status, OLD.gate, OLD.manual_checkpoint, OLD.auto_close, OLD.failure_policy)
+        IS NOT (NEW.status, NEW.gate, NEW.manual_checkpoint, NEW.auto_close, NEW.failure_policy)
+BEGIN
+    UPDATE gatefeed_partitions SET next_run_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE id = NEW.id;
+END;
+
 -- An item without its partition would never be delivered.
 CREATE TRIGGER gatefeed_partition_deleted AFTER DELETE ON gatefeed_partitions
 BEGIN

@@ -71,7 +71,8 @@ async fn a_failed_partition_is_told_and_retried(database: Database) {
 
 async fn a_held_partition_waits_for_people(database: Database) {
     ok(&database, &["migrate"]);
-    database.sql("INSERT INTO gatefeed_partitions (id, manual_checkpoint, auto_close) VALUES ('p', true, false)");
+    database
+        .sql("INSERT INTO gatefeed_partitions (id, manual_checkpoint, auto_close) VALUES ('p', true, false)");
     for gate in 0..3 {
         database.insert_items("p", &format!("g{gate}-"), gate, 2);
     }
@@ -97,12 +98,15 @@ async fn a_pause_is_noticed_at_once(database: Database) {
     let ledger = Ledger::start(&[], Duration::from_millis(20)).await;
     let watcher = Gatefeed::run(&database, &ledger.url(), &["--concurrency", "4"]);
     eventually("deliveries begin", || ledger.len() > 10).await;
-    database.sql("UPDATE gatefeed_partitions SET status = 'paused', version = version + 1");
-    eventually("the lease is given back", || database.value("SELECT owner FROM gatefeed_partitions").is_empty()).await;
+    database.sql("UPDATE gatefeed_partitions SET status = 'paused'");
+    eventually("the lease is given back", || {
+        database.value("SELECT owner FROM gatefeed_partitions").is_empty()
+    })
+    .await;
     let paused_at = ledger.len();
     assert!(paused_at < 2_000);
     assert_eq!(database.items("complete"), paused_at, "what was in flight is written");
-    database.sql("UPDATE gatefeed_partitions SET status = 'available', version = version + 1");
+    database.sql("UPDATE gatefeed_partitions SET status = 'available'");
     eventually("it goes on", || ledger.len() > paused_at).await;
     assert!(watcher.terminate().await.success());
 }

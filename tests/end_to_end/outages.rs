@@ -16,7 +16,8 @@ fn prepare(database: &Database) {
 
 async fn finish(database: &Database, ledger: &Ledger, watchers: Vec<Gatefeed>) {
     eventually("everything is complete", || {
-        database.try_sql("SELECT count(*) FROM gatefeed_items WHERE status = 'complete'") == Ok(vec!["600".into()])
+        database.try_sql("SELECT count(*) FROM gatefeed_items WHERE status = 'complete'")
+            == Ok(vec!["600".into()])
             && database.value("SELECT count(*) FROM gatefeed_partitions WHERE status <> 'complete'") == "0"
     })
     .await;

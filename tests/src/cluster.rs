@@ -17,7 +17,8 @@ pub struct Cluster {
 impl Cluster {
     /// Makes and starts one, from the binaries that `scripts/test` found.
     pub fn start() -> Self {
-        let bin = std::env::var("GATEFEED_TEST_POSTGRES_BIN").expect("run ./scripts/test, which finds Postgres");
+        let bin =
+            std::env::var("GATEFEED_TEST_POSTGRES_BIN").expect("run ./scripts/test, which finds Postgres");
         // Not $TMPDIR: the path of a Unix socket may have 107 bytes only.
         let dir = tempfile::Builder::new().prefix("gatefeed-e2e.").tempdir_in("/tmp").unwrap();
         if is_root() {
@@ -63,7 +64,8 @@ impl Cluster {
     }
 
     fn run(&self, program: &str, args: &[&str]) -> Output {
-        let output = as_owner(&self.bin.join(program)).args(args).current_dir(self.dir.path()).output().unwrap();
+        let output =
+            as_owner(&self.bin.join(program)).args(args).current_dir(self.dir.path()).output().unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         output
     }

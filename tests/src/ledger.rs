@@ -95,7 +95,9 @@ impl Ledger {
             let span = spans.entry((partition, gate)).or_insert((at, at));
             *span = (span.0.min(at), span.1.max(at));
         }
-        for (((partition, gate), (_, last)), ((other, next), (first, _))) in spans.iter().zip(spans.iter().skip(1)) {
+        for (((partition, gate), (_, last)), ((other, next), (first, _))) in
+            spans.iter().zip(spans.iter().skip(1))
+        {
             assert!(
                 partition != other || last <= first,
                 "partition {partition}: gate {next} began before gate {gate} was through"

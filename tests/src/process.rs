@@ -21,7 +21,11 @@ fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
     let binary = profile.join("gatefeed");
-    assert!(binary.exists(), "{} does not exist: run ./scripts/test, which builds it first", binary.display());
+    assert!(
+        binary.exists(),
+        "{} does not exist: run ./scripts/test, which builds it first",
+        binary.display()
+    );
     binary
 }
 

@@ -34,10 +34,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The log level unless one is asked for: a service tells what it does, a tool only what is wrong.
+    /// The log level unless one is asked for: a service tells what it does, a tool only what is wrong, and the demo
+    /// draws on the same terminal.
     pub(crate) fn log_level(&self) -> &'static str {
         match self {
             Self::Run(_) => "info",
+            Self::Demo(_) => "error",
             _ => "warn",
         }
     }
@@ -58,7 +60,7 @@ pub(crate) struct LogArgs {
     )]
     pub(crate) log_format: LogFormat,
     /// What to log: off, error, warn, info, debug or trace, also by part, as in info,sqlx=debug [default: info for
-    /// run, warn for the other commands]
+    /// run, error for demo, else warn]
     #[arg(
         long,
         global = true,

@@ -48,7 +48,12 @@ pub(crate) fn json_object<T: Serialize>(object: &T) -> Result<()> {
 pub(crate) enum Align {
     Left,
     Right,
+    /// As `Right`; left out, for the width of terminals, while every cell is [`NONE`].
+    RightIfAny,
 }
+
+/// A count of zero: a dot, so that what there is stands out.
+const NONE: &str = "·";
 
 /// Rows in aligned columns.
 pub(crate) struct Table {
@@ -72,24 +77,37 @@ impl Table {
     /// Prints it, the headings bold on a terminal.
     pub(crate) fn print(&self) -> Result<()> {
         let (bold, plain) = if is_coloured(&io::stdout()) { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-        let headings: Vec<_> = self.columns.iter().map(|(name, _)| name.clone()).collect();
+        let mut lines = self.lines().into_iter();
+        let headings = lines.next().unwrap_or_default();
         print(|out| {
-            writeln!(out, "{bold}{}{plain}", self.aligned(&headings))?;
-            self.rows.iter().try_for_each(|row| writeln!(out, "{}", self.aligned(row)))
+            writeln!(out, "{bold}{headings}{plain}")?;
+            lines.try_for_each(|line| writeln!(out, "{line}"))
         })
     }
 
-    fn aligned(&self, cells: &[String]) -> String {
-        let mut text = String::new();
-        for (index, cell) in cells.iter().enumerate() {
-            let padding = " ".repeat(self.width(index).saturating_sub(cell.width()));
-            match self.columns[index].1 {
-                Align::Left => text.extend([cell, padding.as_str(), "  "]),
-                Align::Right => text.extend([padding.as_str(), cell, "  "]),
-            }
+    /// The headings and the rows.
+    fn lines(&self) -> Vec<String> {
+        let headings: Vec<_> = self.columns.iter().map(|(name, _)| name.clone()).collect();
+        let shown: Vec<_> = (0..self.columns.len()).filter(|column| self.is_shown(*column)).collect();
+        let widths: Vec<_> = shown.iter().map(|column| self.width(*column)).collect();
+        let aligned = |cells: &Vec<String>| {
+            let cells = shown.iter().zip(&widths).map(|(column, width)| self.aligned(*column, cells, *width));
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        std::iter::once(&headings).chain(&self.rows).map(aligned).collect()
+    }
+
+    fn aligned(&self, column: usize, cells: &[String], width: usize) -> String {
+        let cell = &cells[column];
+        let padding = " ".repeat(width.saturating_sub(cell.width()));
+        match self.columns[column].1 {
+            Align::Left => format!("{cell}{padding}"),
+            Align::Right | Align::RightIfAny => format!("{padding}{cell}"),
         }
-        text.truncate(text.trim_end().len());
-        text
+    }
+
+    fn is_shown(&self, column: usize) -> bool {
+        self.columns[column].1 != Align::RightIfAny || self.rows.iter().any(|row| row[column] != NONE)
     }
 
     fn width(&self, column: usize) -> usize {
@@ -98,9 +116,9 @@ impl Table {
     }
 }
 
-/// A count; zero is a dot, so that what there is stands out.
+/// A count.
 pub(crate) fn count(number: i64) -> String {
-    if number == 0 { "·".to_owned() } else { number.to_string() }
+    if number == 0 { NONE.to_owned() } else { number.to_string() }
 }
 
 /// A number of bytes, for people.
@@ -182,12 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_by_what_is_seen() {
-        let mut table = Table::new(&[("id", Align::Left), ("n", Align::Right), ("x", Align::Left)]);
-        table.row(vec!["履歴書".into(), "7".into(), "a".into()]);
-        table.row(vec!["b".into(), "12".into(), String::new()]);
-        let lines: Vec<_> = table.rows.iter().map(|row| table.aligned(row)).collect();
-        assert_eq!(lines, ["履歴書   7  a", "b       12"]);
+    fn columns_line_up_by_what_is_seen_and_empty_ones_can_go() {
+        let columns =
+            [("id", Align::Left), ("n", Align::RightIfAny), ("m", Align::RightIfAny), ("x", Align::Left)];
+        let mut table = Table::new(&columns);
+        table.row(vec!["履歴書".into(), "7".into(), count(0), "a".into()]);
+        table.row(vec!["b".into(), count(12), count(0), String::new()]);
+        assert_eq!(table.lines(), ["ID       N  X", "履歴書   7  a", "b       12"]);
     }
 
     #[test]

@@ -443,6 +443,20 @@ fn run_until_idle_ends_with_0_or_3() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_costs_no_item() {
+    let place = Place::migrated();
+    place.fill(20);
+    let url = handler("200 OK");
+    let mut command = place.command(&["run", "--until-idle", "--log-level", "trace", "--target", &url]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert!(child.wait().unwrap().success());
+    let items = json(&place.succeeds(&["items", "p", "--json"]));
+    let is_clean = |item: &Value| item["status"] == "complete" && item["error_messages"].is_null();
+    assert!(items.as_array().unwrap().iter().all(is_clean), "{items}");
+}
+
+#[test]
 fn run_serves_health_and_stops_cleanly() {
     let place = Place::new();
     let args = ["run", "--target", "http://127.0.0.1:9/", "--listen", "127.0.0.1:0"];

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::partition::{FailurePolicy, PartitionState};
+use crate::{
+    error::StoreError,
+    partition::{FailurePolicy, PartitionState, PartitionStatus},
+};
 
 /// What the store saw under the lock.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,8 +64,7 @@ pub fn decide(state: &PartitionState, probe: &Probe, hold: Duration) -> Verdict 
 
 /// Nothing open is left at or below the gate.
 fn gate_is_through(state: &PartitionState, probe: &Probe) -> Verdict {
-    let failed_here = probe.failed_gate.is_some_and(|gate| gate <= state.gate || probe.open_gate.is_none());
-    if failed_here && state.failure_policy == FailurePolicy::Stop {
+    if failure_stops(state, probe) {
         return Verdict::Fail;
     }
     match probe.open_gate {
@@ -73,10 +75,37 @@ fn gate_is_through(state: &PartitionState, probe: &Probe) -> Verdict {
     }
 }
 
+/// Under 'stop': a failed item stands at a gate that the next advance would leave behind.
+fn failure_stops(state: &PartitionState, probe: &Probe) -> bool {
+    let is_left_behind =
+        |failed: i32| failed <= state.gate || probe.open_gate.is_none_or(|open| failed < open);
+    state.failure_policy == FailurePolicy::Stop && probe.failed_gate.is_some_and(is_left_behind)
+}
+
+/// Where an operator's advance of `partition` goes, or, as `Refused`, why it may not.
+pub fn by_hand(partition: &str, state: &PartitionState, probe: &Probe) -> Result<i32, StoreError> {
+    let gate = state.gate;
+    let refuse =
+        |why: String| Err(StoreError::Refused(format!("partition {partition:?} cannot advance: {why}")));
+    if !matches!(state.status, PartitionStatus::Available | PartitionStatus::Paused) {
+        return refuse(format!("it is {}", state.status.as_str()));
+    }
+    match probe.open_gate {
+        Some(open) if open <= gate => refuse(format!(
+            "an item at gate {open} is still open, and gate {gate} is through only when none is; \
+             `gatefeed items {partition} --gate {open}` shows them"
+        )),
+        Some(next) if failure_stops(state, probe) => refuse(format!(
+            "an item below gate {next} is failed and the failure policy is 'stop'; `gatefeed retry {partition}` first"
+        )),
+        Some(next) => Ok(next),
+        None => refuse(format!("nothing is open above gate {gate}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::PartitionStatus;
     use proptest::prelude::*;
 
     const HOLD: Duration = Duration::from_secs(2);
@@ -162,7 +191,8 @@ mod tests {
             match decide(&state, &probe, HOLD) {
                 Verdict::Advance(to) => {
                     prop_assert!(to > gate && open == Some(to) && !manual_checkpoint);
-                    prop_assert!(lenient || failed.is_none_or(|f| f > gate));
+                    prop_assert!(lenient || failed.is_none_or(|f| f >= to), "past a failed item");
+                    prop_assert_eq!(by_hand("p", &state, &probe).unwrap(), to);
                 }
                 Verdict::Close => prop_assert!(open.is_none() && any_item && auto_close && exclusive),
                 Verdict::Fail => prop_assert!(!lenient && failed.is_some() && exclusive),

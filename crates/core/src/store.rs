@@ -135,7 +135,7 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Looks at partitions that the caller holds; one entry for each lease, in order.
     async fn observe(&self, leases: &[Arc<Lease>]) -> Result<Vec<Observed>>;
 
-    /// Gives leases back; those that are not current are left alone.
+    /// Gives leases back; those that are not current are left alone. Raises no version.
     async fn release(&self, leases: &[Arc<Lease>]) -> Result<()>;
 
     /// Notes that an item got through: `expiries` is 0 again, if the lease is current.

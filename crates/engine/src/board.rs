@@ -167,7 +167,7 @@ impl Board {
         };
         let Some(held) = self.current(lease) else { return };
         // A look that began before this watcher's own last step shows an older row.
-        if state.version <= held.state.version {
+        if state.version < held.state.version || state == held.state {
             return;
         }
         held.state = state;
@@ -268,7 +268,8 @@ impl Board {
     /// priority, of late commits and retried ones lie behind the cursor, and soon after a hint.
     pub(crate) fn freshen(&mut self, is_hint: bool) {
         let now = Instant::now();
-        let interval = if is_hint { self.poll_interval.min(Duration::from_millis(20)) } else { self.poll_interval };
+        let interval =
+            if is_hint { self.poll_interval.min(Duration::from_millis(20)) } else { self.poll_interval };
         for held in self.held.values_mut() {
             let is_old = now.duration_since(held.scan_started) >= interval;
             let again = match &held.reading {
@@ -411,7 +412,8 @@ impl Board {
         if self.is_draining {
             return Vec::new();
         }
-        let done = self.held.values_mut().filter(|held| held.reading == Reading::End && held.known.is_empty());
+        let done =
+            self.held.values_mut().filter(|held| held.reading == Reading::End && held.known.is_empty());
         let check = |held: &mut Held| {
             held.reading = Reading::Checking;
             held.lease.clone()
@@ -444,3 +446,6 @@ impl Board {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,9 @@ fn report(lease: &Lease, result: Checkpointed) {
     match result {
         Checkpointed::Advanced(gate) => tracing::info!(%partition, gate, "advanced"),
         Checkpointed::Closed => tracing::info!(%partition, "complete"),
-        Checkpointed::Failed => tracing::warn!(%partition, "failed: a failed item is in the way (policy 'stop')"),
+        Checkpointed::Failed => {
+            tracing::warn!(%partition, "failed: a failed item is in the way (policy 'stop')")
+        }
         Checkpointed::Fenced => tracing::warn!(%partition, "the lease was taken over"),
         Checkpointed::Slept => tracing::debug!(%partition, "released: nothing is due"),
         Checkpointed::Due | Checkpointed::Wait(_) | Checkpointed::Busy => {}

@@ -24,7 +24,8 @@ const OFTEN: Duration = Duration::from_millis(100);
 /// Claims until told to stop.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut wakeups = context.store.wakeups(&context.settings.feeds).await;
-    let mut claimer = Claimer { context: context.clone(), limit: 1, claimed_at: Instant::now(), has_more: true };
+    let mut claimer =
+        Claimer { context: context.clone(), limit: 1, claimed_at: Instant::now(), has_more: true };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     while !context.stop.is_cancelled() {
         match claimer.claim().await {

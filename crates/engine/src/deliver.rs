@@ -14,7 +14,13 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{board::Turn, clock, context::Context, outcome::Outcome, processor::{Delivery, Processor}};
+use crate::{
+    board::Turn,
+    clock,
+    context::Context,
+    outcome::Outcome,
+    processor::{Delivery, Processor},
+};
 
 /// Bytes of large items that are in memory at a time, in KiB; smaller ones come with their pages.
 const LARGE_KIB_MAX: usize = 256 * 1024;
@@ -25,7 +31,8 @@ pub(crate) async fn run<P: Processor>(
     processor: Arc<P>,
     outcomes: mpsc::UnboundedSender<Outcome>,
 ) {
-    let sender = Arc::new(Sender { context, processor, outcomes, large: Arc::new(Semaphore::new(LARGE_KIB_MAX)) });
+    let sender =
+        Arc::new(Sender { context, processor, outcomes, large: Arc::new(Semaphore::new(LARGE_KIB_MAX)) });
     let slots = Arc::new(Semaphore::new(sender.context.settings.concurrency));
     let mut deliveries = JoinSet::new();
     while let Some((slot, turn)) = sender.next(&slots).await {

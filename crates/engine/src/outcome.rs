@@ -38,7 +38,8 @@ impl Outcome {
     fn due_gate(&self) -> Option<i32> {
         let Completion { change, children, lease, .. } = &self.completion;
         let again = change.status.is_open() && change.delay.is_none_or(|delay| delay.is_zero());
-        let own = children.iter().filter(|child| *child.partition == *lease.partition).map(|child| child.gate);
+        let own =
+            children.iter().filter(|child| *child.partition == *lease.partition).map(|child| child.gate);
         own.chain(again.then_some(change.gate)).min()
     }
 }

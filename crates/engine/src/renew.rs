@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gatefeed_core::{
-    lease::{Lease, Renewal, renew_interval, trusted_until},
-};
+use gatefeed_core::lease::{Lease, Renewal, renew_interval, trusted_until};
 
 use crate::{
     clock,

@@ -163,7 +163,9 @@ fn check(settings: &Settings) -> Result<()> {
         check_id(what, name).map_err(|error| StoreError::Config(error.to_string()))?;
     }
     if settings.concurrency == 0 || settings.feeds.is_empty() || settings.poll_interval.is_zero() {
-        return Err(StoreError::Config("a watcher needs a concurrency, a feed and a poll interval above zero".into()));
+        return Err(StoreError::Config(
+            "a watcher needs a concurrency, a feed and a poll interval above zero".into(),
+        ));
     }
     Ok(())
 }
@@ -233,7 +235,10 @@ async fn stop(
     context.board().drain();
     let grace_ends = Instant::now() + context.settings.grace;
     if timeout_at(grace_ends, deliveries.join_next()).await.is_err() {
-        tracing::warn!(in_flight = context.board().in_flight(), "the grace period is over; giving back the rest");
+        tracing::warn!(
+            in_flight = context.board().in_flight(),
+            "the grace period is over; giving back the rest"
+        );
         context.board().cancel_deliveries();
     }
     let written_by = Instant::now() + WRITE_BACK;
@@ -246,7 +251,9 @@ async fn stop(
     })
     .await;
     let leases = context.board().leases();
-    if !leases.is_empty() && let Err(error) = context.store.release(&leases).await {
+    if !leases.is_empty()
+        && let Err(error) = context.store.release(&leases).await
+    {
         tracing::warn!(leases = leases.len(), %error, "could not release leases; they will expire");
     }
     tracing::info!(released = leases.len(), "stopped");

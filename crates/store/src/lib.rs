@@ -43,7 +43,8 @@ pub async fn connect(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
         "sqlite" => {
             if options.schema.is_some() {
                 return Err(StoreError::Config(
-                    "--schema is for Postgres: a SQLite file is its own namespace, so use another file".into(),
+                    "--schema is for Postgres: a SQLite file is its own namespace, so use another file"
+                        .into(),
                 ));
             }
             Ok(Arc::new(instrument::Instrumented::new(sqlite::Sqlite::connect(url, options).await?)))

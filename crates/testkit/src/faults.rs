@@ -84,6 +84,7 @@ struct Script {
     is_skipped: OfLease,
     is_refused: OfOutcome,
     counts: HashMap<Call, u64>,
+    returned: HashMap<Call, u64>,
     granted: Vec<Arc<Lease>>,
 }
 
@@ -101,6 +102,7 @@ impl FaultStore {
             is_skipped: Arc::new(|_| false),
             is_refused: Arc::new(|_| false),
             counts: HashMap::new(),
+            returned: HashMap::new(),
             granted: Vec::new(),
         };
         Arc::new(Self { inner, script: Mutex::new(script), stopped: watch::Sender::new(false) })
@@ -136,9 +138,9 @@ impl FaultStore {
         self.script().counts.get(&call).copied().unwrap_or(0)
     }
 
-    /// How often anything was called.
-    pub fn total(&self) -> u64 {
-        self.script().counts.values().sum()
+    /// How often this has returned, in whatever way.
+    pub fn returned(&self, call: Call) -> u64 {
+        self.script().returned.get(&call).copied().unwrap_or(0)
     }
 
     /// Every lease that was granted through this store, current or not.
@@ -175,7 +177,13 @@ impl FaultStore {
     }
 
     async fn call<T: Send>(&self, call: Call, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        match self.fault(call) {
+        let result = self.suffer(self.fault(call), work).await;
+        *self.script().returned.entry(call).or_default() += 1;
+        result
+    }
+
+    async fn suffer<T: Send>(&self, fault: Fault, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        match fault {
             Fault::None => work.await,
             Fault::Refuse => Err(unavailable()),
             Fault::Lose => {

@@ -76,15 +76,15 @@ pub(crate) async fn partitions(database: &DatabaseArgs, args: PartitionsArgs) ->
 }
 
 fn table(rows: &[PartitionRow]) -> Table {
-    use Align::{Left, Right};
+    use Align::{Left, Right, RightIfAny};
     let mut table = Table::new(&[
         ("id", Left),
         ("feed", Left),
         ("status", Left),
         ("gate", Right),
         ("available", Right),
-        ("waiting", Right),
-        ("blocked", Right),
+        ("waiting", RightIfAny),
+        ("blocked", RightIfAny),
         ("failed", Right),
         ("next run", Left),
         ("owner", Left),

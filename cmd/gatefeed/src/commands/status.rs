@@ -14,7 +14,8 @@ use crate::{
 /// Show the feeds: partitions by status, what is open, what failed.
 ///
 /// OLDEST DUE tells since when the work that has waited longest has been due: while it grows, watchers are missing or
-/// too slow. Items that are complete are not counted, so that looking stays cheap.
+/// too slow. Items that are complete are not counted, so that looking stays cheap. Columns without a count may be left
+/// out; --json has all of them.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed status
@@ -39,20 +40,20 @@ pub(crate) async fn status(database: &DatabaseArgs, args: StatusArgs) -> Result<
 }
 
 fn table(feeds: &[FeedStatus]) -> Table {
-    use Align::{Left, Right};
+    use Align::{Left, Right, RightIfAny};
     let mut table = Table::new(&[
         ("feed", Left),
         ("partitions:", Left),
         ("available", Right),
         ("leased", Right),
-        ("paused", Right),
+        ("paused", RightIfAny),
         ("complete", Right),
         ("failed", Right),
-        ("cancelled", Right),
+        ("cancelled", RightIfAny),
         ("items:", Left),
         ("available", Right),
-        ("waiting", Right),
-        ("blocked", Right),
+        ("waiting", RightIfAny),
+        ("blocked", RightIfAny),
         ("failed", Right),
         ("oldest due", Left),
     ]);

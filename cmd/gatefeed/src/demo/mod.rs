@@ -88,25 +88,29 @@ pub(crate) async fn demo(args: DemoArgs) -> Result<u8> {
     let mut signals = Signals::with_hangup()?;
     let dir = tempfile::Builder::new().prefix("gatefeed-demo-").tempdir()?;
     let stop = CancellationToken::new();
-    let report = {
-        let mut work = Box::pin(play(&args, terms, corpus, dir.path().join(DATABASE_FILE), stop.clone()));
-        tokio::select! {
-            report = &mut work => report?,
-            signal = signals.next() => {
-                stop.cancel();
-                tokio::select! {
-                    _ = work => {}
-                    _ = signals.next() => {}
-                    () = tokio::time::sleep(STOP_MAX) => {}
-                }
-                dir.close()?;
-                return Ok(signal.exit_code());
-            }
+    let mut work = Box::pin(play(&args, terms, corpus, dir.path().join(DATABASE_FILE), stop.clone()));
+    let report = tokio::select! {
+        report = &mut work => report?,
+        signal = signals.next() => {
+            stop.cancel();
+            stopped(work, &mut signals).await;
+            dir.close()?;
+            output::note("interrupted: nothing is left behind");
+            return Ok(signal.exit_code());
         }
     };
     let kept = end(dir, args.keep)?;
     report.print(&args, kept.as_deref())?;
     Ok(exit::OK)
+}
+
+/// Waits until an interrupted demo has ended by itself, but not for long and not after another signal.
+async fn stopped<T>(work: impl Future<Output = T>, signals: &mut Signals) {
+    tokio::select! {
+        _ = work => {}
+        _ = signals.next() => {}
+        () = tokio::time::sleep(STOP_MAX) => {}
+    }
 }
 
 /// Removes the folder, or keeps it and returns the database's path.

@@ -19,7 +19,7 @@ use hyper_util::{
 use tokio::{net::TcpStream, time::timeout};
 use tower_service::Service;
 
-/// How long an unused connection is kept; shorter than the keep-alive of most servers and proxies.
+/// How long an unused connection is kept, unless the handler closes it sooner.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sends requests over kept connections.

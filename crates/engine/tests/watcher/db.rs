@@ -49,7 +49,9 @@ impl Db {
 
     pub(crate) async fn postgres() -> Self {
         let Ok(url) = std::env::var("GATEFEED_TEST_POSTGRES_URL") else {
-            panic!("GATEFEED_TEST_POSTGRES_URL is not set: run ./scripts/test, which starts a Postgres for the tests")
+            panic!(
+                "GATEFEED_TEST_POSTGRES_URL is not set: run ./scripts/test, which starts a Postgres for the tests"
+            )
         };
         let schema = Some(format!("watcher_{}", uuid::Uuid::new_v4().simple()));
         Self::open(url, Options { schema, ..Options::default() }, None).await

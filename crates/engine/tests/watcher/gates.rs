@@ -61,8 +61,12 @@ async fn a_loop_at_one_gate(db: Arc<Db>) {
         Ok(Answer { next, ..Answer::default() })
     });
     within("idle", watcher(db.another().await).processor(processor).run()).await.unwrap();
-    let passes: Vec<_> =
-        log.of(What::Began).iter().filter(|e| e.item == "loop").map(|e| (e.gate, e.pass, e.attempt)).collect();
+    let passes: Vec<_> = log
+        .of(What::Began)
+        .iter()
+        .filter(|e| e.item == "loop")
+        .map(|e| (e.gate, e.pass, e.attempt))
+        .collect();
     assert_eq!(passes, (0..=20).map(|pass| (3, pass, 1)).collect::<Vec<_>>());
     assert_eq!(log.of(What::Began).last().unwrap().item, "after");
     db.assert_complete("p", 2).await;
@@ -72,7 +76,7 @@ async fn retry_after_delays_the_next_delivery(db: Arc<Db>) {
     let delay = Duration::from_millis(400);
     db.push("p", &[("i", 0)]).await;
     let log = Log::new();
-    let processor = log.processor(async move |delivery| {
+    let processor = log.processor(move |delivery| async move {
         Ok(if delivery.pass == 0 { Answer::again_after(delay) } else { Answer::done() })
     });
     let began = Instant::now();

@@ -37,4 +37,3 @@ mod refused;
 mod retries;
 mod stop;
 mod suspect;
-mod takeover;

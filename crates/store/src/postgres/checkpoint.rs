@@ -128,7 +128,11 @@ impl Postgres {
     }
 
     /// The rows that could be locked, and whether the lock excludes inserters.
-    async fn lock(&self, tx: &mut Tx, leases: &[Arc<Lease>]) -> Result<HashMap<String, (PartitionState, bool)>> {
+    async fn lock(
+        &self,
+        tx: &mut Tx,
+        leases: &[Arc<Lease>],
+    ) -> Result<HashMap<String, (PartitionState, bool)>> {
         let mut locked = HashMap::new();
         for (statement, exclusive) in [(lock!("UPDATE"), true), (lock!("NO KEY UPDATE"), false)] {
             let missing = leases.iter().filter(|l| !locked.contains_key(l.partition.as_ref()));
@@ -154,7 +158,8 @@ impl Postgres {
         if locked.is_empty() {
             return Ok(HashMap::new());
         }
-        let (ids, gates): (Vec<&str>, Vec<i32>) = locked.iter().map(|(id, (state, _))| (id.as_str(), state.gate)).unzip();
+        let (ids, gates): (Vec<&str>, Vec<i32>) =
+            locked.iter().map(|(id, (state, _))| (id.as_str(), state.gate)).unzip();
         let query = tx.query(self.sql.get(PROBE)).bind(ids).bind(gates);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         let mut locked = locked;
@@ -227,7 +232,9 @@ fn next(seen: &Seen, hold: Duration) -> (Checkpointed, Option<Step>) {
         Verdict::Due => (Checkpointed::Due, None),
         Verdict::Wait(time) => (Checkpointed::Wait(time), None),
         Verdict::Busy => (Checkpointed::Busy, None),
-        Verdict::Advance(gate) => (Checkpointed::Advanced(gate), Some(Step { gate: Some(gate), ..Step::default() })),
+        Verdict::Advance(gate) => {
+            (Checkpointed::Advanced(gate), Some(Step { gate: Some(gate), ..Step::default() }))
+        }
         Verdict::Sleep(time) => {
             let next_run_at = time.and(seen.due_at);
             (Checkpointed::Slept, Some(Step { next_run_at, ..release }))

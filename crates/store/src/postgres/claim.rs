@@ -38,7 +38,7 @@ const CLAIM: &str = concat!(
             ORDER BY e.until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED) p
         LIMIT $2
     ), free AS MATERIALIZED (
-        SELECT p.* FROM ranks r CROSS JOIN LATERAL (
+        SELECT p.* FROM (SELECT * FROM ranks ORDER BY priority DESC NULLS LAST) r CROSS JOIN LATERAL (
             SELECT c.id, c.version, c.priority, c.next_run_at FROM {schema}.gatefeed_partitions c
             WHERE c.feed = r.feed AND c.priority = r.priority AND c.status = 'available' AND c.owner IS NULL
                 AND c.next_run_at <= clock_timestamp()

@@ -125,7 +125,8 @@ impl Postgres {
         if children.is_empty() {
             return Ok(Vec::new());
         }
-        let partitions = parents().flat_map(|c| c.children.iter().map(|i| (i.partition.as_str(), c.feed.as_ref())));
+        let partitions =
+            parents().flat_map(|c| c.children.iter().map(|i| (i.partition.as_str(), c.feed.as_ref())));
         self.make_partitions(tx, partitions.collect()).await?;
         self.insert_items(tx, &children).await?;
         Ok(parents().filter(|c| !c.children.is_empty()).map(|c| c.feed.to_string()).collect())

@@ -10,10 +10,15 @@ pub(super) fn translate(error: Error) -> StoreError {
             Some(code) => from_code(code, error.message()),
             None => StoreError::Defect(error.message().to_owned()),
         },
-        Error::Io(_) | Error::Tls(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed | Error::Protocol(_) => {
-            StoreError::Unavailable(format!("the database cannot be reached: {error}"))
+        Error::Io(_)
+        | Error::Tls(_)
+        | Error::PoolTimedOut
+        | Error::PoolClosed
+        | Error::WorkerCrashed
+        | Error::Protocol(_) => StoreError::Unavailable(format!("the database cannot be reached: {error}")),
+        Error::Configuration(error) => {
+            StoreError::Config(format!("the database URL cannot be used: {error}"))
         }
-        Error::Configuration(error) => StoreError::Config(format!("the database URL cannot be used: {error}")),
         error => StoreError::Defect(error.to_string()),
     }
 }
@@ -25,7 +30,9 @@ fn from_code(code: &str, message: &str) -> StoreError {
         // serialization_failure, deadlock_detected, lock_not_available
         "40001" | "40P01" | "55P03" => StoreError::Conflict(message),
         // query_canceled (statement_timeout) and admin shutdowns
-        "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => StoreError::Unavailable(message),
+        "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => {
+            StoreError::Unavailable(message)
+        }
         // undefined_table, undefined_column, undefined_function, invalid_schema_name
         "42P01" | "42703" | "42883" | "3F000" => {
             StoreError::Defect(format!("{message} (has the schema been changed by hand?)"))

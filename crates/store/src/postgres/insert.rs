@@ -2,12 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use gatefeed_core::{
-    Result, StoreError,
-    item::NewItem,
-    partition::NewPartition,
-    store::Pushed,
-};
+use gatefeed_core::{Result, StoreError, item::NewItem, partition::NewPartition, store::Pushed};
 
 use super::{
     Postgres,
@@ -26,7 +21,8 @@ const PARTITION: &str = "INSERT INTO {schema}.gatefeed_partitions
 const PARTITIONS: &str = "INSERT INTO {schema}.gatefeed_partitions (id, feed)
     SELECT n.id, n.feed FROM unnest($1::text[], $2::text[]) AS n (id, feed) ORDER BY n.id ON CONFLICT DO NOTHING";
 
-const ITEMS: &str = "INSERT INTO {schema}.gatefeed_items (partition_id, id, gate, priority, data, content_type)
+const ITEMS: &str =
+    "INSERT INTO {schema}.gatefeed_items (partition_id, id, gate, priority, data, content_type)
     SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::bytea[], $6::text[])
     ON CONFLICT DO NOTHING";
 
@@ -40,9 +36,11 @@ impl Postgres {
         }
         let mut tx = self.begin(Lane::Work, Duration::from_secs(60)).await?;
         let query = tx.query(self.sql.get(PARTITION)).bind(&partition.id).bind(&partition.feed);
-        let query = query.bind(partition.priority).bind(partition.manual_checkpoint).bind(partition.auto_close);
+        let query =
+            query.bind(partition.priority).bind(partition.manual_checkpoint).bind(partition.auto_close);
         let max_in_flight = partition.max_in_flight.map(i32::try_from).transpose();
-        let max_in_flight = max_in_flight.map_err(|_| StoreError::data("max_in_flight is over 2147483647"))?;
+        let max_in_flight =
+            max_in_flight.map_err(|_| StoreError::data("max_in_flight is over 2147483647"))?;
         let query = query.bind(max_in_flight).bind(partition.failure_policy.as_str());
         let created = query.execute(tx.conn()?).await.map_err(translate)?.rows_affected() == 1;
         let items: Vec<&NewItem> = items.iter().collect();

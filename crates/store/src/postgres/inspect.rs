@@ -57,7 +57,8 @@ const PARTITIONS: &str = "SELECT p.*, i.*
               WHERE f.partition_id = p.id AND f.status = 'failed') u) i
     ORDER BY p.id";
 
-const ITEMS: &str = "SELECT i.partition_id, i.id, i.gate, i.status, i.priority, i.pass, i.retry_count, i.available_at,
+const ITEMS: &str =
+    "SELECT i.partition_id, i.id, i.gate, i.status, i.priority, i.pass, i.retry_count, i.available_at,
         i.content_type, octet_length(i.data)::bigint AS size, CASE WHEN $7 THEN i.data END AS data,
         i.error_messages, i.version, i.created_at, i.updated_at
     FROM {schema}.gatefeed_items i
@@ -86,7 +87,8 @@ impl Postgres {
     pub(super) async fn list_partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
         let query = tx.query(self.sql.get(PARTITIONS)).bind(&filter.feed);
-        let query = query.bind(filter.status.map(PartitionStatus::as_str)).bind(&filter.id).bind(&filter.after);
+        let query =
+            query.bind(filter.status.map(PartitionStatus::as_str)).bind(&filter.id).bind(&filter.after);
         let rows = query.bind(limit(filter.limit)).fetch_all(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
         rows.iter().map(partition_row).collect()
@@ -100,7 +102,8 @@ impl Postgres {
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         if rows.is_empty() {
             let find = self.sql.get("SELECT 1 FROM {schema}.gatefeed_partitions WHERE id = $1");
-            let found = tx.query(find).bind(&filter.partition).fetch_optional(tx.conn()?).await.map_err(translate)?;
+            let found =
+                tx.query(find).bind(&filter.partition).fetch_optional(tx.conn()?).await.map_err(translate)?;
             if found.is_none() {
                 return Err(StoreError::NotFound(format!("partition {:?} does not exist", filter.partition)));
             }
@@ -111,7 +114,8 @@ impl Postgres {
 
     pub(super) async fn measure_idleness(&self, feeds: &[String]) -> Result<Idleness> {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
-        let row = tx.query(self.sql.get(IDLENESS)).bind(feeds).fetch_one(tx.conn()?).await.map_err(translate)?;
+        let row =
+            tx.query(self.sql.get(IDLENESS)).bind(feeds).fetch_one(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
         Ok(Idleness { idle: row.get("idle"), failed: row.get("failed") })
     }

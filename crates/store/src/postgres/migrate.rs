@@ -28,7 +28,8 @@ impl Postgres {
             self.prepare(&mut tx).await?;
             for migration in MIGRATIONS.iter().filter(|m| m.version > from) {
                 tx.conn()?.execute(self.sql.fill(migration.postgres).as_str()).await.map_err(translate)?;
-                let note = self.sql.get("INSERT INTO {schema}.gatefeed_migrations (version, name) VALUES ($1, $2)");
+                let note =
+                    self.sql.get("INSERT INTO {schema}.gatefeed_migrations (version, name) VALUES ($1, $2)");
                 let note = tx.query(note).bind(migration.version).bind(migration.name);
                 note.execute(tx.conn()?).await.map_err(translate)?;
             }
@@ -67,14 +68,16 @@ impl Postgres {
         if !exists {
             return Ok(None);
         }
-        let read = tx.query(self.sql.get("SELECT coalesce(max(version), 0) FROM {schema}.gatefeed_migrations"));
+        let read =
+            tx.query(self.sql.get("SELECT coalesce(max(version), 0) FROM {schema}.gatefeed_migrations"));
         Ok(Some(read.fetch_one(tx.conn()?).await.map_err(translate)?.get(0)))
     }
 
     /// The schema itself and the table of migrations. CREATE SCHEMA IF NOT EXISTS wants the privilege even where
     /// the schema exists, so it is only used where it does not.
     async fn prepare(&self, tx: &mut Tx) -> Result<()> {
-        let exists = tx.query("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)").bind(&self.sql.schema);
+        let exists =
+            tx.query("SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)").bind(&self.sql.schema);
         let exists: bool = exists.fetch_one(tx.conn()?).await.map_err(translate)?.get(0);
         if !exists {
             tx.conn()?.execute(self.sql.get("CREATE SCHEMA {schema}")).await.map_err(translate)?;

@@ -2,12 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use gatefeed_core::{
-    Result, StoreError,
-    checkpoint::Probe,
-    partition::{FailurePolicy, PartitionState, PartitionStatus},
-    store::RetryFilter,
-};
+use gatefeed_core::{Result, StoreError, checkpoint::by_hand, store::RetryFilter};
 use sqlx::Row;
 
 use super::{
@@ -56,7 +51,7 @@ impl Postgres {
         let feed = state.feed.clone();
         let seen = self.probe(&mut tx, HashMap::from([(partition.to_owned(), (state, true))])).await?;
         let Some(seen) = seen.get(partition) else { return Err(no_partition(partition)) };
-        let gate = next_gate(partition, &seen.state, &seen.probe)?;
+        let gate = by_hand(partition, &seen.state, &seen.probe)?;
         let raise = tx.query(self.sql.get(RAISE)).bind(partition).bind(gate);
         raise.execute(tx.conn()?).await.map_err(translate)?;
         self.notify(&mut tx, &[feed]).await?;
@@ -66,10 +61,11 @@ impl Postgres {
 
     async fn find_item(&self, tx: &mut Tx, partition: &str, item: &str) -> Result<()> {
         let find = self.sql.get("SELECT 1 FROM {schema}.gatefeed_items WHERE partition_id = $1 AND id = $2");
-        let found = tx.query(find).bind(partition).bind(item).fetch_optional(tx.conn()?).await.map_err(translate)?;
-        found.map(|_| ()).ok_or_else(|| {
-            StoreError::NotFound(format!("partition {partition:?} has no item {item:?}"))
-        })
+        let found =
+            tx.query(find).bind(partition).bind(item).fetch_optional(tx.conn()?).await.map_err(translate)?;
+        found
+            .map(|_| ())
+            .ok_or_else(|| StoreError::NotFound(format!("partition {partition:?} has no item {item:?}")))
     }
 }
 
@@ -84,26 +80,5 @@ fn spoken(error: sqlx::Error) -> StoreError {
         StoreError::Data(message) => StoreError::Refused(plain(message)),
         StoreError::NotFound(message) => StoreError::NotFound(plain(message)),
         error => error,
-    }
-}
-
-/// Where an operator's advance goes, or why it may not.
-fn next_gate(partition: &str, state: &PartitionState, probe: &Probe) -> Result<i32> {
-    let gate = state.gate;
-    let refuse = |why: String| Err(StoreError::Refused(format!("partition {partition:?} cannot advance: {why}")));
-    if !matches!(state.status, PartitionStatus::Available | PartitionStatus::Paused) {
-        return refuse(format!("it is {}", state.status.as_str()));
-    }
-    let failed_here = probe.failed_gate.is_some_and(|failed| failed <= gate);
-    match probe.open_gate {
-        Some(open) if open <= gate => refuse(format!(
-            "an item at gate {open} is still open, and gate {gate} is through only when none is; \
-             `gatefeed items {partition} --gate {open}` shows them"
-        )),
-        _ if failed_here && state.failure_policy == FailurePolicy::Stop => refuse(format!(
-            "an item at or below gate {gate} is failed and its policy is 'stop'; `gatefeed retry {partition}` first"
-        )),
-        Some(next) => Ok(next),
-        None => refuse(format!("nothing is open above gate {gate}")),
     }
 }

@@ -1,7 +1,7 @@
 //! Connections: three lanes, so that a queue in one never delays another, and transactions that cannot wedge
 //! a lane.
 
-use std::{ops::DerefMut, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use gatefeed_core::{Result, StoreError};
 use sqlx::{
@@ -47,7 +47,9 @@ impl Lanes {
         let listen = listen_url.map_or_else(|| Ok(options.clone()), parse)?;
         let work = pool(&options, 3);
         let first = tokio::time::timeout(ACQUIRE_TIMEOUT, work.acquire()).await;
-        first.map_err(|_| unreachable(url, "it did not answer in time"))?.map_err(|e| unreachable(url, &e.to_string()))?;
+        first
+            .map_err(|_| unreachable(url, "it did not answer in time"))?
+            .map_err(|e| unreachable(url, &e.to_string()))?;
         let prepared = is_pinned(&options).await;
         Ok(Self { renew: pool(&options, 1), complete: pool(&options, 1), work, listen, prepared })
     }
@@ -62,8 +64,9 @@ impl Lanes {
 }
 
 fn parse(url: &str) -> Result<PgConnectOptions> {
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|error| StoreError::Config(format!("the database URL {} cannot be read: {error}", without_password(url))))?;
+    let options = PgConnectOptions::from_str(url).map_err(|error| {
+        StoreError::Config(format!("the database URL {} cannot be read: {error}", without_password(url)))
+    })?;
     Ok(options.application_name("gatefeed"))
 }
 
@@ -111,7 +114,7 @@ impl Tx {
 
     /// The connection.
     pub(super) fn conn(&mut self) -> Result<&mut PgConnection> {
-        self.conn.as_mut().map(DerefMut::deref_mut).ok_or_else(|| StoreError::Defect("transaction is over".into()))
+        self.conn.as_deref_mut().ok_or_else(|| StoreError::Defect("transaction is over".into()))
     }
 
     /// Commits. When the answer is lost, whether it took effect is unknown.

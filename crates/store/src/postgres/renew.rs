@@ -57,13 +57,21 @@ impl Postgres {
         let query = query.bind(&arrays.lease_ids).bind(&arrays.epochs).bind(micros(duration));
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         let renewed: std::collections::HashSet<String> = rows.iter().map(|row| row.get("id")).collect();
-        let seen = if renewed.len() < leases.len() { self.rows_of(&mut tx, &arrays.ids).await? } else { HashMap::new() };
+        let seen = if renewed.len() < leases.len() {
+            self.rows_of(&mut tx, &arrays.ids).await?
+        } else {
+            HashMap::new()
+        };
         tx.commit().await?;
         let renewal = |lease: &Arc<Lease>| {
             if renewed.contains(lease.partition.as_ref()) {
                 return Ok(Renewal::Renewed);
             }
-            Ok(if is_current(lease, seen.get(lease.partition.as_ref()))? { Renewal::Skipped } else { Renewal::Lost })
+            Ok(if is_current(lease, seen.get(lease.partition.as_ref()))? {
+                Renewal::Skipped
+            } else {
+                Renewal::Lost
+            })
         };
         leases.iter().map(renewal).collect()
     }
@@ -93,7 +101,8 @@ impl Postgres {
 
     pub(super) async fn clear_expiries(&self, lease: &Lease) -> Result<()> {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
-        let query = tx.query(self.sql.get(PROGRESSED)).bind(lease.partition.as_ref()).bind(lease.owner.as_ref());
+        let query =
+            tx.query(self.sql.get(PROGRESSED)).bind(lease.partition.as_ref()).bind(lease.owner.as_ref());
         query.bind(lease.lease_id).bind(lease.epoch).execute(tx.conn()?).await.map_err(translate)?;
         tx.commit().await
     }

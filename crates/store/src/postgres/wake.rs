@@ -125,7 +125,12 @@ impl Drop for Listening {
     }
 }
 
-async fn listen_for_ever(options: PgConnectOptions, channel: String, feeds: HashSet<String>, heard: Arc<Notify>) {
+async fn listen_for_ever(
+    options: PgConnectOptions,
+    channel: String,
+    feeds: HashSet<String>,
+    heard: Arc<Notify>,
+) {
     let mut wait = Duration::from_millis(100);
     loop {
         match listen_once(&options, &channel, &feeds, &heard, &mut wait).await {

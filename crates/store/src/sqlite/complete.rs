@@ -14,7 +14,7 @@ use super::{
     error::Result,
     fence::current,
     insert::{insert_items, make_partitions},
-    rows::{now, seconds},
+    rows::{by_key, now, seconds},
     values::{chunks, values},
 };
 
@@ -33,7 +33,8 @@ impl Sqlite {
         let mut tx = self.lanes.write().await?;
         let mut settled = fence(tx.conn()?, completions).await?;
         update_items(tx.conn()?, completions, &mut settled).await?;
-        let written = || completions.iter().zip(&settled).filter(|(_, s)| **s == Settled::Written).map(|(c, _)| c);
+        let written =
+            || completions.iter().zip(&settled).filter(|(_, s)| **s == Settled::Written).map(|(c, _)| c);
         add_children(tx.conn()?, written().collect()).await?;
         tx.commit().await?;
         Ok(settled)
@@ -41,7 +42,7 @@ impl Sqlite {
 
     pub(super) async fn note_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         let mut tx = self.lanes.write().await?;
-        if current(tx.conn()?, &[lease]).await? == [None] {
+        if current(tx.conn()?, &[lease]).await? == [false] {
             return Ok(None);
         }
         let query = sqlx::query_scalar(SUSPECT).bind(&*lease.partition).bind(item).bind(version);
@@ -62,8 +63,8 @@ async fn fence(connection: &mut SqliteConnection, completions: &[Completion]) ->
             leases.push(&completion.lease);
         }
     }
-    let rowids = current(connection, &leases).await?;
-    let settled = |place: usize| if rowids[place].is_some() { Settled::Stale } else { Settled::Fenced };
+    let current = current(connection, &leases).await?;
+    let settled = |place: usize| if current[place] { Settled::Stale } else { Settled::Fenced };
     Ok(of.into_iter().map(settled).collect())
 }
 
@@ -103,7 +104,8 @@ async fn update(
     for completion in completions {
         let change = &completion.change;
         query = query.bind(&*completion.lease.partition).bind(&completion.item).bind(completion.version);
-        query = query.bind(change.status.as_str()).bind(change.gate).bind(change.pass).bind(change.retry_count);
+        query =
+            query.bind(change.status.as_str()).bind(change.gate).bind(change.pass).bind(change.retry_count);
         query = query.bind(change.delay.map(seconds)).bind(change.data.as_ref().map(|d| d.bytes.as_ref()));
         query = query.bind(change.data.as_ref().map(|d| &d.content_type)).bind(&change.error_messages);
     }
@@ -111,28 +113,25 @@ async fn update(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 
-/// The items are found first, by the CROSS JOIN in the order of the outcomes, and then joined by rowid: joined by
-/// their names, or without MATERIALIZED, SQLite scans the table.
+/// The unary pluses keep SQLite from building an index of the outcomes and looking up each item of the table in it.
 pub(super) fn update_sql(rows: usize) -> String {
     let outcomes = values(rows, 11);
     format!(
         concat!(
             "WITH o (of_partition, of_item, of_version, new_status, new_gate, new_pass, new_retry_count, delay, new_data,
-                new_content_type, new_error_messages) AS ({outcomes}),
-            r AS MATERIALIZED (
-                SELECT i.rowid AS item_row, o.* FROM o CROSS JOIN gatefeed_items i
-                    ON i.partition_id = o.of_partition AND i.id = o.of_item
-                WHERE i.version = o.of_version)
-            UPDATE gatefeed_items
-            SET status = r.new_status, gate = r.new_gate, pass = r.new_pass, retry_count = r.new_retry_count,
-                suspect_count = 0, available_at = CASE WHEN r.delay IS NULL THEN available_at ELSE ",
-            now!("r.delay"),
+                new_content_type, new_error_messages) AS ({outcomes})
+            UPDATE gatefeed_items ",
+            by_key!(items),
+            " SET status = o.new_status, gate = o.new_gate, pass = o.new_pass, retry_count = o.new_retry_count,
+                suspect_count = 0, available_at = CASE WHEN o.delay IS NULL THEN available_at ELSE ",
+            now!("o.delay"),
             " END,
-                content_type = coalesce(r.new_content_type, content_type), data = coalesce(r.new_data, data),
-                error_messages = coalesce(r.new_error_messages, error_messages),
+                content_type = coalesce(o.new_content_type, content_type), data = coalesce(o.new_data, data),
+                error_messages = coalesce(o.new_error_messages, error_messages),
                 version = version + 1, updated_at = ",
             now!(),
-            " FROM r WHERE gatefeed_items.rowid = +r.item_row RETURNING partition_id, id, version"
+            " FROM o WHERE partition_id = +o.of_partition AND id = +o.of_item AND version = +o.of_version
+            RETURNING partition_id, id, version"
         ),
         outcomes = outcomes
     )

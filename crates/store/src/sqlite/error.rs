@@ -29,9 +29,12 @@ impl From<StoreError> for Error {
 }
 
 impl Error {
-    /// Whether another connection holds the write lock.
+    /// Whether another transaction is in the way.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(self, Self::Driver(error) if matches!(code(error), Some(5 | 6)))
+        match self {
+            Self::Driver(error) => matches!(code(error), Some(5 | 6)),
+            Self::Store(error) => matches!(error, StoreError::Conflict(_)),
+        }
     }
 
     /// What it means, for the database in this file.
@@ -57,7 +60,9 @@ fn from_code(code: i64, message: &str, file: &Path) -> StoreError {
     let file = file.display();
     match code {
         // ERROR: a table that is not there has not been made yet.
-        1 if message.starts_with("no such table: gatefeed_") => StoreError::SchemaMissing { place: String::new() },
+        1 if message.starts_with("no such table: gatefeed_") => {
+            StoreError::SchemaMissing { place: String::new() }
+        }
         // BUSY, LOCKED
         5 | 6 => StoreError::Conflict(format!("{file} is locked by another writer: {message}")),
         // NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
@@ -67,7 +72,7 @@ fn from_code(code: i64, message: &str, file: &Path) -> StoreError {
         // CORRUPT, NOTADB
         11 | 26 => StoreError::Config(format!("{file} is not a SQLite database, or is damaged: {message}")),
         // TOOBIG, CONSTRAINT, MISMATCH: the message names the constraint, or is a trigger's own.
-        18 | 19 | 20 => StoreError::Data(message.to_owned()),
+        18..=20 => StoreError::Data(message.to_owned()),
         _ => StoreError::Defect(format!("{file}: {message} (SQLite code {code})")),
     }
 }

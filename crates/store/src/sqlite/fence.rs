@@ -5,17 +5,16 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     error::Result,
+    rows::by_key,
     values::{chunks, values},
 };
 
-/// The rowids of the leases' partitions; `None` for a lease that is not current.
-pub(super) async fn current(connection: &mut SqliteConnection, leases: &[&Lease]) -> Result<Vec<Option<i64>>> {
-    let rows = held(connection, leases, "p.rowid AS row").await?;
-    rows.iter().map(|row| Ok(row.as_ref().map(|row| row.try_get("row")).transpose()?)).collect()
+/// Which of the leases are current. `until` does not matter: an unstolen lease's late answer is good work.
+pub(super) async fn current(connection: &mut SqliteConnection, leases: &[&Lease]) -> Result<Vec<bool>> {
+    Ok(held(connection, leases, "p.id").await?.iter().map(Option::is_some).collect())
 }
 
-/// These columns of the leases' partitions `p`; `None` for a lease that is not current. `until` does not matter:
-/// an unstolen lease's late answer is good work.
+/// These columns of the leases' partitions `p`; `None` for a lease that is not current.
 pub(super) async fn held(
     connection: &mut SqliteConnection,
     leases: &[&Lease],
@@ -47,9 +46,10 @@ async fn look(connection: &mut SqliteConnection, leases: &[&Lease], columns: &st
 
 pub(super) fn look_sql(rows: usize, columns: &str) -> String {
     let leases = values(rows, 5);
+    let by_key = by_key!(partitions);
     format!(
         "WITH l (number, id, owner, lease_id, epoch) AS ({leases})
-        SELECT l.number, {columns} FROM l CROSS JOIN gatefeed_partitions p ON p.id = l.id
+        SELECT l.number, {columns} FROM l CROSS JOIN gatefeed_partitions p {by_key} ON p.id = l.id
         WHERE p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch"
     )
 }

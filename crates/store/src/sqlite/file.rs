@@ -36,11 +36,13 @@ fn check(path: &Path) -> gatefeed_core::Result<()> {
         return Err(StoreError::Config(text));
     }
     match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => Err(StoreError::Config(format!(
-            "the database {} cannot be made: there is no directory {}",
-            path.display(),
-            parent.display()
-        ))),
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
+            Err(StoreError::Config(format!(
+                "the database {} cannot be made: there is no directory {}",
+                path.display(),
+                parent.display()
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -50,6 +52,7 @@ pub(super) async fn make(options: &SqliteConnectOptions) -> Result<()> {
     let options = options.clone().create_if_missing(true).busy_timeout(WRITE_PATIENCE);
     let mut connection = options.connect().await?;
     let mode = into_wal(&mut connection).await?;
+    forget_small_tables(&mut connection).await?;
     connection.close().await?;
     if mode != "wal" {
         return Err(StoreError::Config(format!(
@@ -74,4 +77,24 @@ async fn into_wal(connection: &mut SqliteConnection) -> Result<String> {
             mode => return mode,
         }
     }
+}
+
+/// Removes what an ANALYZE has noted while our tables were small. SQLite believes it for ever, and scans the table
+/// however large it has become; with nothing noted it assumes a large one.
+async fn forget_small_tables(connection: &mut SqliteConnection) -> Result<()> {
+    let tables = "SELECT name FROM sqlite_schema WHERE name IN ('sqlite_stat1', 'sqlite_stat4')";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *connection).await?;
+    if !tables.iter().any(|table| table == "sqlite_stat1") {
+        return Ok(());
+    }
+    let small =
+        "SELECT DISTINCT tbl FROM sqlite_stat1 WHERE tbl GLOB 'gatefeed_*' AND CAST(stat AS INTEGER) < 1000";
+    let small: Vec<String> = sqlx::query_scalar(small).fetch_all(&mut *connection).await?;
+    for name in &small {
+        for table in &tables {
+            let forget = format!("DELETE FROM {table} WHERE tbl = ?");
+            sqlx::query(&forget).bind(name).execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
 }

@@ -36,7 +36,8 @@ impl Sqlite {
 
 async fn make_partition(connection: &mut SqliteConnection, partition: &NewPartition) -> Result<bool> {
     let query = sqlx::query(PARTITION).bind(&partition.id).bind(&partition.feed).bind(partition.priority);
-    let query = query.bind(partition.manual_checkpoint).bind(partition.auto_close).bind(partition.max_in_flight);
+    let query =
+        query.bind(partition.manual_checkpoint).bind(partition.auto_close).bind(partition.max_in_flight);
     let made = query.bind(partition.failure_policy.as_str()).execute(connection).await?;
     Ok(made.rows_affected() == 1)
 }

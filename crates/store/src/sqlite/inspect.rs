@@ -16,7 +16,7 @@ use super::{
     Sqlite,
     error::Result,
     operate::no_partition,
-    rows::{at, maybe_at, now, word},
+    rows::{at, by_key, maybe_at, now, word},
 };
 
 const FEEDS: &str = concat!(
@@ -66,15 +66,20 @@ pub(super) const ITEMS: &str = "SELECT partition_id, id, gate, status, priority,
 
 /// Of one feed: work that is known (`next_run_at` is set, leased or not), items that wait at a gate that is
 /// reached, and failed partitions.
-pub(super) const IDLENESS: &str = "SELECT
-    NOT EXISTS (SELECT 1 FROM gatefeed_partitions
+pub(super) const IDLENESS: &str = concat!(
+    "SELECT NOT EXISTS (SELECT 1 FROM gatefeed_partitions INDEXED BY gatefeed_partitions_free
         WHERE feed = ?1 AND status = 'available' AND owner IS NULL AND next_run_at IS NOT NULL)
-    AND NOT EXISTS (SELECT 1 FROM gatefeed_partitions
+    AND NOT EXISTS (SELECT 1 FROM gatefeed_partitions INDEXED BY gatefeed_partitions_leased
         WHERE feed = ?1 AND status = 'available' AND owner IS NOT NULL AND next_run_at IS NOT NULL)
-    AND NOT EXISTS (SELECT 1 FROM gatefeed_items i CROSS JOIN gatefeed_partitions p ON p.id = i.partition_id
+    AND NOT EXISTS (SELECT 1 FROM gatefeed_items i INDEXED BY gatefeed_items_parked
+        CROSS JOIN gatefeed_partitions p ",
+    by_key!(partitions),
+    " ON p.id = i.partition_id
         WHERE i.status IN ('waiting', 'blocked') AND i.status = 'waiting' AND p.feed = ?1
             AND p.status = 'available' AND i.gate <= p.gate) AS idle,
-    EXISTS (SELECT 1 FROM gatefeed_partitions WHERE feed = ?1 AND status = 'failed') AS failed";
+    EXISTS (SELECT 1 FROM gatefeed_partitions INDEXED BY gatefeed_partitions_failed
+        WHERE feed = ?1 AND status = 'failed') AS failed"
+);
 
 impl Sqlite {
     pub(super) async fn list_feeds(&self) -> Result<Vec<FeedStatus>> {
@@ -98,7 +103,8 @@ impl Sqlite {
     pub(super) async fn list_partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
         let sql = which(PARTITIONS, "p.id", "?5", filter.id.as_ref());
         let query = sqlx::query(&sql).bind(&filter.feed).bind(filter.status.map(PartitionStatus::as_str));
-        let query = query.bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit)).bind(&filter.id);
+        let query =
+            query.bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit)).bind(&filter.id);
         let rows = query.fetch_all(&mut *self.lanes.read().await?).await?;
         rows.iter().map(partition_row).collect()
     }
@@ -107,7 +113,8 @@ impl Sqlite {
         let mut connection = self.lanes.read().await?;
         let sql = which(ITEMS, "id", "?7", filter.id.as_ref());
         let query = sqlx::query(&sql).bind(&filter.partition).bind(filter.status.map(ItemStatus::as_str));
-        let query = query.bind(filter.gate).bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit));
+        let query =
+            query.bind(filter.gate).bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit));
         let query = query.bind(filter.with_data).bind(&filter.id);
         let rows = query.fetch_all(&mut *connection).await?;
         if rows.is_empty() && !exists(&mut connection, &filter.partition).await? {
@@ -135,10 +142,13 @@ async fn exists(connection: &mut SqliteConnection, partition: &str) -> Result<bo
 
 /// The statement for one id (found by the primary key) or for all. The parameter is named either way.
 pub(super) fn which(sql: &str, column: &str, parameter: &str, id: Option<&String>) -> String {
-    sql.replace("{which}", &match id {
-        Some(_) => format!("{column} = {parameter}"),
-        None => format!("{parameter} IS NULL"),
-    })
+    sql.replace(
+        "{which}",
+        &match id {
+            Some(_) => format!("{column} = {parameter}"),
+            None => format!("{parameter} IS NULL"),
+        },
+    )
 }
 
 fn limit(asked: usize) -> i64 {

@@ -29,7 +29,9 @@ impl Sqlite {
     pub(super) async fn check_version(&self) -> Result<()> {
         match version(&mut *self.lanes.read().await?).await? {
             None | Some(0) => Err(StoreError::SchemaMissing { place: String::new() }.into()),
-            Some(found) if found < newest() => Err(StoreError::SchemaOlder { found, needed: newest() }.into()),
+            Some(found) if found < newest() => {
+                Err(StoreError::SchemaOlder { found, needed: newest() }.into())
+            }
             Some(found) if found > newest() => Err(StoreError::SchemaNewer { found, known: newest() }.into()),
             Some(_) => Ok(()),
         }
@@ -44,7 +46,8 @@ impl Sqlite {
 
 /// The schema's version; `None` if its table of migrations does not exist.
 async fn version(connection: &mut SqliteConnection) -> Result<Option<i64>> {
-    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'gatefeed_migrations')";
+    let exists =
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'gatefeed_migrations')";
     if !sqlx::query_scalar(exists).fetch_one(&mut *connection).await? {
         return Ok(None);
     }

@@ -1,4 +1,4 @@
-//! The store on SQLite 3.37 or later, in WAL mode: one writer at a time over all processes, readers beside it.
+//! The store on SQLite (bundled), in WAL mode: one writer at a time over all processes, readers beside it.
 //!
 //! Differences from its twin: what decides happens inside BEGIN IMMEDIATE, which excludes every other writer, so
 //! that no row is ever locked or skipped; `LISTEN` is a poll of `PRAGMA data_version`.

@@ -1,25 +1,14 @@
 //! What operators do.
 
-use gatefeed_core::{
-    StoreError,
-    partition::{FailurePolicy, PartitionStatus},
-    store::RetryFilter,
-};
+use gatefeed_core::{StoreError, checkpoint::by_hand, partition::PartitionStatus, store::RetryFilter};
 use sqlx::SqliteConnection;
 
-use super::{
-    Sqlite,
-    checkpoint::{Seen, look},
-    error::Result,
-    rows::now,
-};
-
-const FIND: &str = "SELECT rowid FROM gatefeed_partitions WHERE id = ?";
+use super::{Sqlite, checkpoint::look, error::Result, rows::now};
 
 const FIND_ITEM: &str = "SELECT EXISTS (SELECT 1 FROM gatefeed_items WHERE partition_id = ? AND id = ?)";
 
 pub(super) const RETRY: &str = concat!(
-    "UPDATE gatefeed_items
+    "UPDATE gatefeed_items INDEXED BY gatefeed_items_failed
     SET status = 'available', pass = min(pass + 1, 2147483647), retry_count = 0, suspect_count = 0, available_at = ",
     now!(),
     ", version = version + 1, updated_at = ",
@@ -34,7 +23,7 @@ const REOPEN: &str = concat!(
     now!(),
     ", updated_at = ",
     now!(),
-    " WHERE rowid = ?"
+    " WHERE id = ?"
 );
 
 const SEAL: &str = concat!(
@@ -52,15 +41,14 @@ const RAISE: &str = concat!(
     now!(),
     ", updated_at = ",
     now!(),
-    " WHERE rowid = ?1"
+    " WHERE id = ?1"
 );
 
 impl Sqlite {
     pub(super) async fn retry_failed(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         let mut tx = self.lanes.write().await?;
-        let rowid = find(tx.conn()?, partition).await?;
-        let seen = look(tx.conn()?, rowid).await?;
-        if seen.is_some_and(|seen| seen.state.status == PartitionStatus::Cancelled) {
+        let seen = look(tx.conn()?, partition).await?.ok_or_else(|| no_partition(partition))?;
+        if seen.state.status == PartitionStatus::Cancelled {
             let text = format!("partition {partition:?} is cancelled: its items cannot be retried");
             return Err(StoreError::Refused(text).into());
         }
@@ -70,7 +58,7 @@ impl Sqlite {
         let retry = sqlx::query(RETRY).bind(partition).bind(&filter.item).bind(filter.gate);
         let retried = retry.execute(tx.conn()?).await?.rows_affected();
         if retried > 0 {
-            sqlx::query(REOPEN).bind(rowid).execute(tx.conn()?).await?;
+            sqlx::query(REOPEN).bind(partition).execute(tx.conn()?).await?;
         }
         tx.commit().await?;
         Ok(retried)
@@ -86,18 +74,12 @@ impl Sqlite {
 
     pub(super) async fn raise_gate(&self, partition: &str) -> Result<i32> {
         let mut tx = self.lanes.write().await?;
-        let rowid = find(tx.conn()?, partition).await?;
-        let seen = look(tx.conn()?, rowid).await?.ok_or_else(|| no_partition(partition))?;
-        let gate = next_gate(&seen)?;
-        sqlx::query(RAISE).bind(rowid).bind(gate).execute(tx.conn()?).await?;
+        let seen = look(tx.conn()?, partition).await?.ok_or_else(|| no_partition(partition))?;
+        let gate = by_hand(partition, &seen.state, &seen.probe)?;
+        sqlx::query(RAISE).bind(partition).bind(gate).execute(tx.conn()?).await?;
         tx.commit().await?;
         Ok(gate)
     }
-}
-
-async fn find(connection: &mut SqliteConnection, partition: &str) -> Result<i64> {
-    let found = sqlx::query_scalar(FIND).bind(partition).fetch_optional(connection).await?;
-    found.ok_or_else(|| no_partition(partition).into())
 }
 
 async fn find_item(connection: &mut SqliteConnection, partition: &str, item: &str) -> Result<()> {
@@ -109,25 +91,4 @@ async fn find_item(connection: &mut SqliteConnection, partition: &str, item: &st
 
 pub(super) fn no_partition(partition: &str) -> StoreError {
     StoreError::NotFound(format!("partition {partition:?} does not exist"))
-}
-
-/// Where an operator's advance goes, or why it may not.
-fn next_gate(seen: &Seen) -> Result<i32, StoreError> {
-    let (id, gate) = (&seen.id, seen.state.gate);
-    let refuse = |why: String| Err(StoreError::Refused(format!("partition {id:?} cannot advance: {why}")));
-    if !matches!(seen.state.status, PartitionStatus::Available | PartitionStatus::Paused) {
-        return refuse(format!("it is {}", seen.state.status.as_str()));
-    }
-    let failed_here = seen.probe.failed_gate.is_some_and(|failed| failed <= gate);
-    match seen.probe.open_gate {
-        Some(open) if open <= gate => refuse(format!(
-            "an item at gate {open} is still open, and gate {gate} is through only when none is; \
-             `gatefeed items {id} --gate {open}` shows them"
-        )),
-        _ if failed_here && seen.state.failure_policy == FailurePolicy::Stop => refuse(format!(
-            "an item at or below gate {gate} is failed and its policy is 'stop'; `gatefeed retry {id}` first"
-        )),
-        Some(next) => Ok(next),
-        None => refuse(format!("nothing is open above gate {gate}")),
-    }
 }

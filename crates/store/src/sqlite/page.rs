@@ -13,46 +13,65 @@ use super::{
     rows::{due_item, now},
 };
 
-/// The first row of the next group of items with the same gate and priority after those of `g`, in the order of
-/// delivery: two probes, however many items there are. `?1` is the partition.
-macro_rules! next_group {
+/// A gate and a priority as one number, in the order of delivery.
+fn rank(gate: i32, priority: i32) -> i64 {
+    (i64::from(gate) << 32) + i64::from(i32::MAX) - i64::from(priority)
+}
+
+/// The beginning: before every rank.
+pub(super) const RANK_MIN: i64 = -1;
+
+/// The group of items with the rank of `g`.
+macro_rules! of_group {
+    ($item:literal) => {
+        concat!($item, ".gate = (g.rank >> 32) AND ", $item, ".priority = 2147483647 - (g.rank & 4294967295)")
+    };
+}
+pub(super) use of_group;
+
+/// The rank of the group after `g`, or NULL: two probes, however many items there are. `?1` is the partition.
+macro_rules! next_rank {
     () => {
         "coalesce(
-            (SELECT n.rowid FROM gatefeed_items n
-             WHERE n.partition_id = ?1 AND n.status = 'available' AND n.gate = g.gate AND n.priority < g.priority
+            (SELECT (n.gate << 32) + 2147483647 - n.priority FROM gatefeed_items n INDEXED BY gatefeed_items_due
+             WHERE n.partition_id = ?1 AND n.status = 'available' AND n.gate = (g.rank >> 32)
+                AND n.priority < 2147483647 - (g.rank & 4294967295)
              ORDER BY n.priority DESC LIMIT 1),
-            (SELECT n.rowid FROM gatefeed_items n
-             WHERE n.partition_id = ?1 AND n.status = 'available' AND n.gate > g.gate AND n.gate <= g.gate_max
+            (SELECT (n.gate << 32) + 2147483647 - n.priority FROM gatefeed_items n INDEXED BY gatefeed_items_due
+             WHERE n.partition_id = ?1 AND n.status = 'available' AND n.gate > (g.rank >> 32)
+                AND n.gate <= g.gate_max
              ORDER BY n.gate, n.priority DESC LIMIT 1))"
     };
 }
-pub(super) use next_group;
+pub(super) use next_rank;
 
-/// One page. A loose scan goes from one group to the next; within one, what is due stands first, so that ever so
-/// many delayed items in front of due ones cost one probe. The CROSS JOINs fix the order of the loops, and with it
-/// that of the rows. The group of the cursor is the first, and read from there; at the beginning it is a group
-/// before all others, which has no items.
+/// One page. A loose scan goes from one group of items with the same gate and priority to the next; within one,
+/// what is due stands first, so that ever so many delayed items in front of due ones cost one probe. The CROSS
+/// JOIN fixes the order of the loops, and with it that of the rows. The group of the cursor is the first, and read
+/// from there.
 pub(super) const PAGE: &str = concat!(
-    "WITH RECURSIVE groups (gate_max, gate, priority, after_at, after_id) AS (
-        SELECT p.gate, ?5, ?6, ?7, ?8 FROM gatefeed_partitions p
+    "WITH RECURSIVE groups (gate_max, rank, after_at, after_id) AS (
+        SELECT p.gate, ?5, ?6, ?7 FROM gatefeed_partitions p
         WHERE p.id = ?1 AND p.owner = ?2 AND p.lease_id = ?3 AND p.epoch = ?4 AND p.status = 'available'
-            AND p.gate >= ?5
+            AND p.gate >= (?5 >> 32)
         UNION ALL
-        SELECT g.gate_max, i.gate, i.priority, '', ''
-        FROM groups g CROSS JOIN gatefeed_items i WHERE i.rowid = ",
-    next_group!(),
-    ")
+        SELECT g.gate_max, ",
+    next_rank!(),
+    ", '', '' FROM groups g WHERE g.rank IS NOT NULL
+    )
     SELECT i.id, i.gate, i.priority, i.pass, i.retry_count, i.suspect_count, i.version, i.available_at,
         i.content_type, octet_length(i.data) AS size,
-        CASE WHEN octet_length(i.data) <= ?9 THEN CAST(i.data AS BLOB) END AS data, i.error_messages
-    FROM groups g CROSS JOIN gatefeed_items i
-    WHERE i.partition_id = ?1 AND i.status = 'available' AND i.gate = g.gate AND i.priority = g.priority
-        AND (i.available_at, i.id) > (g.after_at, g.after_id) AND i.available_at <= ",
+        CASE WHEN octet_length(i.data) <= ?8 THEN CAST(i.data AS BLOB) END AS data, i.error_messages
+    FROM groups g CROSS JOIN gatefeed_items i INDEXED BY gatefeed_items_due
+    WHERE i.partition_id = ?1 AND i.status = 'available' AND ",
+    of_group!("i"),
+    " AND (i.available_at, i.id) > (g.after_at, g.after_id) AND i.available_at <= ",
     now!(),
-    " LIMIT ?10"
+    " LIMIT ?9"
 );
 
-const LOAD: &str = "SELECT CAST(data AS BLOB) FROM gatefeed_items WHERE partition_id = ? AND id = ? AND version = ?";
+const LOAD: &str =
+    "SELECT CAST(data AS BLOB) FROM gatefeed_items WHERE partition_id = ? AND id = ? AND version = ?";
 
 impl Sqlite {
     /// Each page is one statement, and so sees one moment.
@@ -75,11 +94,14 @@ async fn read_page(connection: &mut SqliteConnection, request: &PageRequest) -> 
     if request.limit == 0 {
         return Ok(Page { items: Vec::new(), next: request.after.clone() });
     }
-    let beginning = Cursor { gate: -1, priority: 0, available_at: String::new(), id: String::new() };
-    let (lease, after) = (&request.lease, request.after.as_ref().unwrap_or(&beginning));
-    let query = sqlx::query(PAGE).bind(&*lease.partition).bind(&*lease.owner).bind(lease.lease_id.to_string());
-    let query = query.bind(lease.epoch).bind(after.gate).bind(after.priority).bind(&after.available_at);
-    let query = query.bind(&after.id).bind(INLINE_BYTES_MAX as i64);
+    let lease = &request.lease;
+    let (from, at, id) = match &request.after {
+        Some(after) => (rank(after.gate, after.priority), after.available_at.as_str(), after.id.as_str()),
+        None => (RANK_MIN, "", ""),
+    };
+    let query =
+        sqlx::query(PAGE).bind(&*lease.partition).bind(&*lease.owner).bind(lease.lease_id.to_string());
+    let query = query.bind(lease.epoch).bind(from).bind(at).bind(id).bind(INLINE_BYTES_MAX as i64);
     let rows = query.bind(i64::try_from(request.limit).unwrap_or(i64::MAX)).fetch_all(connection).await?;
     let last = rows.last().filter(|_| rows.len() == request.limit);
     Ok(Page { next: last.map(cursor).transpose()?, items: rows.iter().map(due_item).collect::<Result<_>>()? })

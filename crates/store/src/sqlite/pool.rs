@@ -15,6 +15,7 @@ use sqlx::{
 use tokio::{
     runtime::Handle,
     sync::{Mutex, OwnedMutexGuard},
+    time::timeout,
 };
 
 use super::{
@@ -27,7 +28,7 @@ use crate::Synchronous;
 /// leaves its connection only then; the rest of a caller's patience is spent in a loop here.
 const BUSY_POLL: Duration = Duration::from_millis(50);
 
-/// How long a write waits for other processes' transactions.
+/// How long a write waits for the transactions of this process, and then for those of others.
 pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a renewal or a checkpoint does: both can be repeated soon.
@@ -70,7 +71,9 @@ impl Lanes {
             .busy_timeout(BUSY_POLL)
             .row_buffer_size(ROWS_AHEAD)
             .pragma("cache_size", format!("-{CACHE_KIB}"))
-            .pragma("journal_size_limit", WAL_BYTES_MAX.to_string());
+            .pragma("journal_size_limit", WAL_BYTES_MAX.to_string())
+            // The store's wrapper logs calls; sqlx would log a slow statement's whole text.
+            .disable_statement_logging();
         make(&options).await.map_err(|error| error.of(&file))?;
         Ok(Self::over(options))
     }
@@ -139,7 +142,9 @@ impl Writer {
     }
 
     async fn begin(&self, patience: Duration, renewing: Option<&Mutex<()>>) -> Result<Tx> {
-        let mut slot = self.slot.clone().lock_owned().await;
+        let queued = timeout(patience, self.slot.clone().lock_owned()).await;
+        let mut slot =
+            queued.map_err(|_| StoreError::Conflict("another call of this process is writing".into()))?;
         if let Some(renewing) = renewing {
             drop(renewing.lock().await);
         }
@@ -177,7 +182,7 @@ async fn run(connection: &mut SqliteConnection, statement: &'static str) -> Resu
 }
 
 /// A write transaction. Unless committed it is rolled back, also when the call that has it is dropped. (Not
-/// sqlx's own: that one keeps counting a transaction which SQLite has rolled back by itself, as it does when the
+/// sqlx's own: that one keeps counting a transaction which SQLite has rolled back by itself, as it may do when the
 /// disk is full, and then never begins another.)
 #[derive(Debug)]
 pub(super) struct Tx {

@@ -9,21 +9,24 @@ use super::{
     Sqlite,
     error::Result,
     fence::{current, held},
-    rows::{now, seconds, state, state_columns},
-    values::integers,
+    rows::{by_key, now, seconds, state, state_columns},
+    values::{chunks, values},
 };
 
 pub(super) const RENEW: &str = concat!(
-    "UPDATE gatefeed_partitions SET until = ",
-    now!("?1"),
-    " WHERE rowid IN (SELECT value FROM json_each(?2))"
+    "UPDATE gatefeed_partitions ",
+    by_key!(partitions),
+    " SET until = ",
+    now!("?"),
+    " WHERE id IN ({ids})"
 );
 
 pub(super) const RELEASE: &str = concat!(
-    "UPDATE gatefeed_partitions
-    SET owner = NULL, lease_id = NULL, until = NULL, version = version + 1, updated_at = ",
+    "UPDATE gatefeed_partitions ",
+    by_key!(partitions),
+    " SET owner = NULL, lease_id = NULL, until = NULL, updated_at = ",
     now!(),
-    " WHERE rowid IN (SELECT value FROM json_each(?1))"
+    " WHERE id IN ({ids})"
 );
 
 const PROGRESSED: &str = "UPDATE gatefeed_partitions SET expiries = 0
@@ -43,12 +46,15 @@ impl Sqlite {
 
     async fn extend_now(&self, leases: &[Arc<Lease>], duration: Duration) -> Result<Vec<Renewal>> {
         let mut tx = self.lanes.renew().await?;
-        let rowids = current(tx.conn()?, &borrowed(leases)).await?;
-        let renew = sqlx::query(RENEW).bind(seconds(duration)).bind(integers(rowids.iter().flatten().copied()));
-        renew.execute(tx.conn()?).await?;
+        let current = current(tx.conn()?, &borrowed(leases)).await?;
+        for chunk in chunks(&partitions(leases, &current)) {
+            let sql = RENEW.replace("{ids}", &values(chunk.len(), 1));
+            let query = sqlx::query(&sql).bind(seconds(duration));
+            chunk.iter().fold(query, |query, id| query.bind(*id)).execute(tx.conn()?).await?;
+        }
         tx.commit().await?;
-        let renewal = |rowid: Option<i64>| if rowid.is_some() { Renewal::Renewed } else { Renewal::Lost };
-        Ok(rowids.into_iter().map(renewal).collect())
+        let renewal = |current| if current { Renewal::Renewed } else { Renewal::Lost };
+        Ok(current.into_iter().map(renewal).collect())
     }
 
     pub(super) async fn look(&self, leases: &[Arc<Lease>]) -> Result<Vec<Observed>> {
@@ -66,8 +72,11 @@ impl Sqlite {
             return Ok(());
         }
         let mut tx = self.lanes.write().await?;
-        let rowids = current(tx.conn()?, &borrowed(leases)).await?;
-        sqlx::query(RELEASE).bind(integers(rowids.into_iter().flatten())).execute(tx.conn()?).await?;
+        let current = current(tx.conn()?, &borrowed(leases)).await?;
+        for chunk in chunks(&partitions(leases, &current)) {
+            let sql = RELEASE.replace("{ids}", &values(chunk.len(), 1));
+            chunk.iter().fold(sqlx::query(&sql), |query, id| query.bind(*id)).execute(tx.conn()?).await?;
+        }
         tx.commit().await
     }
 
@@ -81,4 +90,10 @@ impl Sqlite {
 
 pub(super) fn borrowed(leases: &[Arc<Lease>]) -> Vec<&Lease> {
     leases.iter().map(AsRef::as_ref).collect()
+}
+
+/// The partitions of the leases that are current.
+fn partitions<'a>(leases: &'a [Arc<Lease>], current: &[bool]) -> Vec<&'a str> {
+    let held = leases.iter().zip(current).filter(|(_, current)| **current);
+    held.map(|(lease, _)| &*lease.partition).collect()
 }

@@ -33,6 +33,18 @@ macro_rules! state_columns {
 }
 pub(super) use state_columns;
 
+/// The tables by primary key. Named, since after an ANALYZE of a small table SQLite scans it, however large it has
+/// become: statements must not depend on statistics.
+macro_rules! by_key {
+    (partitions) => {
+        "INDEXED BY sqlite_autoindex_gatefeed_partitions_1"
+    };
+    (items) => {
+        "INDEXED BY sqlite_autoindex_gatefeed_items_1"
+    };
+}
+pub(super) use by_key;
+
 /// A duration as strftime adds it. Beyond the year 9999 strftime says NULL, which the columns refuse.
 pub(super) fn seconds(duration: Duration) -> String {
     format!("+{}.{:03} seconds", duration.as_secs(), duration.subsec_millis())

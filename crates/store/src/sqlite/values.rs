@@ -1,7 +1,6 @@
 //! Many rows a statement.
 
-/// How many. A few sizes only, so that prepared statements are found again; a row more than fits is a row of its
-/// own statement, which costs little beside the larger ones.
+/// How many. A few sizes only, so that prepared statements are found again.
 const SIZES: [usize; 4] = [256, 32, 4, 1];
 
 /// Cuts rows into pieces of these sizes, in order.
@@ -20,12 +19,6 @@ pub(super) fn values(rows: usize, columns: usize) -> String {
     format!("VALUES {}", row.repeat(rows).trim_start_matches(','))
 }
 
-/// Integers as the JSON array that `json_each` takes apart: one parameter, however many they are.
-pub(super) fn integers(list: impl IntoIterator<Item = i64>) -> String {
-    let list: Vec<String> = list.into_iter().map(|n| n.to_string()).collect();
-    format!("[{}]", list.join(","))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,7 +35,5 @@ mod tests {
     #[test]
     fn lists_are_written_out() {
         assert_eq!(values(2, 3), "VALUES (?,?,?),(?,?,?)");
-        assert_eq!(integers([1, -2]), "[1,-2]");
-        assert_eq!(integers([]), "[]");
     }
 }

@@ -209,7 +209,7 @@ async fn claim_until_none(store: Arc<dyn Store>) -> Vec<String> {
 }
 
 /// A producer that has inserted and not committed does not hide a partition that is due, and holds up nobody
-/// who works on it: PROTOCOL's rules 3 and 4. (SQLite has one writer at a time.)
+/// who works on it. (SQLite has one writer at a time.)
 pub async fn an_open_producer_blocks_nobody(db: TestDb) {
     if !db.is_postgres() {
         return;

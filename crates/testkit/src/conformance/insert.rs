@@ -40,154 +40,6 @@ pub async fn item_defaults(db: TestDb) {
     assert_eq!(db.count(&past).await, 2);
 }
 
-/// Values that would make a partition unusable are refused.
-pub async fn bad_partitions_are_refused(db: TestDb) {
-    let long = "é".repeat(257);
-    let bad = [
-        ("id", "''"),
-        ("id", "NULL"),
-        ("id", "'line\nbreak'"),
-        ("id", "'del\u{7f}'"),
-        ("id", "'c1\u{85}'"),
-        ("id", &format!("'{long}'")),
-        ("feed", "''"),
-        ("feed", "'tab\t'"),
-        ("feed", "NULL"),
-        ("status", "'running'"),
-        ("status", "NULL"),
-        ("gate", "-1"),
-        ("gate", "'first'"),
-        ("gate", "NULL"),
-        ("priority", "'high'"),
-        ("max_in_flight", "0"),
-        ("max_in_flight", "-3"),
-        ("failure_policy", "'5%'"),
-        ("failure_policy", "'10'"),
-        ("failure_policy", "NULL"),
-        ("auto_close", "NULL"),
-        ("manual_checkpoint", "'maybe'"),
-        ("epoch", "NULL"),
-        ("next_run_at", "'soon'"),
-    ];
-    for (column, value) in bad {
-        let sql = if column == "id" {
-            format!("INSERT INTO gatefeed_partitions (id) VALUES ({value})")
-        } else {
-            format!("INSERT INTO gatefeed_partitions (id, {column}) VALUES ('p', {value})")
-        };
-        db.refused(&sql).await;
-    }
-    assert_eq!(db.count("SELECT count(*) FROM gatefeed_partitions").await, 0);
-    let longest = "x".repeat(512);
-    db.run(&format!("INSERT INTO gatefeed_partitions (id, feed) VALUES ('{longest}', '{longest}')")).await;
-}
-
-/// A lease is an owner, a lease id and an end, or nothing.
-pub async fn half_a_lease_is_refused(db: TestDb) {
-    let until = db.in_secs(60.0);
-    let lease_id = "'00000000-0000-4000-8000-000000000001'";
-    for (columns, values) in [
-        ("owner", "'w'".to_owned()),
-        ("lease_id", lease_id.to_owned()),
-        ("until", until.clone()),
-        ("owner, lease_id", format!("'w', {lease_id}")),
-        ("owner, until", format!("'w', {until}")),
-        ("lease_id, until", format!("{lease_id}, {until}")),
-    ] {
-        db.refused(&format!("INSERT INTO gatefeed_partitions (id, {columns}) VALUES ('p', {values})")).await;
-    }
-}
-
-/// Values that would make an item undeliverable are refused.
-pub async fn bad_items_are_refused(db: TestDb) {
-    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
-    let long = "é".repeat(257);
-    let bad = [
-        ("id", "''"),
-        ("id", "NULL"),
-        ("id", "'line\nbreak'"),
-        ("id", "'del\u{7f}'"),
-        ("id", "'c1\u{9f}'"),
-        ("id", &format!("'{long}'")),
-        ("gate", "-1"),
-        ("gate", "'first'"),
-        ("status", "'in flight'"),
-        ("status", "NULL"),
-        ("priority", "NULL"),
-        ("pass", "'x'"),
-        ("available_at", "NULL"),
-        ("available_at", "'soon'"),
-        ("available_at", "'2024-13-01 00:00:00'"),
-        ("available_at", "'2023-02-29 00:00:00'"),
-        ("content_type", "''"),
-        ("content_type", "'text/plain\nX-Injected: 1'"),
-        ("data", "NULL"),
-    ];
-    for (column, value) in bad {
-        db.refused(&format!("INSERT INTO gatefeed_items (partition_id, {column}) VALUES ('p', {value})"))
-            .await;
-    }
-    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 0);
-    assert!(db.partition_is("p", "next_run_at IS NULL").await);
-}
-
-/// What only one of the databases would let through.
-pub async fn bad_values_of_its_own_are_refused(db: TestDb) {
-    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
-    let sqlite = [
-        ("id", "'nul' || char(0) || 'inside'"),
-        ("id", "x'61'"),
-        ("gate", "1.5"),
-        ("gate", "2147483648"),
-        ("data", "17"),
-        ("available_at", "'2024-01-01T00:00:00'"),
-        ("available_at", "'2024-01-01 00:00:00Z'"),
-        ("available_at", "'2024-01-01 00:00:00+01:00'"),
-        ("available_at", "'2024-01-01'"),
-        ("available_at", "'2024-01-01 24:00:00'"),
-        ("available_at", "'2024-01-01 00:00'"),
-        ("available_at", "'now'"),
-        ("available_at", "1700000000"),
-        ("available_at", "2460000.5"),
-    ];
-    let postgres = [("available_at", "'infinity'"), ("available_at", "'-infinity'"), ("gate", "2147483648")];
-    let bad = if db.is_postgres() { &postgres[..] } else { &sqlite[..] };
-    for (column, value) in bad {
-        db.refused(&format!("INSERT INTO gatefeed_items (partition_id, {column}) VALUES ('p', {value})"))
-            .await;
-    }
-    let timestamp = if db.is_postgres() { "infinity" } else { "2024-01-01T00:00:00" };
-    db.refused(&format!("UPDATE gatefeed_partitions SET next_run_at = '{timestamp}'")).await;
-    let good = "('p', 'a', '2024-02-29 23:59:59'), ('p', 'b', '2024-02-29 23:59:59.123')";
-    db.run(&format!("INSERT INTO gatefeed_items (partition_id, id, available_at) VALUES {good}")).await;
-}
-
-/// An item without a partition would never be delivered: the whole statement is refused.
-pub async fn a_missing_partition_is_refused(db: TestDb) {
-    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
-    let error = db.refused("INSERT INTO gatefeed_items (partition_id) VALUES ('p'), ('nowhere')").await;
-    assert!(error.contains("does not exist"), "{error}");
-    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 0);
-    assert!(db.partition_is("p", "next_run_at IS NULL").await);
-}
-
-/// What an operator has ended takes nothing more.
-pub async fn a_cancelled_partition_is_refused(db: TestDb) {
-    db.run("INSERT INTO gatefeed_partitions (id, status) VALUES ('p', 'available'), ('c', 'cancelled')")
-        .await;
-    let error = db.refused("INSERT INTO gatefeed_items (partition_id) VALUES ('p'), ('c')").await;
-    assert!(error.contains("cancelled"), "{error}");
-    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 0);
-}
-
-/// Names stand in leases, handlers and logs: they do not change under a row.
-pub async fn names_do_not_change(db: TestDb) {
-    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p'), ('q')").await;
-    db.run("INSERT INTO gatefeed_items (partition_id, id) VALUES ('p', 'i')").await;
-    db.refused("UPDATE gatefeed_partitions SET id = 'other' WHERE id = 'p'").await;
-    db.refused("UPDATE gatefeed_items SET partition_id = 'q'").await;
-}
-
 /// A JSON literal without a backslash is the same bytes on both databases.
 pub async fn a_json_literal_arrives_as_bytes(db: TestDb) {
     let json = r#"{"n": 12345678901234567890, "s": "é"}"#;
@@ -311,4 +163,25 @@ pub async fn an_old_snapshot_loses_no_wakeup(db: TestDb) {
         }
         drain(&store, "w").await;
     }
+}
+
+/// Whoever reopens a partition with a plain UPDATE, or lets its gate go, need not know of `next_run_at`.
+pub async fn a_change_by_hand_wakes(db: TestDb) {
+    for (id, before, change) in [
+        ("paused", "status = 'paused'", "status = 'available'"),
+        ("failed", "status = 'failed'", "status = 'available'"),
+        ("held", "manual_checkpoint = true", "manual_checkpoint = false"),
+        ("stopped", "status = 'available'", "failure_policy = 'continue'"),
+        ("raised", "gate = 1", "gate = 2"),
+    ] {
+        db.run(&format!("INSERT INTO gatefeed_partitions (id) VALUES ('{id}')")).await;
+        db.run(&format!("UPDATE gatefeed_partitions SET {before}, next_run_at = NULL WHERE id = '{id}'"))
+            .await;
+        db.run(&format!("UPDATE gatefeed_partitions SET next_run_at = NULL WHERE id = '{id}'")).await;
+        assert!(db.partition_is(id, "next_run_at IS NULL").await, "{id}");
+        db.run(&format!("UPDATE gatefeed_partitions SET {change} WHERE id = '{id}'")).await;
+        assert!(db.partition_is(id, "next_run_at IS NOT NULL").await, "{id}");
+    }
+    db.run("UPDATE gatefeed_partitions SET status = 'cancelled', next_run_at = NULL WHERE id = 'held'").await;
+    assert!(db.partition_is("held", "next_run_at IS NULL").await);
 }

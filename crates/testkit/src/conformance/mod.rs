@@ -12,9 +12,12 @@ pub mod operate;
 pub mod page;
 pub mod push;
 pub mod race;
+pub mod refuse;
 pub mod renew;
 pub mod schema;
 pub mod seed;
+pub mod sleep;
+pub mod strand;
 pub mod wake;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -43,12 +46,14 @@ macro_rules! conformance {
         $crate::conformance_cases! { $make_db;
             schema: migrate_twice migrate_by_several_at_once missing_is_named older_is_named
                 newer_is_refused_and_untouched;
-            insert: partition_defaults item_defaults bad_partitions_are_refused half_a_lease_is_refused
-                bad_items_are_refused bad_values_of_its_own_are_refused a_missing_partition_is_refused
-                a_cancelled_partition_is_refused names_do_not_change a_json_literal_arrives_as_bytes
+            insert: partition_defaults item_defaults a_json_literal_arrives_as_bytes
                 an_idle_partition_wakes a_complete_partition_reopens paused_and_failed_partitions_store_and_sleep
                 a_delayed_item_sets_the_alarm what_is_no_work_wakes_nothing a_deleted_partition_takes_its_items
+                a_change_by_hand_wakes
                 an_old_snapshot_loses_no_wakeup;
+            refuse: bad_partitions_are_refused half_a_lease_is_refused bad_items_are_refused
+                bad_values_of_its_own_are_refused a_missing_partition_is_refused
+                a_cancelled_partition_is_refused names_do_not_change an_old_snapshot_does_not_pass_a_cancellation;
             function: push_makes_what_is_missing seal_lets_go retry_makes_failed_items_available
                 the_schema_is_all_one_has_to_name;
             push: makes_the_partition leaves_what_exists no_items_make_an_empty_partition
@@ -75,12 +80,13 @@ macro_rules! conformance {
                 a_complete_partition_reopens paused_and_failed_partitions_sleep_on
                 a_refused_child_writes_nothing;
             checkpoint: sparse_gates_are_one_step an_open_item_holds_the_gate
-                waiting_and_blocked_items_hold_the_gate a_late_item_delays_the_next_checkpoint_only
-                the_last_gate_closes stop_fails stop_delivers_what_it_can a_failure_ahead_does_not_count_yet
-                continue_goes_on_and_closes a_held_gate_sleeps without_auto_close_it_stays_open
-                an_empty_partition_stays_open delayed_items a_wait_ends no_longer_available_ones_are_released
-                fenced several_at_once an_open_producer_keeps_it_awake
-                an_open_producer_does_not_hold_up_an_advance a_locked_row_is_busy a_sleeper_wakes_by_itself;
+                a_late_item_delays_the_next_checkpoint_only the_last_gate_closes stop_fails
+                stop_delivers_what_it_can a_failure_ahead_does_not_count_yet continue_goes_on_and_closes
+                a_held_gate_sleeps without_auto_close_it_stays_open fenced several_at_once
+                an_open_producer_keeps_it_awake an_open_producer_does_not_hold_up_an_advance
+                a_locked_row_is_busy;
+            sleep: waiting_and_blocked_items_hold_the_gate an_empty_partition_stays_open delayed_items a_wait_ends
+                no_longer_available_ones_are_released a_sleeper_wakes_by_itself;
             wake: a_plain_insert_wakes a_push_wakes children_wake a_retry_wakes next_is_cancel_safe;
             operate: retry_reopens_a_failed_partition retry_by_gate_and_item retry_reopens_a_complete_partition
                 retry_leaves_a_paused_partition_paused retry_while_leased retry_names_what_is_wrong
@@ -89,9 +95,9 @@ macro_rules! conformance {
             inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
                 items_are_filtered status_sums_up_feeds what_will_be_delivered_is_not_idle
                 waiting_items_are_not_idle what_waits_for_people_is_idle;
-            race: no_stale_completion_after_a_steal no_insert_is_stranded
-                no_insert_is_stranded_in_an_idle_partition retries_against_outcomes eight_claimers
+            race: no_stale_completion_after_a_steal retries_against_outcomes eight_claimers
                 callbacks_against_waiting;
+            strand: no_insert_is_stranded no_insert_is_stranded_in_an_idle_partition;
         }
     };
 }
@@ -134,6 +140,9 @@ mod tests {
             ("race", include_str!("race.rs")),
             ("renew", include_str!("renew.rs")),
             ("schema", include_str!("schema.rs")),
+            ("refuse", include_str!("refuse.rs")),
+            ("sleep", include_str!("sleep.rs")),
+            ("strand", include_str!("strand.rs")),
             ("wake", include_str!("wake.rs")),
         ];
         for (noun, source) in sources {

@@ -142,8 +142,10 @@ pub async fn a_released_partition_is_claimable_at_once(db: TestDb) {
     let store = db.store();
     push(&store, "p", &[("i", 0)]).await;
     let first = lease(&store, "w", "p").await;
+    let version = partition(&store, "p").await.version;
     store.release(slice(&first)).await.unwrap();
     assert!(db.partition_is("p", "owner IS NULL AND lease_id IS NULL AND until IS NULL").await);
+    assert_eq!(partition(&store, "p").await.version, version, "giving back is no visible change");
     let second = grant(&store, "v", "p").await;
     assert_eq!((second.lease.epoch, second.expiries), (2, 0));
     store.release(slice(&first)).await.unwrap();

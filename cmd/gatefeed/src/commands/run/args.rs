@@ -203,6 +203,16 @@ impl RunArgs {
         RetryPolicy { max_retries: u32::try_from(self.max_retries).ok(), ..RetryPolicy::default() }
     }
 
+    /// The targets without their queries, which may hold secrets.
+    pub(crate) fn shown_targets(&self) -> Vec<String> {
+        let shown = |url: &Url| {
+            let mut url = url.clone();
+            url.set_query(None);
+            url.to_string()
+        };
+        self.targets.iter().map(shown).collect()
+    }
+
     /// The watcher's name.
     pub(crate) fn owner(&self) -> String {
         self.name.clone().unwrap_or_else(default_owner)

@@ -51,8 +51,10 @@ async fn watch(
     processor: Arc<HttpProcessor>,
     shutdown: CancellationToken,
 ) -> Result<u8> {
+    let owner = args.owner();
+    tracing::info!(owner, feeds = ?args.feeds, targets = ?args.shown_targets(), "watching");
     let watcher = Watcher::builder(store)
-        .owner(args.owner())
+        .owner(owner)
         .retry(args.retry_policy())
         .feeds(args.feeds)
         .concurrency(args.concurrency)

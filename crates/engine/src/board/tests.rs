@@ -1,0 +1,475 @@
+//! The board's decisions, without a database and without time passing.
+
+use gatefeed_core::{
+    lease::SUSPECT_EXPIRIES,
+    partition::{PartitionState, PartitionStatus},
+    store::Cursor,
+};
+use uuid::Uuid;
+
+use super::*;
+
+const NOW: Duration = Duration::from_secs(1000);
+const TRUSTED: Duration = Duration::from_secs(1010);
+
+fn board(concurrency: usize) -> Board {
+    Board::new(concurrency, Duration::from_secs(1))
+}
+
+fn lease(partition: &str, epoch: i64) -> Arc<Lease> {
+    let lease = Lease { partition: partition.into(), owner: "w".into(), lease_id: Uuid::nil(), epoch };
+    Arc::new(lease)
+}
+
+fn state(version: i64) -> PartitionState {
+    PartitionState {
+        feed: "default".into(),
+        status: PartitionStatus::Available,
+        gate: 0,
+        manual_checkpoint: false,
+        auto_close: true,
+        max_in_flight: None,
+        failure_policy: gatefeed_core::partition::FailurePolicy::Stop,
+        version,
+    }
+}
+
+fn grant_to(board: &mut Board, partition: &str, change: impl FnOnce(&mut Grant)) -> Arc<Lease> {
+    let mut grant = Grant { lease: lease(partition, 1), state: state(1), expiries: 0 };
+    change(&mut grant);
+    let lease = grant.lease.clone();
+    board.granted(grant, TRUSTED, CancellationToken::new());
+    lease
+}
+
+fn grant(board: &mut Board, partition: &str) -> Arc<Lease> {
+    grant_to(board, partition, |_| {})
+}
+
+fn item(id: &str, version: i64) -> DueItem {
+    DueItem {
+        id: id.into(),
+        gate: 0,
+        pass: 0,
+        retry_count: 0,
+        suspect_count: 0,
+        version,
+        content_type: gatefeed_core::id::JSON.into(),
+        size: 0,
+        data: Some(bytes::Bytes::new()),
+        error_messages: None,
+    }
+}
+
+/// The last page.
+fn page(ids: &[&str]) -> Page {
+    Page { items: ids.iter().map(|id| item(id, 0)).collect(), next: None }
+}
+
+/// One that has more after it.
+fn page_with_more(ids: &[&str]) -> Page {
+    let id = ids.last().copied().unwrap_or_default().to_owned();
+    Page { next: Some(Cursor { gate: 0, priority: 0, available_at: String::new(), id }), ..page(ids) }
+}
+
+/// Reads a page of the only partition that wants to be read.
+fn load(board: &mut Board, lease: &Lease, page: Page) {
+    assert_eq!(board.pages(NOW).len(), 1);
+    board.page_loaded(lease, page);
+}
+
+/// The ids of everything that may be sent now, each with its partition.
+fn turns(board: &mut Board) -> Vec<String> {
+    let mut turns = Vec::new();
+    while let Some(turn) = board.next_turn(NOW) {
+        turns.push(format!("{}/{}", turn.lease.partition, turn.item.id));
+    }
+    turns
+}
+
+fn written(board: &mut Board, lease: &Lease, item: &str, due_gate: Option<i32>) {
+    board.answered(lease, 1);
+    assert!(!board.settled(lease, item, Settled::Written, due_gate, 1));
+}
+
+// --- items come in and go out ---
+
+#[test]
+fn an_item_in_flight_or_unwritten_is_not_sent_again() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page_with_more(&["a", "b"]));
+    assert_eq!(turns(&mut board), ["p/a", "p/b"]);
+    load(&mut board, &p, page_with_more(&["a", "b", "c"]));
+    assert_eq!(turns(&mut board), ["p/c"]);
+    board.answered(&p, 1);
+    load(&mut board, &p, page(&["a", "b", "c"]));
+    assert_eq!(turns(&mut board), [""; 0]);
+}
+
+#[test]
+fn an_outcome_written_while_a_page_is_loading_does_not_requeue_its_item() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page_with_more(&["a", "b"]));
+    assert_eq!(turns(&mut board), ["p/a", "p/b"]);
+    assert_eq!(board.pages(NOW).len(), 1);
+    // The page was read before this was written, and shows the item as it was.
+    written(&mut board, &p, "a", None);
+    board.page_loaded(&p, page(&["a", "b"]));
+    assert_eq!(turns(&mut board), [""; 0]);
+    // The item may be due again by now: it is looked for once more, and then taken.
+    load(&mut board, &p, page(&["a", "b"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+}
+
+#[test]
+fn a_page_that_failed_lets_go_of_what_was_written_meanwhile() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page_with_more(&["a"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+    assert_eq!(board.pages(NOW).len(), 1);
+    written(&mut board, &p, "a", Some(0));
+    board.page_failed(&p);
+    let again = board.pages(NOW);
+    assert_eq!((again.len(), &again[0].after), (1, &None));
+    board.page_loaded(&p, page(&["a"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+}
+
+#[test]
+fn a_page_of_a_former_lease_is_dropped() {
+    let mut board = board(10);
+    let old = grant(&mut board, "p");
+    assert_eq!(board.pages(NOW).len(), 1);
+    let new = grant_to(&mut board, "p", |grant| grant.lease = lease("p", 2));
+    board.page_loaded(&old, page(&["a"]));
+    assert_eq!(turns(&mut board), [""; 0]);
+    load(&mut board, &new, page(&["a"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+}
+
+#[test]
+fn what_is_given_up_is_read_again() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+    board.given_up(&p, "a");
+    assert!(board.checks().is_empty());
+    load(&mut board, &p, page(&["a"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+}
+
+#[test]
+fn reading_stops_while_the_buffer_is_full() {
+    let mut board = board(1);
+    let p = grant(&mut board, "p");
+    let limit = board.pages(NOW)[0].limit;
+    let ids: Vec<_> = (0..limit).map(|n| n.to_string()).collect();
+    board.page_loaded(&p, page_with_more(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert!(board.pages(NOW).is_empty());
+    for _ in 0..limit.div_ceil(2) {
+        let turn = board.next_turn(NOW).unwrap();
+        written(&mut board, &p, &turn.item.id, None);
+    }
+    assert_eq!(board.pages(NOW).len(), 1);
+}
+
+#[test]
+fn a_hint_lets_a_resting_partition_be_read() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&[]));
+    assert_eq!(board.checks().len(), 1);
+    board.checked(&p, Checkpointed::Wait(Duration::from_secs(60)));
+    board.freshen(false);
+    assert!(board.pages(NOW).is_empty() && board.next_rest_ends().is_some());
+    board.freshen(true);
+    assert_eq!(board.pages(NOW).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_starts_over_once_a_poll_interval_and_soon_after_a_hint() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+    board.freshen(false);
+    board.freshen(true);
+    assert!(board.pages(NOW).is_empty(), "just read");
+    tokio::time::advance(Duration::from_millis(30)).await;
+    board.freshen(false);
+    assert!(board.pages(NOW).is_empty(), "not a poll interval ago");
+    board.freshen(true);
+    load(&mut board, &p, page(&["a"]));
+    tokio::time::advance(Duration::from_millis(1100)).await;
+    board.freshen(false);
+    assert_eq!(board.pages(NOW).len(), 1);
+}
+
+// --- turns ---
+
+#[test]
+fn partitions_take_turns() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["1", "2", "3", "4"]));
+    let q = grant(&mut board, "q");
+    load(&mut board, &q, page(&["1", "2"]));
+    assert_eq!(turns(&mut board), ["p/1", "q/1", "p/2", "q/2", "p/3", "p/4"]);
+}
+
+#[test]
+fn a_partition_keeps_its_bound() {
+    let mut board = board(10);
+    let p = grant_to(&mut board, "p", |grant| grant.state.max_in_flight = Some(2));
+    load(&mut board, &p, page(&["1", "2", "3", "4"]));
+    assert_eq!(turns(&mut board), ["p/1", "p/2"]);
+    board.answered(&p, 1);
+    assert_eq!(turns(&mut board), ["p/3"]);
+}
+
+#[test]
+fn half_of_the_slots_leave_some_to_others() {
+    let mut board = board(20);
+    let p = grant(&mut board, "p");
+    let ids: Vec<_> = (0..30).map(|n| n.to_string()).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    grant(&mut board, "q");
+    assert_eq!(board.pages(NOW).len(), 2);
+    board.page_loaded(&p, page(&ids));
+    // Two of the twenty are left to "q".
+    for _ in 0..18 {
+        assert!(board.next_turn(NOW).is_some());
+    }
+    assert!(board.next_turn(NOW).is_none());
+    board.page_loaded(&lease("q", 1), page(&["1"]));
+    assert_eq!(&*board.next_turn(NOW).unwrap().lease.partition, "q");
+    assert!(board.next_turn(NOW).is_none());
+    // Two are still left to others; who waited comes back.
+    board.answered(&p, 1);
+    assert!(board.next_turn(NOW).is_none());
+    board.answered(&p, 1);
+    assert_eq!(&*board.next_turn(NOW).unwrap().lease.partition, "p");
+}
+
+#[test]
+fn sending_stops_while_too_much_is_unwritten() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a", "b"]));
+    board.next_turn(NOW).unwrap();
+    board.answered(&p, UNWRITTEN_BYTES_MAX);
+    assert!(board.next_turn(NOW).is_none());
+    board.settled(&p, "a", Settled::Written, None, UNWRITTEN_BYTES_MAX);
+    assert_eq!(turns(&mut board), ["p/b"]);
+}
+
+#[test]
+fn a_suspect_partition_sends_one_item_and_waits_until_it_is_written() {
+    let mut board = board(10);
+    let p = grant_to(&mut board, "p", |grant| grant.expiries = SUSPECT_EXPIRIES);
+    load(&mut board, &p, page(&["a", "b", "c"]));
+    assert!(board.next_turn(NOW).unwrap().suspect);
+    assert!(board.next_turn(NOW).is_none());
+    board.answered(&p, 1);
+    assert!(board.next_turn(NOW).is_none());
+    board.settled(&p, "a", Settled::Written, None, 1);
+    assert!(board.progressed(&p) && !board.progressed(&p));
+    let rest: Vec<_> = std::iter::from_fn(|| board.next_turn(NOW)).map(|turn| turn.suspect).collect();
+    assert_eq!(rest, [false, false]);
+}
+
+// --- leases ---
+
+#[test]
+fn nothing_begins_after_trust_ends_and_a_renewal_lets_it_go_on() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page_with_more(&["a", "b"]));
+    assert!(board.is_trusted(&p, NOW) && !board.is_trusted(&p, TRUSTED));
+    assert!(board.next_turn(TRUSTED).is_none());
+    assert!(board.pages(TRUSTED).is_empty());
+    board.renewed(&p, TRUSTED + Duration::from_secs(1));
+    assert!(board.is_trusted(&p, TRUSTED));
+    assert!(board.next_turn(TRUSTED).is_some());
+}
+
+#[test]
+fn a_lost_lease_aborts_and_forgets() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a", "b"]));
+    let turn = board.next_turn(NOW).unwrap();
+    assert!(!board.lost(&lease("p", 2)), "another one");
+    assert!(!turn.cancel.is_cancelled());
+    assert!(board.lost(&p));
+    assert!(turn.cancel.is_cancelled() && board.leases().is_empty());
+    assert!(board.next_turn(NOW).is_none() && !board.is_trusted(&p, NOW) && !board.is_empty());
+    board.given_up(&p, "a");
+    assert!(board.is_empty());
+    assert_eq!((board.in_flight, board.buffered, board.room()), (0, 0, Room::Spare));
+}
+
+#[test]
+fn a_fenced_outcome_drops_the_partition() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a", "b", "c"]));
+    let turns: Vec<_> = (0..2).map(|_| board.next_turn(NOW).unwrap()).collect();
+    board.answered(&p, 1);
+    assert!(board.settled(&p, "a", Settled::Fenced, Some(0), 1));
+    assert!(turns[1].cancel.is_cancelled() && board.leases().is_empty());
+    assert!(board.next_turn(NOW).is_none());
+    board.answered(&p, 1);
+    assert!(!board.settled(&p, "b", Settled::Fenced, None, 1), "reported once");
+    assert!(board.is_empty());
+}
+
+#[test]
+fn a_fenced_outcome_of_a_former_lease_leaves_the_new_one_alone() {
+    let mut board = board(10);
+    let old = grant(&mut board, "p");
+    load(&mut board, &old, page(&["a"]));
+    let turn = board.next_turn(NOW).unwrap();
+    board.answered(&old, 1);
+    let new = grant_to(&mut board, "p", |grant| grant.lease = lease("p", 2));
+    assert!(turn.cancel.is_cancelled());
+    assert!(!board.settled(&old, "a", Settled::Fenced, None, 1));
+    assert_eq!(board.leases(), [new]);
+}
+
+#[test]
+fn a_stale_outcome_lets_the_item_be_read_as_it_is() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a"]));
+    board.next_turn(NOW).unwrap();
+    board.answered(&p, 1);
+    assert!(!board.settled(&p, "a", Settled::Stale, None, 1));
+    assert!(board.checks().is_empty());
+    load(&mut board, &p, page(&["a"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+}
+
+#[test]
+fn what_operators_do_is_seen_once_it_is_newer() {
+    let mut board = board(10);
+    let p = grant_to(&mut board, "p", |grant| grant.state = state(5));
+    load(&mut board, &p, page(&["a", "b"]));
+    let turn = board.next_turn(NOW).unwrap();
+    let paused =
+        |version| Observed::Held(PartitionState { status: PartitionStatus::Paused, ..state(version) });
+    board.observed(&p, paused(5));
+    assert!(board.held["p"].is_available(), "as old as the grant");
+    board.observed(&p, paused(6));
+    assert!(board.next_turn(NOW).is_none() && board.pages(NOW).is_empty());
+    assert!(!turn.cancel.is_cancelled() && board.checks().is_empty(), "what is in flight goes on");
+    written(&mut board, &p, "a", None);
+    assert_eq!(board.checks().len(), 1);
+    board.checked(&p, Checkpointed::Slept);
+    assert!(board.is_empty());
+    assert_eq!(board.buffered, 0);
+}
+
+// --- gates ---
+
+#[test]
+fn a_checkpoint_comes_only_when_nothing_is_known_of() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    assert!(board.checks().is_empty(), "unread");
+    load(&mut board, &p, page_with_more(&["a"]));
+    assert!(board.checks().is_empty(), "not at the end");
+    load(&mut board, &p, page(&[]));
+    assert!(board.checks().is_empty(), "buffered");
+    board.next_turn(NOW).unwrap();
+    assert!(board.checks().is_empty(), "in flight");
+    board.answered(&p, 1);
+    assert!(board.checks().is_empty(), "unwritten");
+    board.settled(&p, "a", Settled::Written, None, 1);
+    assert_eq!(board.checks().len(), 1);
+    assert!(board.checks().is_empty(), "one at a time");
+    board.checked(&p, Checkpointed::Advanced(7));
+    assert_eq!(board.held["p"].state.gate, 7);
+    assert_eq!(board.pages(NOW).len(), 1);
+}
+
+#[test]
+fn what_an_outcome_makes_due_is_read_before_the_checkpoint() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a", "b"]));
+    assert_eq!(turns(&mut board).len(), 2);
+    written(&mut board, &p, "a", Some(3));
+    assert!(board.pages(NOW).is_empty(), "above the gate");
+    written(&mut board, &p, "b", Some(0));
+    assert!(board.checks().is_empty());
+    assert_eq!(board.pages(NOW).len(), 1);
+}
+
+#[test]
+fn a_partition_that_ended_or_was_fenced_at_its_checkpoint_is_let_go() {
+    for end in [Checkpointed::Slept, Checkpointed::Closed, Checkpointed::Failed, Checkpointed::Fenced] {
+        let mut board = board(10);
+        let p = grant(&mut board, "p");
+        load(&mut board, &p, page(&[]));
+        assert_eq!(board.checks().len(), 1);
+        board.checked(&p, end);
+        assert!(board.is_empty(), "{end:?}");
+    }
+}
+
+// --- the end ---
+
+#[test]
+fn draining_sends_and_reads_nothing_and_keeps_what_is_in_flight() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page_with_more(&["a", "b"]));
+    let turn = board.next_turn(NOW).unwrap();
+    assert_eq!(board.pages(NOW).len(), 1);
+    board.drain();
+    board.page_loaded(&p, page(&["c"]));
+    assert!(board.next_turn(NOW).is_none() && board.pages(NOW).is_empty() && board.checks().is_empty());
+    assert_eq!((board.room(), board.buffered), (Room::None, 0));
+    assert!(!turn.cancel.is_cancelled());
+    written(&mut board, &p, "a", Some(0));
+    assert!(board.next_turn(NOW).is_none() && board.pages(NOW).is_empty() && board.checks().is_empty());
+    // A claim that was on its way comes in, and is given back with the others.
+    grant(&mut board, "q");
+    assert!(board.pages(NOW).is_empty());
+    assert_eq!(board.leases().len(), 2);
+}
+
+#[test]
+fn after_the_grace_what_is_in_flight_is_aborted() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a"]));
+    let turn = board.next_turn(NOW).unwrap();
+    board.drain();
+    board.cancel_deliveries();
+    assert!(turn.cancel.is_cancelled());
+    board.given_up(&p, "a");
+    assert_eq!((board.in_flight(), board.leases().len()), (0, 1));
+}
+
+// --- room ---
+
+#[test]
+fn there_is_room_while_deliveries_could_be_under_way() {
+    let mut board = board(2);
+    assert_eq!(board.room(), Room::Spare);
+    let p = grant(&mut board, "p");
+    assert_eq!(board.room(), Room::None, "what it has is not known yet");
+    load(&mut board, &p, page(&["1", "2", "3"]));
+    assert_eq!(board.room(), Room::Turns, "but others should get their turns");
+    let q = grant(&mut board, "q");
+    load(&mut board, &q, page(&["1"]));
+    assert_eq!(board.room(), Room::None);
+    board.lost(&p);
+    assert_eq!(board.room(), Room::Spare);
+}

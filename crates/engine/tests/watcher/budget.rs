@@ -1,0 +1,99 @@
+//! The in-flight budget: kept, used, and shared.
+
+use std::{sync::Arc, time::Duration};
+
+use gatefeed_core::{answer::Answer, partition::NewPartition};
+use tokio::sync::Semaphore;
+
+use crate::{
+    db::{Db, watcher, within},
+    record::{Log, What, in_flight, in_flight_max},
+};
+
+on_both! {
+    bounds_are_kept_and_reached
+    a_hanging_partition_does_not_hold_up_another
+    many_partitions_get_their_turns
+}
+
+async fn bounds_are_kept_and_reached(db: Arc<Db>) {
+    let ids: Vec<_> = (0..60).map(|n| format!("i{n:02}")).collect();
+    let items: Vec<_> = ids.iter().map(|id| (id.as_str(), 0)).collect();
+    db.push_to(&NewPartition { max_in_flight: Some(3), ..NewPartition::new("bounded") }, &items).await;
+    db.push("free", &items).await;
+    let log = Log::new();
+    let released = Arc::new(Semaphore::new(0));
+    let permits = released.clone();
+    let processor = log.processor(move |_| {
+        let permits = permits.clone();
+        async move {
+            permits.acquire().await.unwrap().forget();
+            tokio::time::sleep(Duration::from_millis(rand::random_range(0..5))).await;
+            Ok(Answer::done())
+        }
+    });
+    let run = tokio::spawn(watcher(db.another().await).concurrency(8).processor(processor).run());
+    log.until("both bounds are reached", |events| {
+        let bounded: Vec<_> = events.iter().filter(|event| event.partition == "bounded").cloned().collect();
+        in_flight(events) == 8 && in_flight(&bounded) == 3
+    })
+    .await;
+    released.add_permits(1000);
+    within("idle", run).await.unwrap().unwrap();
+    log.assert_once(120);
+    let (overall, by_partition) = in_flight_max(&log.events());
+    assert_eq!((overall, by_partition["bounded"]), (8, 3));
+}
+
+/// The partition "quick" comes when as many deliveries as there may be hang already.
+async fn a_hanging_partition_does_not_hold_up_another(db: Arc<Db>) {
+    db.push_many("slow", 40).await;
+    let log = Log::new();
+    let released = Arc::new(Semaphore::new(0));
+    let permits = released.clone();
+    let processor = log.processor(move |delivery| {
+        let permits = permits.clone();
+        async move {
+            if &*delivery.partition == "slow" {
+                permits.acquire().await.unwrap().forget();
+            }
+            Ok(Answer::done())
+        }
+    });
+    let run = tokio::spawn(watcher(db.another().await).concurrency(10).processor(processor).run());
+    log.until("nine hang", |events| in_flight(events) >= 9).await;
+    // One may be kept for others: the tenth has this long to come.
+    _ = tokio::time::timeout(Duration::from_millis(300), log.until_in_flight(10)).await;
+    db.push_many("quick", 20).await;
+    let is_through = log.until("quick is through", |events| {
+        events.iter().filter(|event| event.is(What::Accepted, "quick")).count() == 20
+    });
+    let is_through = tokio::time::timeout(Duration::from_secs(10), is_through).await.is_ok();
+    released.add_permits(1000);
+    within("idle", run).await.unwrap().unwrap();
+    assert!(is_through, "held up by a partition that hangs");
+    log.assert_once(60);
+}
+
+/// More partitions than deliveries, and one of them large.
+async fn many_partitions_get_their_turns(db: Arc<Db>) {
+    db.push_many("large", 1500).await;
+    let log = Log::new();
+    let processor = log.processor(async |delivery| {
+        if &*delivery.partition == "large" {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(Answer::done())
+    });
+    let run = tokio::spawn(watcher(db.another().await).processor(processor).run());
+    log.until("the large one is under way", |events| events.len() > 20).await;
+    for n in 0..30 {
+        db.push_many(&format!("small{n}"), 3).await;
+    }
+    within("idle", run).await.unwrap().unwrap();
+    log.assert_once(1590);
+    let events = log.of(What::Accepted);
+    let last_small = events.iter().rposition(|event| event.partition != "large").unwrap();
+    let before = events[..last_small].iter().filter(|event| event.partition == "large").count();
+    assert!(before < 1400, "the small ones were through after {before} of the large one");
+}

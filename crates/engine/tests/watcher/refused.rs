@@ -1,0 +1,58 @@
+//! An outcome that the database refuses takes no other with it.
+
+use std::sync::Arc;
+
+use gatefeed_core::{
+    answer::{Answer, Child},
+    item::ItemStatus,
+    partition::{FailurePolicy, NewPartition},
+};
+use gatefeed_testkit::faults::{Call, FaultStore};
+use tokio::sync::Barrier;
+
+use crate::{
+    db::{Db, child, retries, watcher, within},
+    record::{Log, What},
+};
+
+on_both! { only_the_culprit_fails }
+
+async fn only_the_culprit_fails(db: Arc<Db>) {
+    let ids: Vec<_> = (0..20).map(|n| format!("i{n:02}")).collect();
+    let items: Vec<_> = ids.iter().map(|id| (id.as_str(), 0)).collect();
+    let lenient = NewPartition { failure_policy: FailurePolicy::Continue, ..NewPartition::new("p") };
+    db.push_to(&lenient, &items).await;
+    let store = FaultStore::new(db.another().await);
+    store
+        .refuse_outcomes(|completion| completion.children.iter().any(|child| child.partition == "cancelled"));
+    let log = Log::new();
+    // All come to an end at once, and so in a batch.
+    let together = Arc::new(Barrier::new(20));
+    let processor = log.processor(move |delivery| {
+        let together = together.clone();
+        async move {
+            if delivery.attempt == 1 && delivery.pass == 0 && delivery.item.starts_with('i') {
+                together.wait().await;
+            }
+            let partition = (&*delivery.item == "i07").then(|| "cancelled".to_owned());
+            let is_child = !delivery.item.starts_with('i');
+            let child = Child { partition, id: Some(format!("child of {}", delivery.item)), ..child(None) };
+            Ok(if is_child { Answer::done() } else { Answer::done().with_item(child) })
+        }
+    });
+    let builder = watcher(store.clone()).concurrency(40).retry(retries(Some(2)));
+    assert!(!within("idle", builder.processor(processor).run()).await.unwrap().failed);
+
+    let culprit = db.item("p", "i07").await;
+    assert_eq!((culprit.status, culprit.pass, culprit.retry_count), (ItemStatus::Failed, 0, 2));
+    let message = culprit.error_messages.unwrap();
+    assert!(message.contains("refused") && message.lines().count() == 1, "{message}");
+    assert_eq!(log.attempts("i07"), [1, 2, 3]);
+    let others: Vec<_> = db.items("p").await.into_iter().filter(|row| row.id != "i07").collect();
+    assert_eq!(others.len(), 2 * 19);
+    for row in &others {
+        assert_eq!((row.status, row.error_messages.as_deref()), (ItemStatus::Complete, None), "{}", row.id);
+    }
+    assert_eq!(log.count(What::Began), 2 * 19 + 3);
+    assert!(store.count(Call::Complete) > 5, "they were never in one batch");
+}
