@@ -3,10 +3,10 @@
 CREATE TABLE {schema}.gatefeed_partitions (
     -- COLLATE "C" is the order of bytes: the same as SQLite's, and cheaper than a language's.
     id text COLLATE "C" PRIMARY KEY
-        CONSTRAINT gatefeed_partition_id_is_1_to_512_bytes_without_control_characters
+        CONSTRAINT gatefeed_partition_id_is_1_to_512_bytes_no_control_chars
         CHECK (octet_length(id) BETWEEN 1 AND 512 AND id !~ '[\u0001-\u001f\u007f-\u009f]'),
     feed text COLLATE "C" NOT NULL DEFAULT 'default'
-        CONSTRAINT gatefeed_feed_is_1_to_512_bytes_without_control_characters
+        CONSTRAINT gatefeed_feed_is_1_to_512_bytes_no_control_chars
         CHECK (octet_length(feed) BETWEEN 1 AND 512 AND feed !~ '[\u0001-\u001f\u007f-\u009f]'),
     status text NOT NULL DEFAULT 'available'
         CONSTRAINT gatefeed_partition_status_is_known
@@ -26,13 +26,16 @@ CREATE TABLE {schema}.gatefeed_partitions (
     epoch bigint NOT NULL DEFAULT 0,
     -- Leases in a row that expired without an item getting through.
     expiries integer NOT NULL DEFAULT 0,
-    next_run_at timestamptz
-        CONSTRAINT gatefeed_next_run_at_is_a_moment CHECK (isfinite(next_run_at)),
+    next_run_at timestamptz,
     version bigint NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT gatefeed_lease_is_whole
-        CHECK ((owner IS NULL) = (lease_id IS NULL) AND (owner IS NULL) = (until IS NULL))
+        CHECK ((owner IS NULL) = (lease_id IS NULL) AND (owner IS NULL) = (until IS NULL)),
+    -- Not every client can hold infinity or the year 294276.
+    CONSTRAINT gatefeed_partition_times_are_in_the_years_1_to_9999
+        CHECK (least(until, next_run_at, created_at, updated_at) >= '0001-01-01 00:00:00+00'
+            AND greatest(until, next_run_at, created_at, updated_at) < '10000-01-01 00:00:00+00')
 );
 
 -- Free partitions with work, in the order in which they are claimed.
@@ -47,7 +50,7 @@ CREATE INDEX gatefeed_partitions_failed ON {schema}.gatefeed_partitions (feed) W
 CREATE TABLE {schema}.gatefeed_items (
     partition_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL DEFAULT gen_random_uuid()::text
-        CONSTRAINT gatefeed_item_id_is_1_to_512_bytes_without_control_characters
+        CONSTRAINT gatefeed_item_id_is_1_to_512_bytes_no_control_chars
         CHECK (octet_length(id) BETWEEN 1 AND 512 AND id !~ '[\u0001-\u001f\u007f-\u009f]'),
     gate integer NOT NULL DEFAULT 0
         CONSTRAINT gatefeed_item_gate_is_not_negative CHECK (gate >= 0),
@@ -59,18 +62,19 @@ CREATE TABLE {schema}.gatefeed_items (
     retry_count integer NOT NULL DEFAULT 0,
     -- Deliveries begun in suspect mode whose end was never written.
     suspect_count integer NOT NULL DEFAULT 0,
-    available_at timestamptz NOT NULL DEFAULT now()
-        CONSTRAINT gatefeed_available_at_is_a_moment_between_the_years_1_and_9999
-        CHECK (available_at >= '0001-01-01 00:00:00+00' AND available_at < '10000-01-01 00:00:00+00'),
+    available_at timestamptz NOT NULL DEFAULT now(),
     data bytea NOT NULL DEFAULT '',
     content_type text NOT NULL DEFAULT 'application/json'
-        CONSTRAINT gatefeed_content_type_is_1_to_255_bytes_without_control_characters
+        CONSTRAINT gatefeed_content_type_is_1_to_255_bytes_no_control_chars
         CHECK (octet_length(content_type) BETWEEN 1 AND 255 AND content_type !~ '[\u0001-\u001f\u007f-\u009f]'),
     error_messages text,
     version bigint NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (partition_id, id)
+    PRIMARY KEY (partition_id, id),
+    CONSTRAINT gatefeed_item_times_are_in_the_years_1_to_9999
+        CHECK (least(available_at, created_at, updated_at) >= '0001-01-01 00:00:00+00'
+            AND greatest(available_at, created_at, updated_at) < '10000-01-01 00:00:00+00')
 );
 
 -- The order of delivery. The negated priority lets one row comparison carry the keyset.
@@ -125,7 +129,7 @@ BEGIN
         FROM (SELECT n.partition_id, min(n.available_at) AS due_at FROM inserted n
               WHERE n.status = 'available' GROUP BY n.partition_id) i
         WHERE p.id = i.partition_id AND p.status IN ('available', 'complete')
-            AND (p.next_run_at IS NULL OR p.next_run_at > greatest(i.due_at, now()))
+            AND (p.status = 'complete' OR p.next_run_at IS NULL OR p.next_run_at > greatest(i.due_at, now()))
         RETURNING p.feed, p.next_run_at <= now() AS due
     LOOP
         -- gatefeed's own processes notify once after their commit instead of once an insert.

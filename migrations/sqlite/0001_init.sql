@@ -4,11 +4,11 @@
 
 CREATE TABLE gatefeed_partitions (
     id TEXT NOT NULL PRIMARY KEY
-        CONSTRAINT gatefeed_partition_id_is_1_to_512_bytes_without_control_characters
+        CONSTRAINT gatefeed_partition_id_is_1_to_512_bytes_no_control_chars
         CHECK (length(CAST(id AS BLOB)) BETWEEN 1 AND 512 AND instr(CAST(id AS BLOB), x'00') = 0
             AND id NOT GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*'),
     feed TEXT NOT NULL DEFAULT 'default'
-        CONSTRAINT gatefeed_feed_is_1_to_512_bytes_without_control_characters
+        CONSTRAINT gatefeed_feed_is_1_to_512_bytes_no_control_chars
         CHECK (length(CAST(feed AS BLOB)) BETWEEN 1 AND 512 AND instr(CAST(feed AS BLOB), x'00') = 0
             AND feed NOT GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*'),
     status TEXT NOT NULL DEFAULT 'available'
@@ -68,7 +68,7 @@ CREATE TABLE gatefeed_items (
         -- A random uuid, version 4.
         DEFAULT (lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-'
             || substr('89AB', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6))))
-        CONSTRAINT gatefeed_item_id_is_1_to_512_bytes_without_control_characters
+        CONSTRAINT gatefeed_item_id_is_1_to_512_bytes_no_control_chars
         CHECK (length(CAST(id AS BLOB)) BETWEEN 1 AND 512 AND instr(CAST(id AS BLOB), x'00') = 0
             AND id NOT GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*'),
     gate INTEGER NOT NULL DEFAULT 0
@@ -90,7 +90,7 @@ CREATE TABLE gatefeed_items (
         CHECK (available_at GLOB '[0-9]*' AND (strftime('%Y-%m-%d %H:%M:%S', available_at, '+0 days') IS available_at
             OR strftime('%Y-%m-%d %H:%M:%f', available_at, '+0 days') IS available_at)),
     content_type TEXT NOT NULL DEFAULT 'application/json'
-        CONSTRAINT gatefeed_content_type_is_1_to_255_bytes_without_control_characters
+        CONSTRAINT gatefeed_content_type_is_1_to_255_bytes_no_control_chars
         CHECK (length(CAST(content_type AS BLOB)) BETWEEN 1 AND 255 AND instr(CAST(content_type AS BLOB), x'00') = 0
             AND content_type NOT GLOB '*[' || char(1) || '-' || char(31) || char(127) || '-' || char(159) || ']*'),
     error_messages TEXT,
@@ -132,7 +132,7 @@ BEGIN
         updated_at = CASE WHEN status = 'complete' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE updated_at END,
         status = 'available'
     WHERE id = NEW.partition_id AND NEW.status = 'available' AND status IN ('available', 'complete')
-        AND (next_run_at IS NULL OR next_run_at > max(NEW.available_at, strftime('%Y-%m-%d %H:%M:%f', 'now')));
+        AND (status = 'complete' OR next_run_at IS NULL OR next_run_at > max(NEW.available_at, strftime('%Y-%m-%d %H:%M:%f', 'now')));
 END;
 
 -- INSERT OR REPLACE of a partition keeps its items, since no DELETE trigger runs then: they are work.

@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: databases as users have them (psql and sqlite3 speak to them), watchers as
 //! processes, and a handler that records what it gets.
 
-#![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests state what they expect by unwrapping")]
 
 mod cluster;
 mod database;

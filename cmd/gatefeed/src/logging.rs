@@ -8,7 +8,9 @@ use crate::args::{LogArgs, LogFormat};
 
 /// Starts logging; colours only for a terminal that did not ask for none.
 pub(crate) fn init(args: &LogArgs, default_level: &str) {
-    let filter = EnvFilter::new(args.log_level.as_deref().unwrap_or(default_level));
+    // The driver warns of what the watcher reports itself, once and in its own words.
+    let default = format!("{default_level},sqlx=error");
+    let filter = EnvFilter::new(args.log_level.as_deref().unwrap_or(&default));
     // Complaining on stderr that stderr is closed would panic, and in the middle of a delivery.
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);

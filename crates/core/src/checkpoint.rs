@@ -93,10 +93,10 @@ pub fn by_hand(partition: &str, state: &PartitionState, probe: &Probe) -> Result
     match probe.open_gate {
         Some(open) if open <= gate => refuse(format!(
             "an item at gate {open} is still open, and gate {gate} is through only when none is; \
-             `gatefeed items {partition} --gate {open}` shows them"
+             `gatefeed items {partition:?} --gate {open}` shows them"
         )),
         Some(next) if failure_stops(state, probe) => refuse(format!(
-            "an item below gate {next} is failed and the failure policy is 'stop'; `gatefeed retry {partition}` first"
+            "an item below gate {next} is failed and the failure policy is 'stop'; `gatefeed retry {partition:?}` first"
         )),
         Some(next) => Ok(next),
         None => refuse(format!("nothing is open above gate {gate}")),

@@ -255,12 +255,13 @@ impl Board {
         self.queue(&id);
     }
 
-    /// The page could not be read: from the beginning, next time.
-    pub(crate) fn page_failed(&mut self, lease: &Lease) {
+    /// The page could not be read: from the beginning, after a rest.
+    pub(crate) fn page_failed(&mut self, lease: &Lease, rest: Duration) {
         if let Some(held) = self.current(lease) {
             held.is_unread = false;
             held.let_leave();
-            held.reading = Reading::At(None);
+            held.reading =
+                if rest.is_zero() { Reading::At(None) } else { Reading::Unreadable(Instant::now() + rest) };
         }
     }
 
@@ -274,6 +275,7 @@ impl Board {
             let is_old = now.duration_since(held.scan_started) >= interval;
             let again = match &held.reading {
                 Reading::Resting(until) => is_hint || *until <= now,
+                Reading::Unreadable(until) => *until <= now,
                 Reading::End => is_old && !held.known.is_empty(),
                 Reading::At(Some(_)) => now.duration_since(held.scan_started) >= self.poll_interval,
                 Reading::At(None) | Reading::Loading | Reading::Checking => false,
@@ -287,7 +289,7 @@ impl Board {
     /// When the first resting partition wants to be read again.
     pub(crate) fn next_rest_ends(&self) -> Option<Instant> {
         let ends = self.held.values().filter_map(|held| match held.reading {
-            Reading::Resting(until) => Some(until),
+            Reading::Resting(until) | Reading::Unreadable(until) => Some(until),
             _ => None,
         });
         ends.min()

@@ -27,8 +27,10 @@ pub(crate) enum Reading {
     End,
     /// At a checkpoint.
     Checking,
-    /// Nothing to do before then.
+    /// Nothing to do before then, or before a hint.
     Resting(Instant),
+    /// It could not be read: not again before then.
+    Unreadable(Instant),
 }
 
 /// A leased partition: its row, what is buffered, and what is under way.

@@ -2,10 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use gatefeed_core::{Result, store::PageRequest};
+
 use crate::{
     clock,
     context::{Backoff, Context},
 };
+
+/// How long a partition rests that cannot be read.
+const UNREADABLE_REST: Duration = Duration::from_secs(5);
 
 /// Reads until told to stop.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -16,17 +21,14 @@ pub(crate) async fn run(context: Arc<Context>) {
             wait(&context).await;
             continue;
         }
-        match context.store.page(&requests).await {
-            Ok(pages) => {
-                backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-                let mut board = context.board();
-                for (request, page) in requests.iter().zip(pages) {
-                    board.page_loaded(&request.lease, page);
-                }
-            }
+        match read(&context, &requests).await {
+            Ok(()) => backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
+            Err(error) if !error.is_retryable() && requests.len() > 1 => read_each(&context, &requests).await,
             Err(error) => {
                 tracing::warn!(%error, "could not read items; trying again");
-                requests.iter().for_each(|request| context.board().page_failed(&request.lease));
+                requests
+                    .iter()
+                    .for_each(|request| context.board().page_failed(&request.lease, Duration::ZERO));
                 tokio::select! {
                     () = backoff.pause() => {}
                     () = context.stop.cancelled() => {}
@@ -34,6 +36,26 @@ pub(crate) async fn run(context: Arc<Context>) {
             }
         }
         context.ring();
+    }
+}
+
+async fn read(context: &Context, requests: &[PageRequest]) -> Result<()> {
+    let pages = context.store.page(requests).await?;
+    let mut board = context.board();
+    for (request, page) in requests.iter().zip(pages) {
+        board.page_loaded(&request.lease, page);
+    }
+    Ok(())
+}
+
+/// One of the partitions has a row that cannot be read: it must not hold up the others.
+async fn read_each(context: &Context, requests: &[PageRequest]) {
+    for request in requests {
+        if let Err(error) = read(context, std::slice::from_ref(request)).await {
+            let partition = &request.lease.partition;
+            tracing::warn!(%partition, %error, "could not read the items of this partition; trying again");
+            context.board().page_failed(&request.lease, UNREADABLE_REST);
+        }
     }
 }
 

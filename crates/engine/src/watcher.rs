@@ -251,10 +251,8 @@ async fn stop(
     })
     .await;
     let leases = context.board().leases();
-    if !leases.is_empty()
-        && let Err(error) = context.store.release(&leases).await
-    {
-        tracing::warn!(leases = leases.len(), %error, "could not release leases; they will expire");
+    match context.store.release(&leases).await {
+        Ok(()) => tracing::info!(released = leases.len(), "stopped"),
+        Err(error) => tracing::warn!(leases = leases.len(), %error, "stopped; the leases have to expire"),
     }
-    tracing::info!(released = leases.len(), "stopped");
 }

@@ -131,7 +131,7 @@ fn a_page_that_failed_lets_go_of_what_was_written_meanwhile() {
     assert_eq!(turns(&mut board), ["p/a"]);
     assert_eq!(board.pages(NOW).len(), 1);
     written(&mut board, &p, "a", Some(0));
-    board.page_failed(&p);
+    board.page_failed(&p, Duration::ZERO);
     let again = board.pages(NOW);
     assert_eq!((again.len(), &again[0].after), (1, &None));
     board.page_loaded(&p, page(&["a"]));

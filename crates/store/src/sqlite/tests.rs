@@ -145,7 +145,7 @@ async fn columns_take_moments_and_names_as_they_are_described_and_nothing_else()
     }
     for value in ["''", "char(10)", "'a' || char(0)", "char(127)", "char(133)", "hex(zeroblob(257))"] {
         let error = shell.execute(insert("id", value).as_str()).await.unwrap_err().to_string();
-        assert!(error.contains("item_id_is_1_to_512_bytes_without_control_characters"), "{value}: {error}");
+        assert!(error.contains("item_id_is_1_to_512_bytes_no_control_chars"), "{value}: {error}");
     }
 }
 
