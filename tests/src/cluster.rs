@@ -54,9 +54,10 @@ impl Cluster {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Path of a client program.
+    /// A client program: beside the server's, or wherever the user has it.
     pub fn program(&self, name: &str) -> PathBuf {
-        self.bin.join(name)
+        let beside = self.bin.join(name);
+        if beside.exists() { beside } else { name.into() }
     }
 
     fn data(&self) -> PathBuf {

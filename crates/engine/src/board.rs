@@ -16,7 +16,7 @@ use gatefeed_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::held::{Held, Reading};
+use crate::held::{Held, Reading, Trust};
 
 /// The most leases a watcher holds: each costs a renewal.
 const LEASES_MAX: usize = 1024;
@@ -129,14 +129,20 @@ impl Board {
 
     /// Takes a granted partition. A partition that was held already comes with a new lease: the old one ran
     /// out and was claimed again, by this very watcher.
-    pub(crate) fn granted(&mut self, grant: Grant, trusted_until: Duration, cancel: CancellationToken) {
+    pub(crate) fn granted(&mut self, grant: Grant, trust: Trust, cancel: CancellationToken) {
         self.remove(&grant.lease.partition.clone());
-        self.held.insert(grant.lease.partition.clone(), Held::new(grant, trusted_until, cancel));
+        self.held.insert(grant.lease.partition.clone(), Held::new(grant, trust, cancel));
     }
 
-    pub(crate) fn renewed(&mut self, lease: &Lease, trusted_until: Duration) {
+    /// Leases whose renewal is due.
+    pub(crate) fn renewals(&self, now: Duration) -> Vec<Arc<Lease>> {
+        self.held.values().filter(|held| held.renew_at <= now).map(|held| held.lease.clone()).collect()
+    }
+
+    pub(crate) fn renewed(&mut self, lease: &Lease, trust: Trust) {
         if let Some(held) = self.current(lease) {
-            held.trusted_until = trusted_until;
+            held.trusted_until = trust.until;
+            held.renew_at = trust.renew_at;
             let id = held.lease.partition.clone();
             self.queue(&id);
         }
@@ -316,14 +322,15 @@ impl Board {
         for _ in 0..self.turns.len() {
             let id = self.turns.pop_front()?;
             let spare = self.concurrency.saturating_sub(self.in_flight);
-            let must_leave = self.slots_left_to_others();
             let Some(held) = self.held.get_mut(&id) else { continue };
             held.has_turn = false;
             if !held.may_send(now) {
                 // Comes back by `queue` when that changes.
                 continue;
             }
-            if spare <= must_leave && held.in_flight >= self.concurrency / 2 {
+            // A partition that has half of all slots, and is slow or not known yet, leaves a tenth of them to
+            // those that come along: else they would wait for its deliveries, which may hang.
+            if spare <= self.concurrency / 10 && held.in_flight >= self.concurrency / 2 && !held.is_brisk() {
                 self.queue(&id);
                 continue;
             }
@@ -344,10 +351,11 @@ impl Board {
         None
     }
 
-    /// A partition that has half of all slots leaves a tenth of them to the others, so that one slow partition
-    /// does not hold up one that comes along.
-    fn slots_left_to_others(&self) -> usize {
-        if self.held.len() > 1 { self.concurrency / 10 } else { 0 }
+    /// A delivery took this long.
+    pub(crate) fn took(&mut self, lease: &Lease, time: Duration) {
+        if let Some(held) = self.current(lease) {
+            held.took(time);
+        }
     }
 
     /// The delivery ended; its outcome, of this many bytes, is to be written.

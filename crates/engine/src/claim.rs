@@ -2,17 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gatefeed_core::{
-    Result,
-    lease::{Claim, trusted_until},
-    store::Wakeups,
-};
+use gatefeed_core::{Result, lease::Claim, store::Wakeups};
 use tokio::time::Instant;
 
 use crate::{
     board::Room,
     clock,
     context::{Backoff, Context, jittered},
+    held::Trust,
 };
 
 /// The most partitions of one claim.
@@ -70,13 +67,13 @@ impl Claimer {
         }
         tracing::debug!(partitions = grants.len(), "claimed");
         self.adapt();
-        let trusted = trusted_until(started, settings.lease_duration);
         for grant in grants {
             if grant.expiries > 0 {
                 let (partition, expiries) = (&grant.lease.partition, grant.expiries);
                 tracing::warn!(%partition, expiries, "took over a partition whose lease had expired");
             }
-            context.board().granted(grant, trusted, context.abort.child_token());
+            let trust = Trust::new(started, settings.lease_duration, rand::random());
+            context.board().granted(grant, trust, context.abort.child_token());
         }
         context.ring();
         Ok(())

@@ -12,6 +12,7 @@ use gatefeed_core::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
+    time::Instant,
 };
 
 use crate::{
@@ -88,13 +89,17 @@ impl<P: Processor> Sender<P> {
 
     async fn deliver(&self, mut turn: Turn) {
         let cancel = turn.cancel.clone();
+        let begun = Instant::now();
         let attempt = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Skip::GiveUp),
             attempt = self.attempt(&mut turn) => attempt,
         };
         match attempt {
-            Ok(verdict) => self.answer(turn, verdict),
+            Ok(verdict) => {
+                self.context.board().took(&turn.lease, begun.elapsed());
+                self.answer(turn, verdict);
+            }
             Err(Skip::Refuse(failure)) => self.answer(turn, Err(failure)),
             Err(Skip::GiveUp) => {
                 self.context.board().given_up(&turn.lease, &turn.item.id);
@@ -111,7 +116,9 @@ impl<P: Processor> Sender<P> {
         if !self.context.board().is_trusted(&turn.lease, clock::now()) {
             return Err(Skip::GiveUp);
         }
-        let work = AssertUnwindSafe(self.processor.process(delivery(turn, data))).catch_unwind();
+        let delivery = delivery(turn, data);
+        // In a block of its own, since a closure may panic before it returns its future.
+        let work = AssertUnwindSafe(async { self.processor.process(delivery).await }).catch_unwind();
         Ok(work.await.unwrap_or_else(|_| Err(Failure::new("the processor panicked"))))
     }
 

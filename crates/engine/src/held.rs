@@ -8,12 +8,15 @@ use std::{
 
 use gatefeed_core::{
     item::DueItem,
-    lease::{Grant, Lease, SUSPECT_EXPIRIES},
+    lease::{Grant, Lease, SUSPECT_EXPIRIES, renew_interval, trusted_until},
     partition::{PartitionState, PartitionStatus},
     store::Cursor,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// Deliveries that take less than this hold up nobody.
+const BRISK: Duration = Duration::from_millis(250);
 
 /// How far the owner has read.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +36,23 @@ pub(crate) enum Reading {
     Unreadable(Instant),
 }
 
+/// For how long a claim or a renewal holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trust {
+    /// No delivery is begun after this ([`crate::clock`]).
+    pub(crate) until: Duration,
+    /// When the next renewal is due.
+    pub(crate) renew_at: Duration,
+}
+
+impl Trust {
+    /// Of a claim or renewal that was started then; `jitter` is uniform in [0, 1).
+    pub(crate) fn new(started: Duration, duration: Duration, jitter: f64) -> Self {
+        let interval = renew_interval(duration).mul_f64(0.8 + 0.2 * jitter);
+        Self { until: trusted_until(started, duration), renew_at: started + interval }
+    }
+}
+
 /// A leased partition: its row, what is buffered, and what is under way.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -41,6 +61,8 @@ pub(crate) struct Held {
     pub(crate) state: PartitionState,
     /// No delivery is begun after this ([`crate::clock`]).
     pub(crate) trusted_until: Duration,
+    /// When its renewal is due, by the same clock.
+    pub(crate) renew_at: Duration,
     pub(crate) expiries: i32,
     pub(crate) buffer: VecDeque<DueItem>,
     /// Ids that are buffered, in flight or unwritten: never taken from a page again.
@@ -49,6 +71,8 @@ pub(crate) struct Held {
     /// so that they stay known until it has come.
     pub(crate) leaving: Vec<String>,
     pub(crate) in_flight: usize,
+    /// What its deliveries take, as a moving average; none has ended yet: unknown.
+    pub(crate) pace: Option<Duration>,
     pub(crate) reading: Reading,
     /// When the current scan began at the beginning.
     pub(crate) scan_started: Instant,
@@ -61,17 +85,19 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn new(grant: Grant, trusted_until: Duration, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(grant: Grant, trust: Trust, cancel: CancellationToken) -> Self {
         Self {
             feed: grant.state.feed.as_str().into(),
             lease: grant.lease,
             state: grant.state,
-            trusted_until,
+            trusted_until: trust.until,
+            renew_at: trust.renew_at,
             expiries: grant.expiries,
             buffer: VecDeque::new(),
             known: HashSet::new(),
             leaving: Vec::new(),
             in_flight: 0,
+            pace: None,
             reading: Reading::At(None),
             scan_started: Instant::now(),
             is_unread: true,
@@ -93,6 +119,16 @@ impl Held {
             false => self.state.max_in_flight.is_none_or(|max| self.in_flight < max as usize),
         };
         is_within_bounds && !self.buffer.is_empty() && self.is_available() && now < self.trusted_until
+    }
+
+    /// A delivery took this long.
+    pub(crate) fn took(&mut self, time: Duration) {
+        self.pace = Some(self.pace.map_or(time, |pace| (pace * 7 + time) / 8));
+    }
+
+    /// Its slots come free again in no time.
+    pub(crate) fn is_brisk(&self) -> bool {
+        self.pace.is_some_and(|pace| pace < BRISK)
     }
 
     pub(crate) fn is_available(&self) -> bool {

@@ -2,61 +2,51 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gatefeed_core::lease::{Lease, Renewal, renew_interval, trusted_until};
+use gatefeed_core::lease::{Lease, Renewal, renew_interval};
 
 use crate::{
     clock,
     context::{Context, jittered},
+    held::Trust,
 };
 
 /// Rows locked by one statement: few, so that none is locked for long.
 const BATCH_MAX: usize = 64;
-/// After a skipped row or an error, a try this soon (or sooner, with short leases).
-const AGAIN: Duration = Duration::from_millis(500);
+/// How often it looks whose renewal is due, at the least: a row that was skipped is tried again this soon, and
+/// with short leases sooner.
+const TICK_MAX: Duration = Duration::from_millis(500);
 
 /// Renews until dropped: also while the watcher drains.
 pub(crate) async fn run(context: Arc<Context>) {
-    let interval = renew_interval(context.settings.lease_duration);
+    let tick = TICK_MAX.min(renew_interval(context.settings.lease_duration) / 8);
     loop {
-        tokio::time::sleep(jittered(interval)).await;
-        let mut leases = context.board().leases();
-        while !leases.is_empty() {
-            leases = renew_all(&context, leases).await;
-            if !leases.is_empty() {
-                tokio::time::sleep(jittered(AGAIN.min(interval / 8))).await;
-            }
+        tokio::time::sleep(jittered(tick)).await;
+        let due = context.board().renewals(clock::now());
+        for batch in due.chunks(BATCH_MAX) {
+            renew(&context, batch).await;
         }
     }
 }
 
-/// Returns those to be tried again: skipped is unknown, not lost, and so is an error.
-async fn renew_all(context: &Context, leases: Vec<Arc<Lease>>) -> Vec<Arc<Lease>> {
-    let mut again = Vec::new();
-    for batch in leases.chunks(BATCH_MAX) {
-        let started = clock::now();
-        let duration = context.settings.lease_duration;
-        match context.store.renew(batch, duration).await {
-            Ok(renewals) => {
-                let trusted = trusted_until(started, duration);
-                for (lease, renewal) in batch.iter().zip(renewals) {
-                    match renewal {
-                        Renewal::Renewed => context.board().renewed(lease, trusted),
-                        Renewal::Skipped => again.push(lease.clone()),
-                        Renewal::Lost => lose(context, lease),
+/// What is skipped stays due, and so does everything after an error: unknown is not lost.
+async fn renew(context: &Context, leases: &[Arc<Lease>]) {
+    let started = clock::now();
+    let duration = context.settings.lease_duration;
+    match context.store.renew(leases, duration).await {
+        Ok(renewals) => {
+            for (lease, renewal) in leases.iter().zip(renewals) {
+                match renewal {
+                    Renewal::Renewed => {
+                        context.board().renewed(lease, Trust::new(started, duration, rand::random()));
                     }
+                    Renewal::Skipped => {}
+                    Renewal::Lost => lose(context, lease),
                 }
             }
-            Err(error) => {
-                tracing::warn!(leases = batch.len(), %error, "could not renew leases; trying again");
-                again.extend_from_slice(batch);
-            }
+            context.ring();
         }
+        Err(error) => tracing::warn!(leases = leases.len(), %error, "could not renew leases; trying again"),
     }
-    context.ring();
-    // Some may have been released meanwhile.
-    let held: std::collections::HashSet<Arc<Lease>> = context.board().leases().into_iter().collect();
-    again.retain(|lease| held.contains(lease));
-    again
 }
 
 fn lose(context: &Context, lease: &Lease) {

@@ -83,6 +83,7 @@ struct Script {
     rule: Rule,
     is_skipped: OfLease,
     is_refused: OfOutcome,
+    is_unreadable: OfLease,
     counts: HashMap<Call, u64>,
     returned: HashMap<Call, u64>,
     granted: Vec<Arc<Lease>>,
@@ -101,6 +102,7 @@ impl FaultStore {
             rule: Arc::new(|_, _, _| Fault::None),
             is_skipped: Arc::new(|_| false),
             is_refused: Arc::new(|_| false),
+            is_unreadable: Arc::new(|_| false),
             counts: HashMap::new(),
             returned: HashMap::new(),
             granted: Vec::new(),
@@ -131,6 +133,11 @@ impl FaultStore {
     /// From now on a batch with such an outcome in it is refused as `Data`.
     pub fn refuse_outcomes(&self, is_refused: impl Fn(&Completion) -> bool + Send + Sync + 'static) {
         self.script().is_refused = Arc::new(is_refused);
+    }
+
+    /// From now on these partitions cannot be read: a page that asks for one of them fails for good.
+    pub fn unreadable(&self, is_unreadable: impl Fn(&Lease) -> bool + Send + Sync + 'static) {
+        self.script().is_unreadable = Arc::new(is_unreadable);
     }
 
     /// How often this was called.
@@ -222,6 +229,14 @@ impl FaultStore {
         Ok(leases.iter().map(renewal).collect())
     }
 
+    async fn page_unless_unreadable(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
+        let is_unreadable = self.script().is_unreadable.clone();
+        if requests.iter().any(|request| is_unreadable(&request.lease)) {
+            return Err(StoreError::data("made unreadable by the test"));
+        }
+        self.inner.page(requests).await
+    }
+
     async fn complete_unless_refused(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
         let is_refused = self.script().is_refused.clone();
         if completions.iter().any(|completion| is_refused(completion)) {
@@ -267,7 +282,7 @@ impl Store for FaultStore {
         self.call(Call::Progressed, self.inner.progressed(lease)).await
     }
     async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
-        self.call(Call::Page, self.inner.page(requests)).await
+        self.call(Call::Page, self.page_unless_unreadable(requests)).await
     }
     async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
         self.call(Call::Load, self.inner.load(partition, item, version)).await

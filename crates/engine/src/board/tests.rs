@@ -38,7 +38,7 @@ fn grant_to(board: &mut Board, partition: &str, change: impl FnOnce(&mut Grant))
     let mut grant = Grant { lease: lease(partition, 1), state: state(1), expiries: 0 };
     change(&mut grant);
     let lease = grant.lease.clone();
-    board.granted(grant, TRUSTED, CancellationToken::new());
+    board.granted(grant, Trust { until: TRUSTED, renew_at: TRUSTED }, CancellationToken::new());
     lease
 }
 
@@ -136,6 +136,20 @@ fn a_page_that_failed_lets_go_of_what_was_written_meanwhile() {
     assert_eq!((again.len(), &again[0].after), (1, &None));
     board.page_loaded(&p, page(&["a"]));
     assert_eq!(turns(&mut board), ["p/a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_partition_rests_whatever_the_hints() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    assert_eq!(board.pages(NOW).len(), 1);
+    board.page_failed(&p, Duration::from_secs(5));
+    assert_eq!(board.room(), Room::Spare, "others may come");
+    board.freshen(true);
+    assert!(board.pages(NOW).is_empty() && board.checks().is_empty() && board.next_rest_ends().is_some());
+    tokio::time::advance(Duration::from_secs(5)).await;
+    board.freshen(false);
+    assert_eq!(board.pages(NOW).len(), 1);
 }
 
 #[test]
@@ -292,7 +306,8 @@ fn nothing_begins_after_trust_ends_and_a_renewal_lets_it_go_on() {
     assert!(board.is_trusted(&p, NOW) && !board.is_trusted(&p, TRUSTED));
     assert!(board.next_turn(TRUSTED).is_none());
     assert!(board.pages(TRUSTED).is_empty());
-    board.renewed(&p, TRUSTED + Duration::from_secs(1));
+    let later = TRUSTED + Duration::from_secs(1);
+    board.renewed(&p, Trust { until: later, renew_at: later });
     assert!(board.is_trusted(&p, TRUSTED));
     assert!(board.next_turn(TRUSTED).is_some());
 }
@@ -355,16 +370,16 @@ fn a_stale_outcome_lets_the_item_be_read_as_it_is() {
 }
 
 #[test]
-fn what_operators_do_is_seen_once_it_is_newer() {
+fn what_operators_do_is_seen_unless_it_is_older() {
     let mut board = board(10);
     let p = grant_to(&mut board, "p", |grant| grant.state = state(5));
     load(&mut board, &p, page(&["a", "b"]));
     let turn = board.next_turn(NOW).unwrap();
     let paused =
         |version| Observed::Held(PartitionState { status: PartitionStatus::Paused, ..state(version) });
+    board.observed(&p, paused(4));
+    assert!(board.held["p"].is_available(), "older than the grant");
     board.observed(&p, paused(5));
-    assert!(board.held["p"].is_available(), "as old as the grant");
-    board.observed(&p, paused(6));
     assert!(board.next_turn(NOW).is_none() && board.pages(NOW).is_empty());
     assert!(!turn.cancel.is_cancelled() && board.checks().is_empty(), "what is in flight goes on");
     written(&mut board, &p, "a", None);

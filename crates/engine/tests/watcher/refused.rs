@@ -1,4 +1,4 @@
-//! An outcome that the database refuses takes no other with it.
+//! What the database refuses, an outcome or a page, takes no other with it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     record::{Log, What},
 };
 
-on_both! { only_the_culprit_fails }
+on_both! { only_the_culprit_fails an_unreadable_partition_holds_up_no_other }
 
 async fn only_the_culprit_fails(db: Arc<Db>) {
     let ids: Vec<_> = (0..20).map(|n| format!("i{n:02}")).collect();
@@ -55,4 +55,23 @@ async fn only_the_culprit_fails(db: Arc<Db>) {
     }
     assert_eq!(log.count(What::Began), 2 * 19 + 3);
     assert!(store.count(Call::Complete) > 5, "they were never in one batch");
+}
+
+async fn an_unreadable_partition_holds_up_no_other(db: Arc<Db>) {
+    db.push("bad", &[("i", 0)]).await;
+    db.push("good", &[("i", 0), ("j", 1)]).await;
+    let store = FaultStore::new(db.another().await);
+    store.unreadable(|lease| &*lease.partition == "bad");
+    let log = Log::new();
+    let processor = log.processor(async |_| Ok(Answer::done()));
+    let run = tokio::spawn(watcher(store.clone()).processor(processor).run());
+    log.until("good is through", |events| {
+        events.iter().filter(|e| e.is(What::Accepted, "good")).count() == 2
+    })
+    .await;
+    assert_eq!(log.count(What::Accepted), 2);
+    store.unreadable(|_| false);
+    within("idle", run).await.unwrap().unwrap();
+    log.assert_once(3);
+    db.assert_complete("bad", 1).await;
 }

@@ -49,7 +49,7 @@ pub async fn without_gaps_or_repeats(db: TestDb) {
     let mut values = Vec::new();
     for n in 0..400 {
         let word: String = (0..rng.random_range(1..4)).map(|_| alphabet[rng.random_range(0..12)]).collect();
-        let id = format!("{word}{n}");
+        let id = format!("{word}#{n}");
         let (gate, priority) = (rng.random_range(0..5), rng.random_range(-2..3));
         let (secs, delayed) = (rng.random_range(-3..0), rng.random_bool(0.2));
         let status = if rng.random_bool(0.2) { "complete" } else { "available" };
