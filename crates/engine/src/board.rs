@@ -183,9 +183,6 @@ impl Board {
             let dropped = held.buffer.len();
             held.forget_buffer();
             held.is_unread = false;
-            if held.reading != Reading::Loading {
-                held.reading = Reading::End;
-            }
             self.buffered -= dropped;
         }
     }
@@ -422,8 +419,8 @@ impl Board {
         if self.is_draining {
             return Vec::new();
         }
-        let done =
-            self.held.values_mut().filter(|held| held.reading == Reading::End && held.known.is_empty());
+        let now = Instant::now();
+        let done = self.held.values_mut().filter(|held| held.is_through(now));
         let check = |held: &mut Held| {
             held.reading = Reading::Checking;
             held.lease.clone()

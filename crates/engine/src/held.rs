@@ -135,6 +135,18 @@ impl Held {
         self.state.status == PartitionStatus::Available
     }
 
+    /// Nothing is left to do, as far as its owner knows: time for a checkpoint. One that is no longer available
+    /// is read no further, wherever the reading stands.
+    pub(crate) fn is_through(&self, now: Instant) -> bool {
+        self.known.is_empty()
+            && match &self.reading {
+                Reading::End => true,
+                Reading::Loading | Reading::Checking => false,
+                Reading::Resting(until) | Reading::Unreadable(until) => !self.is_available() && *until <= now,
+                Reading::At(_) => !self.is_available(),
+            }
+    }
+
     /// Drops what is buffered; the database has it.
     pub(crate) fn forget_buffer(&mut self) {
         for item in self.buffer.drain(..) {

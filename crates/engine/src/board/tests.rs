@@ -313,6 +313,20 @@ fn nothing_begins_after_trust_ends_and_a_renewal_lets_it_go_on() {
 }
 
 #[test]
+fn a_renewal_stays_due_until_it_is_made() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    let q = grant(&mut board, "q");
+    board.renewed(&q, Trust { until: TRUSTED, renew_at: NOW });
+    for _ in 0..2 {
+        assert_eq!(board.renewals(NOW), std::slice::from_ref(&q));
+    }
+    assert_eq!(board.renewals(TRUSTED).len(), 2);
+    board.renewed(&q, Trust { until: TRUSTED * 2, renew_at: TRUSTED * 2 });
+    assert_eq!(board.renewals(TRUSTED), [p]);
+}
+
+#[test]
 fn a_lost_lease_aborts_and_forgets() {
     let mut board = board(10);
     let p = grant(&mut board, "p");
@@ -487,4 +501,21 @@ fn there_is_room_while_deliveries_could_be_under_way() {
     assert_eq!(board.room(), Room::None);
     board.lost(&p);
     assert_eq!(board.room(), Room::Spare);
+}
+
+#[test]
+fn a_paused_partition_is_given_back_wherever_its_reading_stands() {
+    for reading in [Reading::End, Reading::At(None), Reading::Resting(Instant::now())] {
+        let mut board = board(10);
+        let p = grant_to(&mut board, "p", |grant| grant.state = state(5));
+        load(&mut board, &p, page(&["a", "b"]));
+        board.next_turn(NOW).unwrap();
+        board.observed(&p, Observed::Held(PartitionState { status: PartitionStatus::Paused, ..state(5) }));
+        board.held.get_mut("p").unwrap().reading = reading.clone();
+        assert!(board.next_turn(NOW).is_none());
+        assert!(board.checks().is_empty(), "one is in flight");
+        board.answered(&p, 1);
+        board.settled(&p, "a", Settled::Written, None, 1);
+        assert_eq!(board.checks(), std::slice::from_ref(&p), "{reading:?}");
+    }
 }

@@ -14,14 +14,18 @@ use gatefeed_core::{
     item::{Data, INLINE_BYTES_MAX, NewItem},
     partition::NewPartition,
 };
-use gatefeed_testkit::faults::{Fault, FaultStore};
+use gatefeed_testkit::faults::{Call, Fault, FaultStore};
 
 use crate::{
     db::{Db, item, watcher, within},
     record::{Log, What},
 };
 
-on_both! { sending_stops_when_trust_ends_and_resumes every_call_may_fail_at_first }
+on_both! {
+    sending_stops_when_trust_ends_and_resumes
+    every_call_may_fail_at_first
+    data_that_cannot_be_loaded_is_not_asked_for_without_a_pause
+}
 
 async fn sending_stops_when_trust_ends_and_resumes(db: Arc<Db>) {
     let lease = Duration::from_secs(1);
@@ -57,9 +61,7 @@ async fn sending_stops_when_trust_ends_and_resumes(db: Arc<Db>) {
 
 async fn every_call_may_fail_at_first(db: Arc<Db>) {
     db.push("p", &[("small", 0), ("next", 1)]).await;
-    let data = Data::json(Bytes::from(vec![b'1'; 2 * INLINE_BYTES_MAX]));
-    let large = NewItem { data, ..item("p", "large", 0) };
-    db.store.push(&NewPartition::new("p"), &[large]).await.unwrap();
+    push_large(&db).await;
     let store =
         FaultStore::with(db.another().await, |_, nth, _| if nth <= 3 { Fault::Refuse } else { Fault::None });
     let log = Log::new();
@@ -67,4 +69,35 @@ async fn every_call_may_fail_at_first(db: Arc<Db>) {
     assert!(!within("idle", run).await.unwrap().failed);
     log.assert_once(3);
     db.assert_complete("p", 3).await;
+}
+
+/// An item whose data does not come with its page.
+async fn push_large(db: &Db) {
+    let data = Data::json(Bytes::from(vec![b'1'; 2 * INLINE_BYTES_MAX]));
+    let large = NewItem { data, ..item("p", "large", 0) };
+    db.store.push(&NewPartition::new("p"), &[large]).await.unwrap();
+}
+
+/// Everything works but this: neither the log nor the database may be flooded.
+async fn data_that_cannot_be_loaded_is_not_asked_for_without_a_pause(db: Arc<Db>) {
+    push_large(&db).await;
+    let store = FaultStore::with(db.another().await, |call, _, _| match call {
+        Call::Load => Fault::Refuse,
+        _ => Fault::None,
+    });
+    let log = Log::new();
+    let run = watcher(store.clone()).processor(log.processor(async |_| Ok(Answer::done()))).run();
+    let run = tokio::spawn(run);
+    let again = async {
+        while store.count(Call::Load) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("a second try", again).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (loads, pages) = (store.count(Call::Load), store.count(Call::Page));
+    store.rule(|_, _, _| Fault::None);
+    within("idle", run).await.unwrap().unwrap();
+    log.assert_once(1);
+    assert!(loads < 200 && pages < 200, "asked {loads} times, read {pages} pages");
 }
