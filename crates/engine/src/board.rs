@@ -316,18 +316,18 @@ impl Board {
         if self.unwritten >= UNWRITTEN_MAX || self.unwritten_bytes >= UNWRITTEN_BYTES_MAX {
             return None;
         }
-        for _ in 0..self.turns.len() {
+        // Twice around: one that gave way to others is asked again when none of them could send.
+        for _ in 0..2 * self.turns.len() {
             let id = self.turns.pop_front()?;
             let spare = self.concurrency.saturating_sub(self.in_flight);
+            let (kept, share) = self.kept_back();
             let Some(held) = self.held.get_mut(&id) else { continue };
             held.has_turn = false;
             if !held.may_send(now) {
                 // Comes back by `queue` when that changes.
                 continue;
             }
-            // A partition that has half of all slots, and is slow or not known yet, leaves a tenth of them to
-            // those that come along: else they would wait for its deliveries, which may hang.
-            if spare <= self.concurrency / 10 && held.in_flight >= self.concurrency / 2 && !held.is_brisk() {
+            if spare <= kept && held.in_flight >= share {
                 self.queue(&id);
                 continue;
             }
@@ -348,10 +348,14 @@ impl Board {
         None
     }
 
-    /// A delivery took this long.
-    pub(crate) fn took(&mut self, lease: &Lease, time: Duration) {
-        if let Some(held) = self.current(lease) {
-            held.took(time);
+    /// How many slots are kept for partitions that have fewer than a share of them: else one that comes along
+    /// would wait for deliveries of others, which may hang. A tenth; of fewer than ten slots, one, and only
+    /// while another partition is waiting for its turn.
+    fn kept_back(&self) -> (usize, usize) {
+        match self.concurrency {
+            0..=1 => (0, 0),
+            slots @ 2..=9 => (usize::from(!self.turns.is_empty()), slots.div_ceil(2)),
+            slots => (slots / 10, slots / 10),
         }
     }
 
@@ -369,6 +373,18 @@ impl Board {
             held.known.remove(item);
             held.restart();
         }
+    }
+
+    /// The database has the item but did not hand it out: the partition rests.
+    pub(crate) fn put_back(&mut self, lease: &Lease, item: &str, rest: Duration) {
+        self.given_up(lease, item);
+        let Some(held) = self.current(lease) else { return };
+        let dropped = held.buffer.len();
+        held.forget_buffer();
+        if held.reading != Reading::Loading {
+            held.reading = Reading::Unreadable(Instant::now() + rest);
+        }
+        self.buffered -= dropped;
     }
 
     fn landed(&mut self, lease: &Lease) {

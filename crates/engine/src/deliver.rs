@@ -1,10 +1,11 @@
 //! Delivering: takes items by turns, hands each to the processor in a task of its own, and sends the outcome on.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use gatefeed_core::{
+    StoreError,
     answer::{Failure, Verdict},
     item::DueItem,
     outcome::{Completion, decide},
@@ -12,19 +13,21 @@ use gatefeed_core::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
-    time::Instant,
 };
 
 use crate::{
     board::Turn,
     clock,
-    context::Context,
+    context::{Context, jittered},
     outcome::Outcome,
     processor::{Delivery, Processor},
 };
 
 /// Bytes of large items that are in memory at a time, in KiB; smaller ones come with their pages.
 const LARGE_KIB_MAX: usize = 256 * 1024;
+
+/// How long a partition rests whose items could not be prepared.
+const REST: Duration = Duration::from_secs(1);
 
 /// Delivers until told to stop, then waits for what is in flight, until `context.abort`.
 pub(crate) async fn run<P: Processor>(
@@ -58,6 +61,8 @@ struct Sender<P> {
 enum Skip {
     /// The lease, the item or this watcher's time is up: the database has the item as it is.
     GiveUp,
+    /// The database did not answer: later.
+    PutBack(StoreError),
     /// It cannot be delivered at all.
     Refuse(Failure),
 }
@@ -89,20 +94,22 @@ impl<P: Processor> Sender<P> {
 
     async fn deliver(&self, mut turn: Turn) {
         let cancel = turn.cancel.clone();
-        let begun = Instant::now();
         let attempt = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Skip::GiveUp),
             attempt = self.attempt(&mut turn) => attempt,
         };
         match attempt {
-            Ok(verdict) => {
-                self.context.board().took(&turn.lease, begun.elapsed());
-                self.answer(turn, verdict);
-            }
+            Ok(verdict) => self.answer(turn, verdict),
             Err(Skip::Refuse(failure)) => self.answer(turn, Err(failure)),
             Err(Skip::GiveUp) => {
                 self.context.board().given_up(&turn.lease, &turn.item.id);
+                self.context.ring();
+            }
+            Err(Skip::PutBack(error)) => {
+                let partition = &turn.lease.partition;
+                tracing::warn!(%partition, %error, "could not prepare a delivery; trying again");
+                self.context.board().put_back(&turn.lease, &turn.item.id, jittered(REST));
                 self.context.ring();
             }
         }
@@ -138,10 +145,7 @@ impl<P: Processor> Sender<P> {
         match loaded {
             Ok(Some(data)) => Ok((data, Some(share))),
             Ok(None) => Err(Skip::GiveUp),
-            Err(error) => {
-                tracing::warn!(partition = %turn.lease.partition, item = turn.item.id, %error, "could not load data");
-                Err(Skip::GiveUp)
-            }
+            Err(error) => Err(Skip::PutBack(error)),
         }
     }
 
@@ -160,10 +164,7 @@ impl<P: Processor> Sender<P> {
                 Ok(())
             }
             Ok(None) => Err(Skip::GiveUp),
-            Err(error) => {
-                tracing::warn!(partition = %turn.lease.partition, %error, "could not note a suspect delivery");
-                Err(Skip::GiveUp)
-            }
+            Err(error) => Err(Skip::PutBack(error)),
         }
     }
 

@@ -15,9 +15,6 @@ use gatefeed_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Deliveries that take less than this hold up nobody.
-const BRISK: Duration = Duration::from_millis(250);
-
 /// How far the owner has read.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reading {
@@ -71,8 +68,6 @@ pub(crate) struct Held {
     /// so that they stay known until it has come.
     pub(crate) leaving: Vec<String>,
     pub(crate) in_flight: usize,
-    /// What its deliveries take, as a moving average; none has ended yet: unknown.
-    pub(crate) pace: Option<Duration>,
     pub(crate) reading: Reading,
     /// When the current scan began at the beginning.
     pub(crate) scan_started: Instant,
@@ -97,7 +92,6 @@ impl Held {
             known: HashSet::new(),
             leaving: Vec::new(),
             in_flight: 0,
-            pace: None,
             reading: Reading::At(None),
             scan_started: Instant::now(),
             is_unread: true,
@@ -119,16 +113,6 @@ impl Held {
             false => self.state.max_in_flight.is_none_or(|max| self.in_flight < max as usize),
         };
         is_within_bounds && !self.buffer.is_empty() && self.is_available() && now < self.trusted_until
-    }
-
-    /// A delivery took this long.
-    pub(crate) fn took(&mut self, time: Duration) {
-        self.pace = Some(self.pace.map_or(time, |pace| (pace * 7 + time) / 8));
-    }
-
-    /// Its slots come free again in no time.
-    pub(crate) fn is_brisk(&self) -> bool {
-        self.pace.is_some_and(|pace| pace < BRISK)
     }
 
     pub(crate) fn is_available(&self) -> bool {

@@ -95,7 +95,7 @@ pub(crate) struct RunArgs {
         value_parser = parse::name
     )]
     pub(crate) feeds: Vec<String>,
-    /// At most this many deliveries at a time
+    /// At most this many deliveries at a time; from 10 on, a tenth is kept for partitions that come along
     #[arg(
         long,
         env = "GATEFEED_CONCURRENCY",
