@@ -9,6 +9,8 @@ crate::on_both!(
     killed_watchers_lose_nothing,
     a_sleeper_is_replaced_and_fenced,
     a_rolling_restart_delivers_nothing_twice,
+    a_late_watcher_gets_its_share,
+    endless_loops_starve_nobody,
 );
 
 const QUICK: [&str; 6] = ["--lease-duration", "2s", "--poll-interval", "100ms", "--concurrency", "20"];
@@ -81,4 +83,41 @@ async fn a_rolling_restart_delivers_nothing_twice(database: Database) {
     assert_eq!(ledger.duplicates(), 0);
     assert_eq!(ledger.len(), 2400);
     ledger.assert_barrier();
+}
+
+async fn a_late_watcher_gets_its_share(database: Database) {
+    prepare(&database, 12, 200);
+    let ledger = Ledger::start(&[], Duration::from_millis(100)).await;
+    let start = || {
+        let args = ["--lease-duration", "5s", "--poll-interval", "50ms", "--concurrency", "8"];
+        Gatefeed::run(&database, &ledger.url(), &args)
+    };
+    let first = start();
+    // Long enough for a watcher that hoards to have taken everything.
+    eventually("the first is busy for many polls", || ledger.len() > 250).await;
+    let second = start();
+    let owners = "SELECT count(DISTINCT owner) FROM gatefeed_partitions";
+    eventually("both own partitions", || database.value(owners) == "2").await;
+    for watcher in [first, second] {
+        assert!(watcher.terminate().await.success());
+    }
+    assert_eq!(ledger.duplicates(), 0);
+}
+
+async fn endless_loops_starve_nobody(database: Database) {
+    use gatefeed_testkit::handler::{Handler, Recorded, Reply};
+    prepare(&database, 4, 20);
+    let looping = |request: Recorded| async move {
+        let is_endless = request.header_text("gatefeed-partition").starts_with('p');
+        Reply::json(if is_endless { r#"{"gate": 0}"# } else { "{}" }).after(Duration::from_millis(5))
+    };
+    let handler = Handler::start(looping).await;
+    let watcher =
+        Gatefeed::run(&database, &handler.url(), &["--concurrency", "2", "--poll-interval", "100ms"]);
+    eventually("they loop", || handler.requests().len() > 200).await;
+    database.insert_partition("other");
+    database.insert_items("other", "i", 0, 5);
+    let done = "SELECT status FROM gatefeed_partitions WHERE id = 'other'";
+    eventually("another gets its turn", || database.value(done) == "complete").await;
+    assert!(watcher.terminate().await.success());
 }

@@ -65,3 +65,26 @@ async fn backends_are_terminated_at_random() {
     }
     finish(&database, &ledger, watchers).await;
 }
+
+/// Somebody leaves a transaction open that has a partition's row locked: the others go on, and a stop writes
+/// what can be written and says that something could not be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forgotten_transaction_holds_up_its_own_partition_only() {
+    let database = Database::postgres();
+    prepare(&database);
+    let ledger = Ledger::start(&[], Duration::from_millis(10)).await;
+    let forgotten =
+        database.cluster().hold_open("UPDATE gatefeed_partitions SET priority = 1 WHERE id = 'a'");
+    let watcher = Gatefeed::run(&database, &ledger.url(), &["--concurrency", "4"]);
+    // The lock keeps 'a' from being claimed; the one on 'b' comes while it is held.
+    eventually("b is under way", || ledger.entries().iter().any(|e| e.partition == "b")).await;
+    let also = database.cluster().hold_open("UPDATE gatefeed_partitions SET priority = 1 WHERE id = 'b'");
+    let status =
+        |id: &str| database.value(&format!("SELECT status FROM gatefeed_partitions WHERE id = '{id}'"));
+    eventually("c is complete", || status("c") == "complete").await;
+    assert_ne!((status("a").as_str(), status("b").as_str()), ("complete", "complete"));
+    drop((forgotten, also));
+    eventually("all are complete", || database.items("complete") == 600).await;
+    assert_eq!(ledger.duplicates(), 0);
+    assert!(watcher.terminate().await.success());
+}

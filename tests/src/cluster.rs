@@ -1,9 +1,10 @@
 //! A Postgres cluster of a test's own, which it may stop, kill and start again.
 
 use std::{
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, ChildStdin, Command, Output, Stdio},
 };
 
 /// A throw-away cluster on a free port of 127.0.0.1; gone when dropped.
@@ -60,6 +61,19 @@ impl Cluster {
         if beside.exists() { beside } else { name.into() }
     }
 
+    /// A session that has run this in a transaction and leaves it open until it is dropped.
+    pub fn hold_open(&self, sql: &str) -> OpenTransaction {
+        let mut command = Command::new(self.program("psql"));
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1"]).arg(self.url());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        writeln!(input, "BEGIN;\n{sql};\n\\echo locked").unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "locked");
+        OpenTransaction { child, _input: input }
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -69,6 +83,19 @@ impl Cluster {
             as_owner(&self.bin.join(program)).args(args).current_dir(self.dir.path()).output().unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         output
+    }
+}
+
+/// A psql whose transaction is open.
+pub struct OpenTransaction {
+    child: Child,
+    _input: ChildStdin,
+}
+
+impl Drop for OpenTransaction {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
     }
 }
 

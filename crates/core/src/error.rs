@@ -10,9 +10,12 @@ pub enum StoreError {
     /// The database cannot be reached or did not answer in time. Whether the write took effect is unknown.
     #[error("{0}")]
     Unavailable(String),
-    /// The database asks for the same thing again: deadlock, serialization failure, locked, busy.
+    /// The database asks for the same thing again: deadlock, serialization failure, busy.
     #[error("the database asked to try again: {0}")]
     Conflict(String),
+    /// Somebody holds a lock on a row that was needed, for longer than one waits for it. Nothing was written.
+    #[error("a row is locked by somebody else: {0}")]
+    Locked(String),
     /// The database refuses this input (a CHECK, a trigger, a value that it cannot hold). Nothing was written.
     #[error("{0}")]
     Data(String),
@@ -65,7 +68,7 @@ impl StoreError {
 
     /// Whether the same call can succeed later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Conflict(_))
+        matches!(self, Self::Unavailable(_) | Self::Conflict(_) | Self::Locked(_))
     }
 
     /// Whether the input is at fault, so that a batch is worth splitting to find the culprit.

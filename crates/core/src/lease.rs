@@ -45,6 +45,8 @@ pub struct Claim {
     pub duration: Duration,
     /// At most this many partitions; zero claims none.
     pub limit: usize,
+    /// Only partitions that have been due for this long, and free ones: what nobody else has taken.
+    pub overdue: Duration,
 }
 
 /// A granted lease and the partition as it was then.

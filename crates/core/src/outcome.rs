@@ -57,6 +57,9 @@ pub enum Settled {
     Stale,
     /// The lease is not current. Nothing of it was written.
     Fenced,
+    /// Somebody has the partition's row locked: not written, not lost. Ask again soon; the other completions of
+    /// the batch do not wait for it.
+    Busy,
 }
 
 /// Decides what an item becomes. `jitter` is uniform in [0, 1).

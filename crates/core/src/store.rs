@@ -135,7 +135,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Looks at partitions that the caller holds; one entry for each lease, in order.
     async fn observe(&self, leases: &[Arc<Lease>]) -> Result<Vec<Observed>>;
 
-    /// Gives leases back; those that are not current are left alone. Raises no version.
+    /// Gives leases back, behind others that are due; those that are not current are left alone, and those whose
+    /// row stays locked have to expire. Raises no version.
     async fn release(&self, leases: &[Arc<Lease>]) -> Result<()>;
 
     /// Notes that an item got through: `expiries` is 0 again, if the lease is current.
@@ -160,6 +161,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// is current (`until` does not matter: an unstolen lease's late answer is good work) and its item has
     /// the delivered version; then its children are added too, their missing partitions made (in the
     /// completion's feed), existing ids left alone. A second completion of the same version is `Stale`.
+    /// A partition whose row somebody has locked is `Busy` and holds up no other; `Locked` means that another
+    /// lock (an item's, that of a child's partition) could not be had in a moment; nothing of the batch was written.
     /// `Data` means that an input is refused and nothing of the batch was written; callers split it.
     async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>>;
 

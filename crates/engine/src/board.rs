@@ -22,6 +22,8 @@ use crate::held::{Held, Reading, Trust};
 const LEASES_MAX: usize = 1024;
 /// The most items of one page.
 const PAGE_ITEMS_MAX: usize = 1000;
+/// The most partitions of one claim.
+pub(crate) const CLAIM_MAX: usize = 32;
 /// The most partitions read by one statement.
 const PAGES_MAX: usize = 64;
 /// The most partitions of one checkpoint.
@@ -88,6 +90,11 @@ impl Board {
         self.held.is_empty() && self.in_flight == 0 && self.unwritten == 0
     }
 
+    /// Outcomes that are not written yet.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.unwritten
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -120,10 +127,45 @@ impl Board {
             Room::None
         } else if self.in_flight + self.buffered < self.concurrency + self.concurrency / 2 {
             Room::Spare
-        } else if self.held.len() < self.concurrency {
-            Room::Turns
         } else {
-            Room::None
+            Room::Turns
+        }
+    }
+
+    /// How many partitions a full watcher keeps going; with more, they take turns in being held, so that it
+    /// leaves what it cannot serve to others.
+    pub(crate) fn turns_max(&self) -> usize {
+        (self.concurrency / 4).clamp(2, CLAIM_MAX)
+    }
+
+    /// Lets partitions go that have been held for longest, beyond [`Self::turns_max`].
+    pub(crate) fn rotate(&mut self) {
+        let keep = self.turns_max();
+        let mut staying: Vec<&mut Held> = self.held.values_mut().filter(|held| !held.is_leaving).collect();
+        staying.sort_by_key(|held| std::cmp::Reverse(held.granted_at));
+        for held in staying.into_iter().skip(keep) {
+            held.is_leaving = true;
+            self.buffered -= held.buffer.len();
+            held.forget_buffer();
+        }
+    }
+
+    /// Partitions that are to be given back, and have nothing under way.
+    pub(crate) fn leavers(&self) -> Vec<Arc<Lease>> {
+        let left = |held: &&Held| {
+            held.is_leaving
+                && held.known.is_empty()
+                && !matches!(held.reading, Reading::Loading | Reading::Checking)
+        };
+        self.held.values().filter(left).map(|held| held.lease.clone()).collect()
+    }
+
+    /// They were given back.
+    pub(crate) fn released(&mut self, leases: &[Arc<Lease>]) {
+        for lease in leases {
+            if self.current(lease).is_some() {
+                self.remove(&lease.partition);
+            }
         }
     }
 
@@ -207,7 +249,7 @@ impl Board {
         let limit = self.page_items();
         let has_room = self.buffered < self.buffer_max();
         let mut requests = Vec::new();
-        for held in self.held.values_mut().filter(|h| h.is_available() && now < h.trusted_until) {
+        for held in self.held.values_mut().filter(|h| h.is_workable() && now < h.trusted_until) {
             let Reading::At(after) = &held.reading else { continue };
             if held.buffer.len() > limit / 2 || (!has_room && !held.buffer.is_empty()) {
                 continue;
@@ -241,7 +283,7 @@ impl Board {
         held.is_unread = false;
         held.reading = page.next.map_or(Reading::End, |next| Reading::At(Some(next)));
         let mut added = 0;
-        if held.is_available() && !is_draining {
+        if held.is_workable() && !is_draining {
             for item in page.items {
                 if held.known.insert(item.id.clone()) {
                     held.buffer.push_back(item);
@@ -362,6 +404,9 @@ impl Board {
     /// The delivery ended; its outcome, of this many bytes, is to be written.
     pub(crate) fn answered(&mut self, lease: &Lease, bytes: usize) {
         self.landed(lease);
+        if let Some(held) = self.current(lease) {
+            held.unwritten += 1;
+        }
         self.unwritten += 1;
         self.unwritten_bytes += bytes;
     }
@@ -412,6 +457,7 @@ impl Board {
             return self.lost(lease);
         }
         if let Some(held) = self.current(lease) {
+            held.unwritten -= 1;
             held.forget(item);
             let is_due = due_gate.is_some_and(|gate| gate <= held.state.gate) || settled == Settled::Stale;
             if is_due && held.reading == Reading::End {

@@ -13,6 +13,7 @@ const HOLD: Duration = Duration::from_secs(2);
 pub(crate) async fn run(context: Arc<Context>) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     while !context.stop.is_cancelled() {
+        give_back(&context).await;
         let leases = context.board().checks();
         if leases.is_empty() {
             tokio::select! {
@@ -40,6 +41,20 @@ pub(crate) async fn run(context: Arc<Context>) {
         }
         context.ring();
     }
+}
+
+/// Gives back partitions whose turn in being held is over.
+async fn give_back(context: &Context) {
+    let leavers = context.board().leavers();
+    if leavers.is_empty() {
+        return;
+    }
+    match context.store.release(&leavers).await {
+        Ok(()) => tracing::debug!(partitions = leavers.len(), "given back for others to have their turn"),
+        Err(error) => tracing::warn!(%error, "could not give partitions back; they will expire"),
+    }
+    context.board().released(&leavers);
+    context.ring();
 }
 
 fn report(lease: &Lease, result: Checkpointed) {

@@ -6,14 +6,14 @@ use gatefeed_core::{Result, lease::Claim, store::Wakeups};
 use tokio::time::Instant;
 
 use crate::{
-    board::Room,
+    board::{CLAIM_MAX, Room},
     clock,
     context::{Backoff, Context, jittered},
     held::Trust,
 };
 
-/// The most partitions of one claim.
-const CLAIM_MAX: usize = 32;
+/// A watcher that is full claims only what has been due for this many poll intervals: what nobody with room took.
+const OVERDUE_POLLS: u32 = 2;
 /// Claims that follow each other faster than this double, others halve: a watcher that a few partitions keep
 /// busy leaves the rest to the others, one that goes through many small ones takes them by the dozen.
 const OFTEN: Duration = Duration::from_millis(100);
@@ -53,15 +53,18 @@ impl Claimer {
     async fn claim(&mut self) -> Result<()> {
         let context = self.context.clone();
         let settings = &context.settings;
+        let is_full = context.board().room() == Room::Turns;
+        let limit = if is_full { context.board().turns_max().div_ceil(2) } else { self.limit };
         let claim = Claim {
             owner: settings.owner.clone(),
             feeds: settings.feeds.clone(),
             duration: settings.lease_duration,
-            limit: self.limit,
+            limit,
+            overdue: if is_full { OVERDUE_POLLS * settings.poll_interval } else { Duration::ZERO },
         };
         let started = clock::now();
         let grants = context.store.claim(&claim).await?;
-        self.has_more = grants.len() >= self.limit;
+        self.has_more = grants.len() >= limit;
         if grants.is_empty() {
             return Ok(());
         }
@@ -74,6 +77,10 @@ impl Claimer {
             }
             let trust = Trust::new(started, settings.lease_duration, rand::random());
             context.board().granted(grant, trust, context.abort.child_token());
+        }
+        if is_full {
+            // Others wait for a turn: those that have had theirs for longest go to the back of the queue.
+            context.board().rotate();
         }
         context.ring();
         Ok(())

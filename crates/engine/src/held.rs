@@ -15,6 +15,10 @@ use gatefeed_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// A partition sends no more while this many of its outcomes are unwritten, so that one whose row is locked does
+/// not fill what all partitions share.
+const UNWRITTEN_MAX: usize = 500;
+
 /// How far the owner has read.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reading {
@@ -68,6 +72,11 @@ pub(crate) struct Held {
     /// so that they stay known until it has come.
     pub(crate) leaving: Vec<String>,
     pub(crate) in_flight: usize,
+    /// Its outcomes that are not written yet: many, while somebody has its row locked.
+    pub(crate) unwritten: usize,
+    /// It is given back as soon as nothing is under way: others are to have their turn.
+    pub(crate) is_leaving: bool,
+    pub(crate) granted_at: Instant,
     pub(crate) reading: Reading,
     /// When the current scan began at the beginning.
     pub(crate) scan_started: Instant,
@@ -92,6 +101,9 @@ impl Held {
             known: HashSet::new(),
             leaving: Vec::new(),
             in_flight: 0,
+            unwritten: 0,
+            is_leaving: false,
+            granted_at: Instant::now(),
             reading: Reading::At(None),
             scan_started: Instant::now(),
             is_unread: true,
@@ -112,17 +124,27 @@ impl Held {
             true => self.known.len() == self.buffer.len(),
             false => self.state.max_in_flight.is_none_or(|max| self.in_flight < max as usize),
         };
-        is_within_bounds && !self.buffer.is_empty() && self.is_available() && now < self.trusted_until
+        is_within_bounds
+            && self.unwritten < UNWRITTEN_MAX
+            && !self.buffer.is_empty()
+            && self.is_workable()
+            && now < self.trusted_until
     }
 
     pub(crate) fn is_available(&self) -> bool {
         self.state.status == PartitionStatus::Available
     }
 
+    /// Whether it is to be read and sent from.
+    pub(crate) fn is_workable(&self) -> bool {
+        self.is_available() && !self.is_leaving
+    }
+
     /// Nothing is left to do, as far as its owner knows: time for a checkpoint. One that is no longer available
     /// is read no further, wherever the reading stands.
     pub(crate) fn is_through(&self, now: Instant) -> bool {
-        self.known.is_empty()
+        !self.is_leaving
+            && self.known.is_empty()
             && match &self.reading {
                 Reading::End => true,
                 Reading::Loading | Reading::Checking => false,

@@ -10,7 +10,7 @@ use gatefeed_core::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::context::{Backoff, Context};
+use crate::context::{Backoff, Context, jittered};
 
 /// The most outcomes of one batch …
 const BATCH_MAX: usize = 1000;
@@ -18,6 +18,10 @@ const BATCH_MAX: usize = 1000;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long a batch waits to fill.
 const LINGER: Duration = Duration::from_millis(3);
+/// How long outcomes wait whose rows somebody has locked, at first …
+const PAUSE: Duration = Duration::from_millis(25);
+/// … and at most.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A completion on its way, and what is needed to decide again if the database refuses it.
 pub(crate) struct Outcome {
@@ -45,70 +49,117 @@ impl Outcome {
 }
 
 /// Writes until the last sender is gone and everything is written.
-pub(crate) async fn run(context: Arc<Context>, mut outcomes: mpsc::UnboundedReceiver<Outcome>) {
-    let mut waiting = None;
-    while let Some(batch) = gather(&context, &mut outcomes, &mut waiting).await {
-        write(&context, batch).await;
+pub(crate) async fn run(context: Arc<Context>, outcomes: mpsc::UnboundedReceiver<Outcome>) {
+    let mut desk =
+        Desk { outcomes, waiting: None, parked: Vec::new(), retry_at: Instant::now(), pause: PAUSE };
+    while let Some(batch) = desk.next(&context).await {
+        let busy = write(&context, batch).await;
+        desk.park(busy);
         context.ring();
     }
 }
 
-/// The next batch; `None`: no more will come. `waiting` is what did not fit into the one before.
-async fn gather(
-    context: &Context,
-    outcomes: &mut mpsc::UnboundedReceiver<Outcome>,
-    waiting: &mut Option<Outcome>,
-) -> Option<Vec<Outcome>> {
-    let first = match waiting.take() {
-        Some(first) => first,
-        None => outcomes.recv().await?,
-    };
-    let mut bytes = first.bytes;
-    let mut batch = vec![first];
-    let full_at = Instant::now() + LINGER;
-    while batch.len() < BATCH_MAX {
-        let next = match outcomes.try_recv() {
-            Ok(next) => Some(next),
-            // Nothing else is under way: lingering would wait for nothing.
-            Err(_) if context.board().in_flight() == 0 => outcomes.try_recv().ok(),
-            Err(_) => tokio::time::timeout_at(full_at, outcomes.recv()).await.ok().flatten(),
-        };
-        let Some(next) = next else { break };
-        bytes += next.bytes;
-        if bytes > BATCH_BYTES_MAX {
-            *waiting = Some(next);
-            break;
+/// What is to be written.
+struct Desk {
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    /// What did not fit into the batch before.
+    waiting: Option<Outcome>,
+    /// Outcomes whose rows somebody has locked, to be tried again at `retry_at`.
+    parked: Vec<Outcome>,
+    retry_at: Instant,
+    pause: Duration,
+}
+
+impl Desk {
+    /// The next batch; `None`: no more will come, and nothing is left.
+    async fn next(&mut self, context: &Context) -> Option<Vec<Outcome>> {
+        if let Some(first) = self.waiting.take() {
+            return Some(self.fill(context, first).await);
         }
-        batch.push(next);
+        let is_parked = !self.parked.is_empty();
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(self.retry_at), if is_parked => Some(self.unpark()),
+            first = self.outcomes.recv() => match first {
+                Some(first) => Some(self.fill(context, first).await),
+                None if is_parked => {
+                    tokio::time::sleep_until(self.retry_at).await;
+                    Some(self.unpark())
+                }
+                None => None,
+            }
+        }
     }
-    Some(batch)
+
+    /// A batch that begins with this outcome.
+    async fn fill(&mut self, context: &Context, first: Outcome) -> Vec<Outcome> {
+        let mut bytes = first.bytes;
+        let mut batch = vec![first];
+        let full_at = Instant::now() + LINGER;
+        while batch.len() < BATCH_MAX {
+            let next = match self.outcomes.try_recv() {
+                Ok(next) => Some(next),
+                // Nothing else is under way: lingering would wait for nothing.
+                Err(_) if context.board().in_flight() == 0 => self.outcomes.try_recv().ok(),
+                Err(_) => tokio::time::timeout_at(full_at, self.outcomes.recv()).await.ok().flatten(),
+            };
+            let Some(next) = next else { break };
+            bytes += next.bytes;
+            if bytes > BATCH_BYTES_MAX {
+                self.waiting = Some(next);
+                break;
+            }
+            batch.push(next);
+        }
+        batch
+    }
+
+    fn park(&mut self, busy: Vec<Outcome>) {
+        if !busy.is_empty() {
+            self.retry_at = Instant::now() + jittered(self.pause);
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+            self.parked.extend(busy);
+        } else if self.parked.is_empty() {
+            self.pause = PAUSE;
+        }
+    }
+
+    fn unpark(&mut self) -> Vec<Outcome> {
+        let rest = self.parked.split_off(self.parked.len().min(BATCH_MAX));
+        std::mem::replace(&mut self.parked, rest)
+    }
 }
 
 /// Writes a batch, however long it takes: an outcome is work that was done. Input that the database refuses is
-/// found by halving, so that only the culprit fails.
-async fn write(context: &Context, batch: Vec<Outcome>) {
+/// found by halving, so that only the culprit fails, and so is what somebody has locked, which is returned.
+async fn write(context: &Context, batch: Vec<Outcome>) -> Vec<Outcome> {
+    let mut busy = Vec::new();
     let mut stack = vec![batch];
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
-    while let Some(mut batch) = stack.pop() {
+    while let Some(batch) = stack.pop() {
         let completions: Vec<Completion> = batch.iter().map(|o| o.completion.clone()).collect();
         match context.store.complete(&completions).await {
-            Ok(settled) => settle(context, &batch, &settled).await,
-            Err(error) if error.is_data() && batch.len() > 1 => {
-                let rest = batch.split_off(batch.len() / 2);
-                stack.extend([rest, batch]);
+            Ok(settled) => busy.extend(settle(context, batch, &settled).await),
+            Err(StoreError::Locked(_)) if batch.len() == 1 => busy.extend(batch),
+            Err(error) if batch.len() > 1 && (error.is_data() || matches!(error, StoreError::Locked(_))) => {
+                stack.extend(halves(batch));
             }
             Err(error) if error.is_data() => stack.extend(refused(context, batch, &error)),
             Err(error) => {
-                let is_lost = batch.is_empty() || context.abort.is_cancelled();
                 tracing::warn!(outcomes = batch.len(), %error, "could not write outcomes; trying again");
-                if is_lost {
-                    continue;
-                }
                 stack.push(batch);
                 backoff.pause().await;
             }
         }
     }
+    busy
+}
+
+/// Two batches, the outcomes of a partition together as far as possible: a lock is one partition's, mostly.
+fn halves(mut batch: Vec<Outcome>) -> [Vec<Outcome>; 2] {
+    batch.sort_by(|one, other| one.completion.lease.partition.cmp(&other.completion.lease.partition));
+    let rest = batch.split_off(batch.len() / 2);
+    [rest, batch]
 }
 
 /// The one outcome that the database refuses becomes a failed attempt.
@@ -131,11 +182,17 @@ fn refused(context: &Context, mut batch: Vec<Outcome>, error: &StoreError) -> Op
     Some(vec![outcome])
 }
 
-async fn settle(context: &Context, batch: &[Outcome], settled: &[Settled]) {
+/// Takes note of what was written; returns what was busy.
+async fn settle(context: &Context, batch: Vec<Outcome>, settled: &[Settled]) -> Vec<Outcome> {
     let mut progressed = Vec::new();
+    let mut busy = Vec::new();
     {
         let mut board = context.board();
-        for (outcome, settled) in batch.iter().zip(settled) {
+        for (outcome, settled) in batch.into_iter().zip(settled) {
+            if *settled == Settled::Busy {
+                busy.push(outcome);
+                continue;
+            }
             let lease = &outcome.completion.lease;
             if board.settled(lease, &outcome.completion.item, *settled, outcome.due_gate(), outcome.bytes) {
                 tracing::warn!(partition = %lease.partition, "the lease was taken over; outcomes dropped");
@@ -150,4 +207,5 @@ async fn settle(context: &Context, batch: &[Outcome], settled: &[Settled]) {
             tracing::debug!(partition = %lease.partition, %error, "could not note progress");
         }
     }
+    busy
 }

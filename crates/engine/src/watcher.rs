@@ -194,7 +194,12 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
         broken = broken(&mut outcomes) => Err(broken),
     };
     stop(&context, loops, deliveries, outcomes).await;
-    finished
+    match context.board().unwritten() {
+        0 => finished,
+        lost => Err(StoreError::Unavailable(format!(
+            "{lost} outcomes could not be written before the end; their items will be delivered again"
+        ))),
+    }
 }
 
 /// Resolves when a loop panicked: a defect, after which the leases are given back and the error is reported.

@@ -498,9 +498,55 @@ fn there_is_room_while_deliveries_could_be_under_way() {
     assert_eq!(board.room(), Room::Turns, "but others should get their turns");
     let q = grant(&mut board, "q");
     load(&mut board, &q, page(&["1"]));
-    assert_eq!(board.room(), Room::None);
+    assert_eq!(board.room(), Room::Turns);
     board.lost(&p);
     assert_eq!(board.room(), Room::Spare);
+}
+
+/// A full watcher holds a few partitions; the one that has been held for longest makes room for another.
+#[test]
+fn partitions_take_turns_in_being_held() {
+    let mut board = board(2);
+    let first = grant(&mut board, "first");
+    load(&mut board, &first, page(&["1", "2"]));
+    let turn = board.next_turn(NOW).unwrap();
+    for other in ["second", "third"] {
+        let lease = grant(&mut board, other);
+        load(&mut board, &lease, page(&["1"]));
+    }
+    board.rotate();
+    assert!(board.leavers().is_empty(), "one of its deliveries is under way");
+    assert_eq!(board.next_turn(NOW).unwrap().lease.partition.as_ref(), "second", "it is sent from no more");
+    assert!(board.pages(NOW).iter().all(|page| page.lease != first), "nor read");
+    assert_eq!(turn.item.id, "1");
+    board.answered(&first, 1);
+    board.settled(&first, "1", Settled::Written, None, 1);
+    assert!(!board.checks().contains(&first));
+    assert_eq!(board.leavers(), std::slice::from_ref(&first));
+    board.released(std::slice::from_ref(&first));
+    assert_eq!(board.leases().len(), 2);
+    board.rotate();
+    assert!(board.leavers().is_empty(), "two may stay");
+}
+
+/// A partition whose row somebody has locked fills up with unwritten outcomes; the others go on.
+#[test]
+fn unwritten_outcomes_of_one_partition_stop_it_alone() {
+    let mut board = board(2000);
+    let p = grant(&mut board, "p");
+    let ids: Vec<String> = (0..600).map(|n| format!("i{n:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    load(&mut board, &p, page(&ids));
+    for _ in 0..500 {
+        board.next_turn(NOW).unwrap();
+        board.answered(&p, 1);
+    }
+    assert!(board.next_turn(NOW).is_none());
+    let q = grant(&mut board, "q");
+    load(&mut board, &q, page(&["1"]));
+    assert_eq!(board.next_turn(NOW).unwrap().lease, q);
+    board.settled(&p, "i000", Settled::Written, None, 1);
+    assert_eq!(board.next_turn(NOW).unwrap().lease, p);
 }
 
 #[test]

@@ -86,7 +86,7 @@ async fn hanging_does_not_hold_up(db: &Db, hangs_after: usize) {
 
 /// More partitions than deliveries, and one of them large.
 async fn many_partitions_get_their_turns(db: Arc<Db>) {
-    db.push_many("large", 1500).await;
+    db.push_many("large", 6000).await;
     let log = Log::new();
     let processor = log.processor(async |delivery| {
         if &*delivery.partition == "large" {
@@ -100,9 +100,10 @@ async fn many_partitions_get_their_turns(db: Arc<Db>) {
         db.push_many(&format!("small{n}"), 3).await;
     }
     within("idle", run).await.unwrap().unwrap();
-    log.assert_once(1590);
+    log.assert_once(6090);
     let events = log.of(What::Accepted);
     let last_small = events.iter().rposition(|event| event.partition != "large").unwrap();
     let before = events[..last_small].iter().filter(|event| event.partition == "large").count();
-    assert!(before < 1400, "the small ones were through after {before} of the large one");
+    // A full watcher leaves them to others for some poll intervals first.
+    assert!(before < 5500, "the small ones were through after {before} of the large one");
 }

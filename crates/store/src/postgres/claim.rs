@@ -41,7 +41,7 @@ const CLAIM: &str = concat!(
         SELECT p.* FROM (SELECT * FROM ranks ORDER BY priority DESC NULLS LAST) r CROSS JOIN LATERAL (
             SELECT c.id, c.version, c.priority, c.next_run_at FROM {schema}.gatefeed_partitions c
             WHERE c.feed = r.feed AND c.priority = r.priority AND c.status = 'available' AND c.owner IS NULL
-                AND c.next_run_at <= clock_timestamp()
+                AND c.next_run_at <= clock_timestamp() - $6 * interval '1 microsecond'
             ORDER BY c.next_run_at, c.id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED) p
         LIMIT $2
     ), chosen AS (
@@ -61,10 +61,12 @@ impl Postgres {
         if claim.limit == 0 {
             return Ok(Vec::new());
         }
+        self.note_lease(claim.duration);
         let lease_id = Uuid::now_v7();
         let mut tx = self.begin(Lane::Work, claim.duration / 3).await?;
         let query = tx.query(self.sql.get(CLAIM)).bind(&claim.feeds).bind(claim.limit as i64);
         let query = query.bind(claim.owner.as_ref()).bind(lease_id).bind(micros(claim.duration));
+        let query = query.bind(micros(claim.overdue));
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
         let grant = |row| {

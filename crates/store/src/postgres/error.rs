@@ -27,8 +27,10 @@ pub(super) fn translate(error: Error) -> StoreError {
 fn from_code(code: &str, message: &str) -> StoreError {
     let message = message.to_owned();
     match code {
-        // serialization_failure, deadlock_detected, lock_not_available
-        "40001" | "40P01" | "55P03" => StoreError::Conflict(message),
+        // serialization_failure, deadlock_detected
+        "40001" | "40P01" => StoreError::Conflict(message),
+        // lock_not_available
+        "55P03" => StoreError::Locked(message),
         // query_canceled (statement_timeout) and admin shutdowns
         "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => {
             StoreError::Unavailable(message)

@@ -66,10 +66,13 @@ const ITEMS: &str =
         AND ($4::text IS NULL OR i.id = $4) AND ($5::text IS NULL OR i.id > $5)
     ORDER BY i.id LIMIT $6";
 
-/// Work that is known (`next_run_at` is set, leased or not), or items that wait at a gate that is reached.
+/// Work that is known (`next_run_at` is set; free and leased ones have an index each), or items that wait at a gate
+/// that is reached.
 const IDLENESS: &str = "SELECT
-    (SELECT p.id FROM {schema}.gatefeed_partitions p
-     WHERE p.feed = ANY ($1) AND p.status = 'available' AND p.next_run_at IS NOT NULL LIMIT 1) IS NULL
+    (SELECT p.id FROM {schema}.gatefeed_partitions p WHERE p.feed = ANY ($1) AND p.status = 'available'
+        AND p.owner IS NULL AND p.next_run_at IS NOT NULL ORDER BY p.feed, p.priority DESC LIMIT 1) IS NULL
+    AND (SELECT p.id FROM {schema}.gatefeed_partitions p WHERE p.feed = ANY ($1) AND p.status = 'available'
+        AND p.owner IS NOT NULL AND p.next_run_at IS NOT NULL ORDER BY p.feed, p.until LIMIT 1) IS NULL
     AND (SELECT p.id FROM {schema}.gatefeed_items i JOIN {schema}.gatefeed_partitions p ON p.id = i.partition_id
      WHERE i.status = 'waiting' AND p.feed = ANY ($1) AND p.status = 'available' AND i.gate <= p.gate
      LIMIT 1) IS NULL AS idle,

@@ -19,7 +19,10 @@ mod rows;
 mod schema;
 mod wake;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,13 +45,15 @@ pub(crate) struct Postgres {
     lanes: Lanes,
     sql: Sql,
     pending: wake::Pending,
+    /// The shortest lease asked for, in milliseconds.
+    lease_ms: AtomicU64,
 }
 
 impl Postgres {
     pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self> {
         let sql = Sql::new(options.schema.as_deref().unwrap_or("public"))?;
         let lanes = Lanes::connect(url, options.listen_url.as_deref()).await?;
-        Ok(Self { lanes, sql, pending: wake::Pending::default() })
+        Ok(Self { lanes, sql, pending: wake::Pending::default(), lease_ms: AtomicU64::new(30_000) })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Connections: three lanes, so that a queue in one never delays another, and transactions that cannot wedge
 //! a lane.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::atomic::Ordering, time::Duration};
 
 use gatefeed_core::{Result, StoreError};
 use sqlx::{
@@ -146,11 +146,35 @@ impl Postgres {
     /// Begins. A client that is stopped in the middle must not hold its locks for long, so that the server ends
     /// what takes over `limit`.
     pub(super) async fn begin(&self, lane: Lane, limit: Duration) -> Result<Tx> {
+        self.begin_with_lock_wait(lane, limit, limit).await
+    }
+
+    /// For fenced writes: a third of the shortest lease that this process asked for, so that a client that stops
+    /// in the middle loses its locks before others may take over.
+    pub(super) fn write_limit(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.load(Ordering::Relaxed)) / 3
+    }
+
+    /// Notes how long leases last.
+    pub(super) fn note_lease(&self, duration: Duration) {
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.lease_ms.fetch_min(ms, Ordering::Relaxed);
+    }
+
+    /// As [`Self::begin`], waiting for locks no longer than `lock_wait`.
+    pub(super) async fn begin_with_lock_wait(
+        &self,
+        lane: Lane,
+        limit: Duration,
+        lock_wait: Duration,
+    ) -> Result<Tx> {
         let conn = self.lanes.pool(lane).acquire().await.map_err(translate)?;
         let mut tx = Tx { conn: Some(conn), prepared: self.lanes.prepared };
         let ms = limit.as_millis();
+        // Below the statement's limit, so that a lock that cannot be had reads as what it is.
+        let lock_ms = lock_wait.as_millis().min(ms * 9 / 10);
         let begin = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}; \
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {lock_ms}; \
              SET LOCAL idle_in_transaction_session_timeout = {ms}; SET LOCAL gatefeed.ours = 'on'"
         );
         tx.conn()?.execute(begin.as_str()).await.map_err(translate)?;

@@ -1,6 +1,10 @@
 //! Keeping, watching and giving back leases.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use gatefeed_core::{
     Result,
@@ -40,11 +44,16 @@ const RELEASE: &str = "WITH held AS MATERIALIZED (
         SELECT p.id FROM {schema}.gatefeed_partitions p
         JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS l (id, owner, lease_id, epoch)
             ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch
-        ORDER BY p.id FOR NO KEY UPDATE OF p
+        ORDER BY p.id FOR NO KEY UPDATE OF p SKIP LOCKED
     )
     UPDATE {schema}.gatefeed_partitions p
-    SET owner = NULL, lease_id = NULL, until = NULL, updated_at = now()
-    FROM held h WHERE p.id = h.id RETURNING p.feed";
+    SET owner = NULL, lease_id = NULL, until = NULL, updated_at = now(),
+        next_run_at = CASE WHEN p.next_run_at <= now() THEN now() ELSE p.next_run_at END
+    FROM held h WHERE p.id = h.id RETURNING p.id, p.feed";
+
+/// How often giving back is tried where the row is locked, and how long apart.
+const RELEASE_TRIES: usize = 10;
+const RELEASE_PAUSE: Duration = Duration::from_millis(100);
 
 const PROGRESSED: &str = "UPDATE {schema}.gatefeed_partitions p SET expiries = 0
     WHERE p.id = $1 AND p.owner = $2 AND p.lease_id = $3 AND p.epoch = $4";
@@ -56,7 +65,7 @@ impl Postgres {
         let query = tx.query(self.sql.get(RENEW)).bind(&arrays.ids).bind(&arrays.owners);
         let query = query.bind(&arrays.lease_ids).bind(&arrays.epochs).bind(micros(duration));
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
-        let renewed: std::collections::HashSet<String> = rows.iter().map(|row| row.get("id")).collect();
+        let renewed: HashSet<String> = rows.iter().map(|row| row.get("id")).collect();
         let seen = if renewed.len() < leases.len() {
             self.rows_of(&mut tx, &arrays.ids).await?
         } else {
@@ -89,14 +98,37 @@ impl Postgres {
     }
 
     pub(super) async fn give_back(&self, leases: &[Arc<Lease>]) -> Result<()> {
-        let arrays = LeaseArrays::of(leases);
+        let mut rest: Vec<&Lease> = leases.iter().map(AsRef::as_ref).collect();
+        for _ in 0..RELEASE_TRIES {
+            let released = self.release_unlocked(&rest).await?;
+            rest.retain(|lease| !released.contains(lease.partition.as_ref()));
+            if rest.is_empty() {
+                return Ok(());
+            }
+            let mut tx = self.begin(Lane::Work, Duration::from_secs(5)).await?;
+            let current = self.current(&mut tx, rest.iter().copied()).await?;
+            rest.retain(|lease| current.contains(lease));
+            tx.commit().await?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(RELEASE_PAUSE).await;
+        }
+        tracing::warn!(leases = rest.len(), "somebody has the rows locked; these leases have to expire");
+        Ok(())
+    }
+
+    /// The partitions that were given back.
+    async fn release_unlocked(&self, leases: &[&Lease]) -> Result<HashSet<String>> {
+        let arrays = LeaseArrays::new(leases.iter().copied());
         let mut tx = self.begin(Lane::Work, Duration::from_secs(5)).await?;
         let query = tx.query(self.sql.get(RELEASE)).bind(&arrays.ids).bind(&arrays.owners);
         let query = query.bind(&arrays.lease_ids).bind(&arrays.epochs);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         let feeds: Vec<String> = rows.iter().map(|row| row.get("feed")).collect();
         self.notify(&mut tx, &feeds).await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(rows.iter().map(|row| row.get("id")).collect())
     }
 
     pub(super) async fn clear_expiries(&self, lease: &Lease) -> Result<()> {

@@ -30,7 +30,7 @@ pub(super) const FREE: &str = concat!(
     FROM ranks r CROSS JOIN gatefeed_partitions p INDEXED BY gatefeed_partitions_free
     WHERE p.feed = ?1 AND p.priority = r.priority AND p.status = 'available' AND p.owner IS NULL
         AND p.next_run_at IS NOT NULL AND p.next_run_at <= ",
-    now!(),
+    now!("?3"),
     " LIMIT ?2"
 );
 
@@ -81,7 +81,10 @@ async fn candidates(connection: &mut SqliteConnection, claim: &Claim) -> Result<
     let mut found: Vec<(Reverse<i64>, String, String)> = Vec::new();
     for feed in &claim.feeds {
         for sql in [EXPIRED, FREE] {
-            for row in sqlx::query(sql).bind(feed).bind(limit).fetch_all(&mut *connection).await? {
+            let overdue = format!("-{}", &seconds(claim.overdue)[1..]);
+            for row in
+                sqlx::query(sql).bind(feed).bind(limit).bind(overdue).fetch_all(&mut *connection).await?
+            {
                 found.push((
                     Reverse(row.try_get("priority")?),
                     row.try_get("next_run_at")?,

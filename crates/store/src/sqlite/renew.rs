@@ -26,7 +26,11 @@ pub(super) const RELEASE: &str = concat!(
     by_key!(partitions),
     " SET owner = NULL, lease_id = NULL, until = NULL, updated_at = ",
     now!(),
-    " WHERE id IN ({ids})"
+    ", next_run_at = CASE WHEN next_run_at <= ",
+    now!(),
+    " THEN ",
+    now!(),
+    " ELSE next_run_at END WHERE id IN ({ids})"
 );
 
 const PROGRESSED: &str = "UPDATE gatefeed_partitions SET expiries = 0

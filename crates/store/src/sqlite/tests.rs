@@ -33,7 +33,10 @@ async fn shell(folder: &TempDir) -> SqliteConnection {
 async fn claim_all(store: &Sqlite) -> Vec<Grant> {
     let feeds = vec!["default".to_owned()];
     let duration = Duration::from_secs(30);
-    store.claim(&Claim { owner: "w".into(), feeds, duration, limit: 10 }).await.unwrap()
+    store
+        .claim(&Claim { owner: "w".into(), feeds, duration, limit: 10, overdue: Duration::ZERO })
+        .await
+        .unwrap()
 }
 
 fn item(id: usize, bytes: usize) -> NewItem {

@@ -99,7 +99,13 @@ pub async fn a_grant_is_complete(db: TestDb) {
     push_to(&store, &made, &[("i", 0)]).await;
     db.run("UPDATE gatefeed_partitions SET gate = 4").await;
     let duration = Duration::from_secs(45);
-    let claim = Claim { owner: "watcher 1".into(), feeds: vec!["default".into()], duration, limit: 5 };
+    let claim = Claim {
+        owner: "watcher 1".into(),
+        feeds: vec!["default".into()],
+        duration,
+        limit: 5,
+        overdue: Duration::ZERO,
+    };
     let grants = store.claim(&claim).await.unwrap();
     assert_eq!(grants.len(), 1);
     let (lease, state) = (&grants[0].lease, &grants[0].state);
@@ -232,4 +238,28 @@ pub async fn an_open_producer_blocks_nobody(db: TestDb) {
     producer.commit().await.unwrap();
     let lease = lease(&store, "w", "p").await;
     assert_eq!(due_ids(&store, &lease).await.len(), 2);
+}
+
+/// A full watcher leaves to others what they may still take; what is given back queues up behind the rest.
+pub async fn only_what_is_overdue(db: TestDb) {
+    let store = db.store();
+    for (id, since) in [("long", -60.0), ("just now", -1.0)] {
+        let at = db.in_secs(since);
+        db.run(&format!("INSERT INTO gatefeed_partitions (id, next_run_at) VALUES ('{id}', {at})")).await;
+    }
+    let overdue = |secs| Claim {
+        owner: "w".into(),
+        feeds: vec!["default".into()],
+        duration: LEASE,
+        limit: 10,
+        overdue: Duration::from_secs(secs),
+    };
+    assert!(store.claim(&overdue(90)).await.unwrap().is_empty());
+    let grants = store.claim(&overdue(30)).await.unwrap();
+    assert_eq!(grants.len(), 1);
+    assert_eq!(&*grants[0].lease.partition, "long");
+    store.release(&[grants[0].lease.clone()]).await.unwrap();
+    assert!(store.claim(&overdue(30)).await.unwrap().is_empty(), "it had its turn");
+    let grants = store.claim(&overdue(0)).await.unwrap();
+    assert_eq!(grants.len(), 2);
 }

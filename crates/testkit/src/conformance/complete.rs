@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gatefeed_core::{
+    StoreError,
     item::{Data, ItemStatus},
     outcome::{Change, Settled},
     partition::NewPartition,
@@ -252,4 +253,61 @@ pub async fn bad_input_is_data(db: TestDb) {
     assert_eq!(db.count("SELECT count(*) FROM gatefeed_partitions").await, 1);
     assert_eq!(store.complete(&[good]).await.unwrap(), [Settled::Written]);
     assert_eq!(store.push(&NewPartition::new("new"), &[]).await.unwrap().added, 0);
+}
+
+/// One partition under two leases of the same watcher, of which one is over: the current one lets nothing of
+/// the other pass.
+pub async fn a_former_lease_in_the_same_batch_is_fenced(db: TestDb) {
+    let store = db.store();
+    push(&store, "p", &[("i", 0), ("j", 0)]).await;
+    let former = lease(&store, "w", "p").await;
+    let due = due(&store, &former).await;
+    store.release(std::slice::from_ref(&former)).await.unwrap();
+    let current = lease(&store, "w", "p").await;
+    let batch = [completion(&former, &due[0], done(&due[0])), completion(&current, &due[1], done(&due[1]))];
+    assert_eq!(store.complete(&batch).await.unwrap(), [Settled::Fenced, Settled::Written]);
+    assert_eq!(item_row(&store, "p", "i").await.status, ItemStatus::Available);
+}
+
+/// Somebody's open transaction on one partition holds up the outcomes of no other.
+pub async fn a_locked_partition_is_busy(db: TestDb) {
+    if !db.is_postgres() {
+        return; // SQLite has one lock for all rows, and waits for it.
+    }
+    let store = db.store();
+    push(&store, "free", &[("i", 0)]).await;
+    push(&store, "locked", &[("i", 0)]).await;
+    let mut grants = claim(&store, "w", 10).await;
+    grants.sort_by(|a, b| a.lease.partition.cmp(&b.lease.partition));
+    let mut batch = Vec::new();
+    for grant in &grants {
+        let due = due(&store, &grant.lease).await;
+        batch.push(completion(&grant.lease, &due[0], done(&due[0])));
+    }
+    let mut other = db.begin().await;
+    other.execute("UPDATE gatefeed_partitions SET priority = 1 WHERE id = 'locked'").await.unwrap();
+    let settled =
+        tokio::time::timeout(Duration::from_secs(5), store.complete(&batch)).await.unwrap().unwrap();
+    assert_eq!(settled, [Settled::Written, Settled::Busy]);
+    let leases: Vec<_> = grants.iter().map(|grant| grant.lease.clone()).collect();
+    store.release(&leases).await.unwrap();
+    assert!(db.partition_is("free", "owner IS NULL").await);
+    other.rollback().await;
+    assert_eq!(store.complete(&batch[1..]).await.unwrap(), [Settled::Written]);
+}
+
+/// An item or a child's partition that somebody has locked is told apart from a database that is away.
+pub async fn another_lock_is_told(db: TestDb) {
+    if !db.is_postgres() {
+        return; // As above.
+    }
+    let store = db.store();
+    let (lease, due) = leased(&db, "p", &[("i", 0)]).await;
+    let mut other = db.begin().await;
+    other.execute("UPDATE gatefeed_items SET priority = 1 WHERE id = 'i'").await.unwrap();
+    let outcome = completion(&lease, &due[0], done(&due[0]));
+    let error = store.complete(std::slice::from_ref(&outcome)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Locked(_)), "{error:?}");
+    other.rollback().await;
+    assert_eq!(store.complete(&[outcome]).await.unwrap(), [Settled::Written]);
 }

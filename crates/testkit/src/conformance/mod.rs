@@ -58,7 +58,7 @@ macro_rules! conformance {
                 the_schema_is_all_one_has_to_name;
             push: makes_the_partition leaves_what_exists no_items_make_an_empty_partition
                 reopens_a_complete_partition bad_input_is_refused many_at_once;
-            claim: by_priority_and_age a_limit_takes_the_foremost feeds_are_separate a_limit_of_zero_claims_none
+            claim: by_priority_and_age a_limit_takes_the_foremost feeds_are_separate a_limit_of_zero_claims_none only_what_is_overdue
                 idle_future_and_ended_ones_are_left a_grant_is_complete leased_ones_are_left
                 expired_ones_are_taken_over expired_and_free_ones_compete_by_priority
                 a_limit_is_for_both_kinds by_priority_over_all_feeds
@@ -74,7 +74,8 @@ macro_rules! conformance {
             complete: every_field_is_written none_leaves_it empty_is_not_none the_second_of_a_version_is_stale
                 twice_in_a_batch_is_once a_late_waiting_write_loses each_part_of_the_fence_counts
                 fenced_after_a_steal_and_after_a_release an_expired_lease_that_nobody_took_may_write
-                a_paused_partition_takes_outcomes a_mixed_batch a_thousand_at_once begin_suspect_counts
+                a_paused_partition_takes_outcomes a_mixed_batch a_former_lease_in_the_same_batch_is_fenced
+                a_locked_partition_is_busy another_lock_is_told a_thousand_at_once begin_suspect_counts
                 bad_input_is_data;
             children: children_arrive_whole a_missing_partition_is_made existing_ids_are_left_alone
                 a_complete_partition_reopens paused_and_failed_partitions_sleep_on

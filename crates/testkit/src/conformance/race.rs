@@ -66,11 +66,11 @@ async fn complete_in_threes(store: Arc<dyn Store>, lease: Arc<Lease>, items: Vec
     let mut written = 0;
     for items in items.chunks(3) {
         let batch: Vec<_> = items.iter().map(|i| completion(&lease, i, done(i))).collect();
-        for settled in patiently(|| store.complete(&batch)).await {
+        for settled in complete_patiently(&store, &batch).await {
             match settled {
                 Settled::Written => written += 1,
                 Settled::Fenced => {}
-                Settled::Stale => panic!("nobody else completes these"),
+                Settled::Stale | Settled::Busy => panic!("nobody else completes these"),
             }
         }
     }
@@ -124,7 +124,7 @@ async fn fail_until_it_sleeps(store: &Arc<dyn Store>, lease: &Arc<Lease>, rng: &
         for items in due.chunks(rng.random_range(1..10)) {
             let fail = |i| completion(lease, i, with_status(i, ItemStatus::Failed));
             let batch: Vec<_> = items.iter().map(fail).collect();
-            let settled = patiently(|| store.complete(&batch)).await;
+            let settled = complete_patiently(store, &batch).await;
             assert!(!settled.contains(&Settled::Fenced));
             written += settled.iter().filter(|s| **s == Settled::Written).count() as i64;
         }
@@ -193,7 +193,7 @@ pub async fn callbacks_against_waiting(db: TestDb) {
             dawdle(&mut rng).await;
         }
         let waiting = completion(&lease, &item, with_status(&item, ItemStatus::Waiting));
-        let settled = patiently(|| store.complete(std::slice::from_ref(&waiting))).await[0];
+        let settled = complete_patiently(&store, std::slice::from_ref(&waiting)).await[0];
         let called_back = outside.await.unwrap() == 1;
         assert_eq!(settled, if called_back { Settled::Stale } else { Settled::Written });
         let status = if called_back { "complete" } else { "waiting" };
