@@ -143,6 +143,38 @@ END $gatefeed$;
 CREATE TRIGGER gatefeed_items_inserted AFTER INSERT ON {schema}.gatefeed_items
     REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}.gatefeed_items_inserted();
 
+-- Whoever makes an item available, due sooner or reachable with a plain UPDATE (or an upsert) wakes its partition
+-- too. An ordinary outcome does none of that, so that the hot path pays a comparison.
+CREATE FUNCTION {schema}.gatefeed_item_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
+DECLARE
+    woken record;
+BEGIN
+    -- The locks of gatefeed_items_inserted, for the same reasons.
+    IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+        PERFORM 1 FROM {schema}.gatefeed_partitions p WHERE p.id = NEW.partition_id FOR KEY SHARE;
+    ELSE
+        PERFORM 1 FROM {schema}.gatefeed_partitions p WHERE p.id = NEW.partition_id FOR NO KEY UPDATE;
+    END IF;
+    UPDATE {schema}.gatefeed_partitions p
+    SET next_run_at = greatest(NEW.available_at, now()),
+        version = CASE WHEN p.status = 'complete' THEN p.version + 1 ELSE p.version END,
+        updated_at = CASE WHEN p.status = 'complete' THEN now() ELSE p.updated_at END,
+        status = 'available'
+    WHERE p.id = NEW.partition_id AND p.status IN ('available', 'complete')
+        AND (p.status = 'complete' OR p.next_run_at IS NULL OR p.next_run_at > greatest(NEW.available_at, now()))
+    RETURNING p.feed, p.next_run_at <= now() AS due INTO woken;
+    IF FOUND AND woken.due AND coalesce(current_setting('gatefeed.ours', true), '') <> 'on' THEN
+        PERFORM pg_notify({channel}, woken.feed);
+    END IF;
+    RETURN NULL;
+END $gatefeed$;
+
+CREATE TRIGGER gatefeed_item_changed AFTER UPDATE OF status, gate, available_at ON {schema}.gatefeed_items
+    FOR EACH ROW WHEN (NEW.status = 'available' AND
+        (OLD.status <> 'available' OR NEW.available_at < OLD.available_at OR NEW.gate < OLD.gate))
+    EXECUTE FUNCTION {schema}.gatefeed_item_changed();
+
 -- Whoever reopens a partition by hand, or lets its gate go, wakes it.
 CREATE FUNCTION {schema}.gatefeed_partition_changed() RETURNS trigger LANGUAGE plpgsql AS $gatefeed$
 BEGIN
@@ -167,6 +199,16 @@ END $gatefeed$;
 
 CREATE TRIGGER gatefeed_partition_deleted AFTER DELETE ON {schema}.gatefeed_partitions
     FOR EACH ROW EXECUTE FUNCTION {schema}.gatefeed_partition_deleted();
+
+CREATE FUNCTION {schema}.gatefeed_partitions_truncated() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
+BEGIN
+    DELETE FROM {schema}.gatefeed_items;
+    RETURN NULL;
+END $gatefeed$;
+
+CREATE TRIGGER gatefeed_partitions_truncated AFTER TRUNCATE ON {schema}.gatefeed_partitions
+    FOR EACH STATEMENT EXECUTE FUNCTION {schema}.gatefeed_partitions_truncated();
 
 CREATE FUNCTION {schema}.gatefeed_name_changed() RETURNS trigger LANGUAGE plpgsql AS $gatefeed$
 BEGIN

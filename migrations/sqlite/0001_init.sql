@@ -143,6 +143,21 @@ BEGIN
     UPDATE gatefeed_partitions SET next_run_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE id = NEW.id;
 END;
 
+-- Whoever makes an item available, due sooner or reachable with a plain UPDATE (or an upsert) wakes its partition
+-- too. An ordinary outcome does none of that.
+CREATE TRIGGER gatefeed_item_changed AFTER UPDATE OF status, gate, available_at ON gatefeed_items
+WHEN NEW.status = 'available'
+    AND (OLD.status <> 'available' OR NEW.available_at < OLD.available_at OR NEW.gate < OLD.gate)
+BEGIN
+    UPDATE gatefeed_partitions
+    SET next_run_at = max(NEW.available_at, strftime('%Y-%m-%d %H:%M:%f', 'now')),
+        version = version + (status = 'complete'),
+        updated_at = CASE WHEN status = 'complete' THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE updated_at END,
+        status = 'available'
+    WHERE id = NEW.partition_id AND status IN ('available', 'complete')
+        AND (status = 'complete' OR next_run_at IS NULL OR next_run_at > max(NEW.available_at, strftime('%Y-%m-%d %H:%M:%f', 'now')));
+END;
+
 -- Whoever reopens a partition by hand, or lets its gate go, wakes it.
 CREATE TRIGGER gatefeed_partition_changed
 AFTER UPDATE OF status, gate, manual_checkpoint, auto_close, failure_policy ON gatefeed_partitions

@@ -120,6 +120,9 @@ impl Answer {
     }
 }
 
+/// The most items that one answer may add: they share a transaction with its outcome.
+pub const ITEMS_MAX: usize = 10_000;
+
 /// What a JSON answer has to look like, for messages.
 const EXPECTED: &str = "expected an empty body or a JSON object with at least one of gate, done, data, error, \
                         retry_after, items";
@@ -256,6 +259,9 @@ impl<'a> Fields<'a> {
         let data = self.0.get(self.either("data", "response")?).map(|raw| Data::json(raw.get().to_owned()));
         let items: Vec<HashMap<String, &RawValue>> =
             self.typed("items", "an array of objects")?.unwrap_or_default();
+        if items.len() > ITEMS_MAX {
+            return Err(format!("items has {} entries, expected at most {ITEMS_MAX}", items.len()));
+        }
         let items = items
             .into_iter()
             .enumerate()
@@ -398,6 +404,13 @@ mod tests {
             assert!(message.contains(expected), "{body}: {message}");
         }
         assert!(parse(b"{\"data\":\"\xff\"}").unwrap_err().message.contains("not UTF-8"));
+    }
+
+    #[test]
+    fn children_are_bounded() {
+        let body = |count| format!("{{\"items\": [{}]}}", vec![r#"{"data":1}"#; count].join(","));
+        assert_eq!(parse(body(ITEMS_MAX).as_bytes()).unwrap().items.len(), ITEMS_MAX);
+        assert!(failed(&body(ITEMS_MAX + 1)).contains("items has 10001 entries, expected at most 10000"));
     }
 
     #[test]

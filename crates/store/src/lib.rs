@@ -65,14 +65,29 @@ pub fn sqlite_path(url: &str) -> Option<PathBuf> {
     (!path.is_empty() && path != ":memory:").then(|| PathBuf::from(path))
 }
 
-/// A URL that may be shown: everything between "://" and the last "@" before the path is left out.
+/// A URL that may be shown: everything between "://" and the last "@" is left out, and parameters are too. A
+/// password with a "/" or "@" in it that should have been encoded is not shown either.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return if url.contains('@') { "(not shown)".to_owned() } else { format!("{url:?}") };
     };
-    let authority_end = rest.find('/').unwrap_or(rest.len());
-    match rest[..authority_end].rfind('@') {
-        Some(at) => format!("\"{scheme}://…@{}\"", &rest[at + 1..]),
-        None => format!("{url:?}"),
+    let shown = rest.rsplit_once('@').map_or_else(|| rest.to_owned(), |(_, host)| format!("…@{host}"));
+    let shown = shown.split('?').next().unwrap_or_default();
+    format!("\"{scheme}://{shown}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_password;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(without_password("postgres://me:pw@host:5/db"), "\"postgres://…@host:5/db\"");
+        for url in
+            ["mysql://u:sec/ret@host/db", "p://u:a@sec@h/db", "postgres://h/db?password=sec", "u:sec@h"]
+        {
+            assert!(!without_password(url).contains("sec"), "{}", without_password(url));
+        }
+        assert_eq!(without_password("sqlite://a/b.db"), "\"sqlite://a/b.db\"");
     }
 }

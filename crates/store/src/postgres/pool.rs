@@ -46,10 +46,10 @@ impl Lanes {
         let options = parse(url)?;
         let listen = listen_url.map_or_else(|| Ok(options.clone()), parse)?;
         let work = pool(&options, 3);
-        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, work.acquire()).await;
-        first
-            .map_err(|_| unreachable(url, "it did not answer in time"))?
-            .map_err(|e| unreachable(url, &e.to_string()))?;
+        // Not through the pool, which would try again until its patience ends and not say why.
+        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
+        let first = first.map_err(|_| unreachable(url, "it did not answer in time"))?;
+        first.map_err(|error| refused(url, error))?.close().await.map_err(translate)?;
         let prepared = is_pinned(&options).await;
         Ok(Self { renew: pool(&options, 1), complete: pool(&options, 1), work, listen, prepared })
     }
@@ -81,6 +81,19 @@ fn pool(options: &PgConnectOptions, size: u32) -> Pool<Pg> {
 
 fn unreachable(url: &str, why: &str) -> StoreError {
     StoreError::Unavailable(format!("cannot reach the database {}: {why}", without_password(url)))
+}
+
+/// The first connection failed: what the server says of the user or database is a matter of the URL.
+fn refused(url: &str, error: sqlx::Error) -> StoreError {
+    if !matches!(error, sqlx::Error::Database(_)) {
+        return unreachable(url, &error.to_string());
+    }
+    match translate(error) {
+        StoreError::Config(why) => {
+            StoreError::Config(format!("the database {} refuses: {why}", without_password(url)))
+        }
+        error => unreachable(url, &error.to_string()),
+    }
 }
 
 /// Whether a connection of ours stays on one server connection. Asked by function: one connection listens,

@@ -185,3 +185,36 @@ pub async fn a_change_by_hand_wakes(db: TestDb) {
     db.run("UPDATE gatefeed_partitions SET status = 'cancelled', next_run_at = NULL WHERE id = 'held'").await;
     assert!(db.partition_is("held", "next_run_at IS NULL").await);
 }
+
+/// The same for a plain UPDATE or an upsert of items.
+pub async fn an_item_changed_by_hand_wakes(db: TestDb) {
+    let later = db.in_secs(3600.0);
+    db.run("INSERT INTO gatefeed_partitions (id, gate) VALUES ('p', 5)").await;
+    db.run(&format!(
+        "INSERT INTO gatefeed_items (partition_id, id, gate, status, available_at) VALUES \
+         ('p', 'failed', 0, 'failed', {later}), ('p', 'delayed', 0, 'available', {later}), \
+         ('p', 'ahead', 9, 'available', {later})"
+    ))
+    .await;
+    let sleep = "UPDATE gatefeed_partitions SET next_run_at = NULL, status = 'complete'";
+    let now = db.in_secs(-1.0);
+    for change in [
+        format!("UPDATE gatefeed_items SET available_at = {now} WHERE id = 'delayed'"),
+        "UPDATE gatefeed_items SET status = 'available' WHERE id = 'failed'".to_owned(),
+        "UPDATE gatefeed_items SET gate = 1 WHERE id = 'ahead'".to_owned(),
+        "INSERT INTO gatefeed_items (partition_id, id) VALUES ('p', 'failed') \
+         ON CONFLICT (partition_id, id) DO UPDATE SET status = 'available'"
+            .to_owned(),
+    ] {
+        db.run("UPDATE gatefeed_items SET status = 'failed' WHERE id = 'failed' AND gate = 0").await;
+        db.run(sleep).await;
+        db.run(&change).await;
+        assert!(db.partition_is("p", "status = 'available' AND next_run_at IS NOT NULL").await, "{change}");
+        if change.starts_with("UPDATE gatefeed_items SET status") {
+            db.run("UPDATE gatefeed_items SET status = 'failed' WHERE id = 'failed'").await;
+        }
+    }
+    db.run(sleep).await;
+    db.run("UPDATE gatefeed_items SET priority = 3, gate = 10, status = 'complete'").await;
+    assert!(db.partition_is("p", "status = 'complete' AND next_run_at IS NULL").await, "nothing to do");
+}

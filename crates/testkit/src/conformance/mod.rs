@@ -49,7 +49,7 @@ macro_rules! conformance {
             insert: partition_defaults item_defaults a_json_literal_arrives_as_bytes
                 an_idle_partition_wakes a_complete_partition_reopens paused_and_failed_partitions_store_and_sleep
                 a_delayed_item_sets_the_alarm what_is_no_work_wakes_nothing a_deleted_partition_takes_its_items
-                a_change_by_hand_wakes
+                a_change_by_hand_wakes an_item_changed_by_hand_wakes
                 an_old_snapshot_loses_no_wakeup;
             refuse: bad_partitions_are_refused half_a_lease_is_refused bad_items_are_refused
                 bad_values_of_its_own_are_refused a_missing_partition_is_refused
