@@ -12,15 +12,29 @@ mod signals;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser;
+use clap::{Arg, Command, CommandFactory, FromArgMatches, builder::Resettable};
 
 use crate::args::Cli;
 
 /// For how long work on blocking threads, such as a read that hangs, may hold up the end of the process.
 const BLOCKING_MAX: Duration = Duration::from_millis(200);
 
+/// The command line, where a variable that is set but empty counts as not set, as compose files have them.
+fn parse() -> Cli {
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn without_empty_variables(command: Command) -> Command {
+    let unset = |arg: Arg| match arg.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => arg.env(Resettable::Reset),
+        _ => arg,
+    };
+    command.mut_args(unset).mut_subcommands(without_empty_variables)
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     logging::init(&cli.log, cli.command.log_level());
     let json_log = cli.log.is_json();
     let runtime = match tokio::runtime::Runtime::new() {

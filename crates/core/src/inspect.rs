@@ -11,8 +11,8 @@ use crate::{
 /// The most rows of one listing.
 pub const LIMIT_MAX: usize = 10_000;
 
-/// One feed, for `gatefeed status`. Open and failed items are counted through partial indexes: what is
-/// complete is not counted, so that looking costs nothing that grows with finished work.
+/// One feed, for `gatefeed status`. Open and failed items are counted through partial indexes; complete items are
+/// not counted, only partitions are, of which there are far fewer. Watchers never ask for this.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FeedStatus {
     /// The feed.
