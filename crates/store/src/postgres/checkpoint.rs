@@ -44,10 +44,11 @@ macro_rules! lock {
 
 /// Each answer is one probe of an index (of one a gate and priority for `due_at`), never a count. ORDER BY and
 /// LIMIT instead of EXISTS: the planner takes the latter for a sequential scan on a drained table.
-const PROBE: &str = "SELECT r.id,
-        (SELECT i.gate FROM {schema}.gatefeed_items i
-         WHERE i.partition_id = r.id AND i.status IN ('available', 'waiting', 'blocked')
-         ORDER BY i.gate LIMIT 1) AS open_gate,
+pub(super) const PROBE: &str = "SELECT r.id,
+        least((SELECT i.gate FROM {schema}.gatefeed_items i WHERE i.partition_id = r.id AND i.status = 'available'
+            ORDER BY i.gate LIMIT 1),
+            (SELECT i.gate FROM {schema}.gatefeed_items i
+            WHERE i.partition_id = r.id AND i.status IN ('waiting', 'blocked') ORDER BY i.gate LIMIT 1)) AS open_gate,
         (SELECT i.gate FROM {schema}.gatefeed_items i WHERE i.partition_id = r.id AND i.status = 'failed'
          ORDER BY i.gate LIMIT 1) AS failed_gate,
         (SELECT i.id FROM {schema}.gatefeed_items i WHERE i.partition_id = r.id ORDER BY i.id LIMIT 1) IS NOT NULL

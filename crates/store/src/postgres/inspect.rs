@@ -33,8 +33,10 @@ const FEEDS: &str = "SELECT p.feed,
             count(*) FILTER (WHERE u.status = 'waiting') AS waiting,
             count(*) FILTER (WHERE u.status = 'blocked') AS blocked,
             count(*) FILTER (WHERE u.status = 'failed') AS failed
-        FROM (SELECT o.partition_id, o.status FROM {schema}.gatefeed_items o
-              WHERE o.status IN ('available', 'waiting', 'blocked')
+        FROM (SELECT a.partition_id, a.status FROM {schema}.gatefeed_items a WHERE a.status = 'available'
+              UNION ALL
+              SELECT o.partition_id, o.status FROM {schema}.gatefeed_items o
+              WHERE o.status IN ('waiting', 'blocked')
               UNION ALL
               SELECT f.partition_id, f.status FROM {schema}.gatefeed_items f WHERE f.status = 'failed') u
         GROUP BY u.partition_id) i ON i.partition_id = p.id
@@ -50,8 +52,11 @@ const PARTITIONS: &str = "SELECT p.*, i.*
             count(*) FILTER (WHERE u.status = 'waiting') AS waiting,
             count(*) FILTER (WHERE u.status = 'blocked') AS blocked,
             count(*) FILTER (WHERE u.status = 'failed') AS failed
-        FROM (SELECT o.status FROM {schema}.gatefeed_items o
-              WHERE o.partition_id = p.id AND o.status IN ('available', 'waiting', 'blocked')
+        FROM (SELECT a.status FROM {schema}.gatefeed_items a
+              WHERE a.partition_id = p.id AND a.status = 'available'
+              UNION ALL
+              SELECT o.status FROM {schema}.gatefeed_items o
+              WHERE o.partition_id = p.id AND o.status IN ('waiting', 'blocked')
               UNION ALL
               SELECT f.status FROM {schema}.gatefeed_items f
               WHERE f.partition_id = p.id AND f.status = 'failed') u) i
@@ -74,7 +79,7 @@ const IDLENESS: &str = "SELECT
     AND (SELECT p.id FROM {schema}.gatefeed_partitions p WHERE p.feed = ANY ($1) AND p.status = 'available'
         AND p.owner IS NOT NULL AND p.next_run_at IS NOT NULL ORDER BY p.feed, p.until LIMIT 1) IS NULL
     AND (SELECT p.id FROM {schema}.gatefeed_items i JOIN {schema}.gatefeed_partitions p ON p.id = i.partition_id
-     WHERE i.status = 'waiting' AND p.feed = ANY ($1) AND p.status = 'available' AND i.gate <= p.gate
+     WHERE i.status IN ('waiting', 'blocked') AND i.status = 'waiting' AND p.feed = ANY ($1) AND p.status = 'available' AND i.gate <= p.gate
      LIMIT 1) IS NULL AS idle,
     (SELECT p.id FROM {schema}.gatefeed_partitions p WHERE p.feed = ANY ($1) AND p.status = 'failed' LIMIT 1)
      IS NOT NULL AS failed";

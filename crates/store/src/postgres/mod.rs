@@ -17,6 +17,8 @@ mod pool;
 mod renew;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 use std::{

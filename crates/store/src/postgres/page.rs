@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// One page for each of several partitions. Within a partition a loose scan goes from one (gate, priority) to
 /// the next; within those, what is due stands first, so that ever so many delayed items in front of due ones
 /// cost one probe. The row comparison on the negated priority is what lets the index carry the keyset.
-const PAGE: &str = "SELECT r.number, i.* FROM
+pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
     unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::int[], $6::bigint[], $7::timestamptz[],
            $8::text[], $9::bigint[]) WITH ORDINALITY
         AS r (id, owner, lease_id, epoch, after_gate, after_rank, after_at, after_id, page_limit, number)

@@ -15,7 +15,7 @@ use super::{Postgres, error::translate};
 use crate::without_password;
 
 /// How long to wait for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which pool a call uses.
 #[derive(Clone, Copy, Debug)]

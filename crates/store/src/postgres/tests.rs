@@ -1,0 +1,67 @@
+//! Plans: no statement of the hot path scans the items or sorts a partition, whatever the planner knows of the
+//! table. Without statistics it takes any index that comes near; the schema must not offer one that is wrong.
+
+use sqlx::{Row, raw_sql};
+
+use super::{Postgres, checkpoint::PROBE, page::PAGE, pool::Lane};
+use crate::Options;
+
+const ITEMS: &str = "
+    INSERT INTO {schema}.gatefeed_partitions (id) SELECT 'p' || i FROM generate_series(0, 3) AS n (i);
+    INSERT INTO {schema}.gatefeed_items (partition_id, id, gate) SELECT 'p' || i % 4, 'i' || i, i % 3
+    FROM generate_series(1, 20000) AS n (i)";
+
+/// The page and the probe with their parameters written out: the statements' own plans, not generic ones.
+fn statements() -> [String; 2] {
+    let lease = "'{p0}', '{w}', '{00000000-0000-0000-0000-000000000000}', '{1}'";
+    let page = format!(
+        "PREPARE page AS {PAGE}; EXPLAIN (COSTS OFF) EXECUTE page ({lease}, '{{0}}', '{{0}}', '{{2000-01-01}}', \
+         '{{x}}', '{{500}}', 16384); DEALLOCATE page"
+    );
+    let probe = format!(
+        "PREPARE probe AS {PROBE}; EXPLAIN (COSTS OFF) EXECUTE probe ('{{p0}}', '{{1}}'); DEALLOCATE probe"
+    );
+    [page, probe]
+}
+
+async fn plan(store: &Postgres, statement: &str) -> String {
+    let mut tx = store.begin(Lane::Work, super::pool::ACQUIRE_TIMEOUT).await.unwrap();
+    let rows = raw_sql(&store.sql.fill(statement)).fetch_all(tx.conn().unwrap()).await.unwrap();
+    tx.commit().await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+}
+
+async fn run(store: &Postgres, sql: &str) {
+    let mut tx = store.begin(Lane::Work, super::pool::ACQUIRE_TIMEOUT).await.unwrap();
+    raw_sql(&store.sql.fill(sql)).execute(tx.conn().unwrap()).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn assert_plans(store: &Postgres, when: &str) {
+    for statement in statements() {
+        let plan = plan(store, &statement).await;
+        assert!(plan.contains("gatefeed_items_due"), "{when}:\n{plan}");
+        assert!(!plan.contains("Seq Scan on gatefeed_items"), "{when}:\n{plan}");
+        assert!(!plan.contains("Sort"), "{when}:\n{plan}");
+    }
+}
+
+#[tokio::test]
+async fn pages_and_probes_follow_the_index() {
+    let url = std::env::var("GATEFEED_TEST_POSTGRES_URL").expect("run ./scripts/test");
+    let schema = format!("plans_{}", uuid::Uuid::new_v4().simple());
+    let options = Options { schema: Some(schema), ..Options::default() };
+    let store = Postgres::connect(&url, &options).await.unwrap();
+    store.migrate_schema().await.unwrap();
+    // Statistics come when this test says so.
+    run(&store, "ALTER TABLE {schema}.gatefeed_items SET (autovacuum_enabled = off)").await;
+    run(&store, ITEMS).await;
+    assert_plans(&store, "freshly loaded").await;
+    run(&store, "ANALYZE {schema}.gatefeed_items").await;
+    assert_plans(&store, "analysed").await;
+    run(&store, "UPDATE {schema}.gatefeed_items SET status = 'complete'").await;
+    assert_plans(&store, "drained").await;
+    run(&store, "ANALYZE {schema}.gatefeed_items").await;
+    assert_plans(&store, "drained and analysed").await;
+    run(&store, "DROP SCHEMA {schema} CASCADE").await;
+}
