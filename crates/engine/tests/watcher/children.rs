@@ -106,7 +106,10 @@ async fn a_lost_reply_adds_nothing_twice(db: Arc<Db>) {
 
 async fn a_death_after_the_write_adds_nothing_twice(db: Arc<Db>) {
     let log = die_at_the_first_write(&db, Fault::StopAfter).await;
-    log.assert_once(6);
+    assert_eq!(log.gates("root"), [4], "its outcome was written");
+    // A child may have been on its way already when the watcher died, and come again; it is the same one.
+    let keys: std::collections::HashSet<_> = log.of(What::Began).iter().map(|event| event.key()).collect();
+    assert_eq!(keys.len(), 6);
 }
 
 async fn a_death_before_the_write_loses_nothing(db: Arc<Db>) {

@@ -40,7 +40,7 @@ impl Event {
         self.what == what && self.partition == partition
     }
 
-    fn key(&self) -> (String, String) {
+    pub(crate) fn key(&self) -> (String, String) {
         (self.partition.clone(), self.item.clone())
     }
 }
