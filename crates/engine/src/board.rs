@@ -145,8 +145,7 @@ impl Board {
         staying.sort_by_key(|held| std::cmp::Reverse(held.granted_at));
         for held in staying.into_iter().skip(keep) {
             held.is_leaving = true;
-            self.buffered -= held.buffer.len();
-            held.forget_buffer();
+            self.buffered -= held.forget_buffer();
         }
     }
 
@@ -202,8 +201,7 @@ impl Board {
     fn remove(&mut self, partition: &Arc<str>) {
         let Some(mut held) = self.held.remove(partition) else { return };
         held.cancel.cancel();
-        self.buffered -= held.buffer.len();
-        held.forget_buffer();
+        self.buffered -= held.forget_buffer();
         self.turns.retain(|id| id != partition);
     }
 
@@ -222,8 +220,7 @@ impl Board {
         held.restart();
         if !held.is_available() {
             // What is in flight goes on; then the checkpoint releases the partition.
-            let dropped = held.buffer.len();
-            held.forget_buffer();
+            let dropped = held.forget_buffer();
             held.is_unread = false;
             self.buffered -= dropped;
         }
@@ -424,8 +421,7 @@ impl Board {
     pub(crate) fn put_back(&mut self, lease: &Lease, item: &str, rest: Duration) {
         self.given_up(lease, item);
         let Some(held) = self.current(lease) else { return };
-        let dropped = held.buffer.len();
-        held.forget_buffer();
+        let dropped = held.forget_buffer();
         if held.reading != Reading::Loading {
             held.reading = Reading::Unreadable(Instant::now() + rest);
         }

@@ -24,7 +24,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         }
         match context.store.checkpoint(&leases, HOLD).await {
             Ok(results) => {
-                backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+                backoff.reset();
                 for (lease, result) in leases.iter().zip(results) {
                     report(lease, result);
                     context.board().checked(lease, result);
@@ -33,10 +33,7 @@ pub(crate) async fn run(context: Arc<Context>) {
             Err(error) => {
                 tracing::warn!(%error, "could not make a checkpoint; trying again");
                 leases.iter().for_each(|lease| context.board().check_failed(lease));
-                tokio::select! {
-                    () = backoff.pause() => {}
-                    () = context.stop.cancelled() => {}
-                }
+                context.pause(&mut backoff).await;
             }
         }
         context.ring();

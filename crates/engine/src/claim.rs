@@ -26,13 +26,10 @@ pub(crate) async fn run(context: Arc<Context>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     while !context.stop.is_cancelled() {
         match claimer.claim().await {
-            Ok(()) => backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            Ok(()) => backoff.reset(),
             Err(error) => {
                 tracing::warn!(%error, "could not claim partitions; trying again");
-                tokio::select! {
-                    () = backoff.pause() => {}
-                    () = context.stop.cancelled() => {}
-                }
+                context.pause(&mut backoff).await;
                 claimer.has_more = true;
                 continue;
             }

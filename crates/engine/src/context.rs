@@ -66,6 +66,14 @@ impl Context {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits before another try, or until the watcher stops.
+    pub(crate) async fn pause(&self, backoff: &mut Backoff) {
+        tokio::select! {
+            () = backoff.pause() => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
     /// After anything that frees or fills: whoever waits looks again.
     pub(crate) fn ring(&self) {
         self.send_bell.notify_one();
@@ -83,13 +91,19 @@ pub(crate) fn jittered(time: Duration) -> Duration {
 /// Growing pauses between tries, with jitter.
 #[derive(Debug)]
 pub(crate) struct Backoff {
+    first: Duration,
     next: Duration,
     max: Duration,
 }
 
 impl Backoff {
     pub(crate) fn new(first: Duration, max: Duration) -> Self {
-        Self { next: first, max }
+        Self { first, next: first, max }
+    }
+
+    /// It worked: the next pause is as short as the first.
+    pub(crate) fn reset(&mut self) {
+        self.next = self.first;
     }
 
     /// Waits, twice as long each time.

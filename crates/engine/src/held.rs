@@ -153,11 +153,13 @@ impl Held {
             }
     }
 
-    /// Drops what is buffered; the database has it.
-    pub(crate) fn forget_buffer(&mut self) {
+    /// Drops what is buffered, and says how many items that were; the database has them.
+    pub(crate) fn forget_buffer(&mut self) -> usize {
+        let items = self.buffer.len();
         for item in self.buffer.drain(..) {
             self.known.remove(&item.id);
         }
+        items
     }
 
     /// An item's outcome is written.

@@ -22,17 +22,14 @@ pub(crate) async fn run(context: Arc<Context>) {
             continue;
         }
         match read(&context, &requests).await {
-            Ok(()) => backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
+            Ok(()) => backoff.reset(),
             Err(error) if !error.is_retryable() && requests.len() > 1 => read_each(&context, &requests).await,
             Err(error) => {
                 tracing::warn!(%error, "could not read items; trying again");
                 requests
                     .iter()
                     .for_each(|request| context.board().page_failed(&request.lease, Duration::ZERO));
-                tokio::select! {
-                    () = backoff.pause() => {}
-                    () = context.stop.cancelled() => {}
-                }
+                context.pause(&mut backoff).await;
             }
         }
         context.ring();

@@ -45,9 +45,10 @@ impl Postgres {
         let created = query.execute(tx.conn()?).await.map_err(translate)?.rows_affected() == 1;
         let items: Vec<&NewItem> = items.iter().collect();
         let added = self.insert_items(&mut tx, &items).await?;
-        tx.commit().await?;
         // The partition may have been there already, in another feed.
-        self.announce_partition(&partition.id).await;
+        let feed = self.feed_of(&mut tx, &partition.id).await?;
+        tx.commit().await?;
+        self.announce(vec![feed]).await;
         Ok(Pushed { created, added, existing: items.len() as u64 - added })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,26 +22,15 @@ const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// Feeds that wait for their notification, over all calls of this process.
 #[derive(Debug, Default)]
-pub(super) struct Pending(Mutex<BTreeSet<String>>);
+pub(super) struct Pending {
+    feeds: Mutex<BTreeSet<String>>,
+    /// Held by the call that is sending.
+    sending: tokio::sync::Mutex<()>,
+}
 
 impl Pending {
-    /// True if the caller is to send; false if somebody who is sending will take these along.
-    fn add(&self, feeds: Vec<String>) -> bool {
-        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = pending.is_empty();
-        pending.extend(feeds);
-        first && !pending.is_empty()
-    }
-
-    fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    /// Takes out what was sent; true if more has come meanwhile.
-    fn sent(&self, feeds: &[String]) -> bool {
-        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        feeds.iter().for_each(|feed| _ = pending.remove(feed));
-        !pending.is_empty()
+    fn feeds(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,32 +38,26 @@ impl Postgres {
     /// Notifies after a commit. A NOTIFY in every inserting transaction halves a busy producer, since commits
     /// that notify queue behind each other; so that calls at the same time share one.
     pub(super) async fn announce(&self, feeds: Vec<String>) {
-        if !self.pending.add(feeds) {
+        if feeds.is_empty() {
             return;
         }
-        loop {
-            let feeds = self.pending.all();
-            if let Err(error) = self.send(&feeds).await {
-                tracing::debug!(%error, "a notification was not sent; watchers find the work by polling");
-            }
-            if !self.pending.sent(&feeds) {
-                return;
-            }
+        self.pending.feeds().extend(feeds);
+        // A call that is dropped while it sends lets the next one in; what it had taken is found by polling.
+        let _sending = self.pending.sending.lock().await;
+        let feeds: Vec<String> = std::mem::take(&mut *self.pending.feeds()).into_iter().collect();
+        // None: the call before took these along.
+        if !feeds.is_empty()
+            && let Err(error) = self.send(&feeds).await
+        {
+            tracing::debug!(%error, "a notification was not sent; watchers find the work by polling");
         }
     }
 
-    /// Notifies the feed of a partition.
-    pub(super) async fn announce_partition(&self, partition: &str) {
-        let feed = async {
-            let mut tx = self.begin(Lane::Work, Duration::from_secs(2)).await?;
-            let find = self.sql.get("SELECT feed FROM {schema}.gatefeed_partitions WHERE id = $1");
-            let row = tx.query(find).bind(partition).fetch_optional(tx.conn()?).await.map_err(translate)?;
-            tx.commit().await?;
-            row.map(|row| super::rows::get::<String>(&row, "feed")).transpose()
-        };
-        if let Ok(Some(feed)) = feed.await {
-            self.announce(vec![feed]).await;
-        }
+    /// The feed of a partition.
+    pub(super) async fn feed_of(&self, tx: &mut Tx, partition: &str) -> Result<String> {
+        let find = self.sql.get("SELECT feed FROM {schema}.gatefeed_partitions WHERE id = $1");
+        let row = tx.query(find).bind(partition).fetch_one(tx.conn()?).await.map_err(translate)?;
+        super::rows::get(&row, "feed")
     }
 
     async fn send(&self, feeds: &[String]) -> Result<()> {
