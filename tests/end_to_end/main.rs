@@ -4,7 +4,11 @@
 
 mod basics;
 mod crashes;
+mod docker;
+mod documents;
+mod handlers;
 mod outages;
+mod push;
 
 /// Lets a test run on both databases.
 macro_rules! on_both {

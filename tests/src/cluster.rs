@@ -121,6 +121,7 @@ fn as_owner(program: &Path) -> Command {
     command
 }
 
-fn free_port() -> u16 {
+/// A port of 127.0.0.1 that nobody listens on.
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

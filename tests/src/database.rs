@@ -55,7 +55,9 @@ impl Database {
             Self::Sqlite { .. } => {
                 // Other processes write to the file: the shell has to wait for its turn as they do.
                 let mut command = Command::new("sqlite3");
-                command.arg("-cmd").arg(".timeout 20000").arg("-batch").arg(self.file()).arg(sql);
+                command.arg("-cmd").arg(".timeout 20000").arg("-batch").arg(self.file());
+                // SQL that begins with a comment would be taken for an option.
+                command.arg(format!("\n{sql}"));
                 command.output().unwrap()
             }
             Self::Postgres(cluster) => {

@@ -11,10 +11,10 @@ mod process;
 use std::time::{Duration, Instant};
 
 pub use self::{
-    cluster::Cluster,
+    cluster::{Cluster, free_port},
     database::Database,
     ledger::{Entry, Ledger},
-    process::{Gatefeed, gatefeed},
+    process::{Gatefeed, binary, built, gatefeed},
 };
 
 /// Longer than anything takes on a busy machine; a test that waits this long has failed.

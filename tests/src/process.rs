@@ -16,11 +16,16 @@ pub struct Gatefeed {
     log: tempfile::TempPath,
 }
 
-/// Where `cargo build` puts the binary: beside the folder of this test's own.
-fn binary() -> PathBuf {
+/// `gatefeed`, as `cargo build` has made it.
+pub fn binary() -> PathBuf {
+    built("gatefeed")
+}
+
+/// Where `cargo build` puts a binary: beside the folder of this test's own.
+pub fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let binary = profile.join("gatefeed");
+    let binary = profile.join(name);
     assert!(
         binary.exists(),
         "{} does not exist: run ./scripts/test, which builds it first",
@@ -43,9 +48,15 @@ pub fn gatefeed(database: &Database, args: &[&str]) -> Output {
 impl Gatefeed {
     /// Starts `gatefeed run` with these further arguments.
     pub fn run(database: &Database, target: &str, args: &[&str]) -> Self {
-        let (log, path) = tempfile::NamedTempFile::new().unwrap().into_parts();
         let mut command = command(database, &["run", "--target", target]);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.args(args);
+        Self::start(command)
+    }
+
+    /// Starts a command that was put together elsewhere.
+    pub fn start(mut command: Command) -> Self {
+        let (log, path) = tempfile::NamedTempFile::new().unwrap().into_parts();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Self { child: command.spawn().unwrap(), log: path }
     }
 

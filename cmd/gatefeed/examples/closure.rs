@@ -57,5 +57,5 @@ async fn work(delivery: Delivery, sum: Arc<AtomicU64>) -> Verdict {
 }
 
 fn item(id: &str, gate: i32, json: String) -> NewItem {
-    NewItem { partition: "squares".into(), id: id.into(), gate, priority: 0, data: Data::json(json) }
+    NewItem { gate, ..NewItem::new("squares", id, Data::json(json)) }
 }

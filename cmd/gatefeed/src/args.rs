@@ -2,14 +2,14 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{commands, database::DatabaseArgs, demo, exit, parse};
+use crate::{commands, database::DatabaseArgs, demo, parse};
 
 /// A queue on the database that you already have.
 ///
 /// Work is a partition holding items. `gatefeed run` leases partitions, hands their items to your HTTP handler, and
 /// moves each partition through its gates: every item is through one gate before any is delivered at the next.
 #[derive(Debug, Parser)]
-#[command(name = "gatefeed", version, arg_required_else_help = true, after_help = exit::HELP)]
+#[command(name = "gatefeed", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
@@ -25,6 +25,7 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     Migrate(commands::migrate::MigrateArgs),
     Run(Box<commands::run::RunArgs>),
+    Push(Box<commands::push::PushArgs>),
     Status(commands::status::StatusArgs),
     Partitions(commands::partitions::PartitionsArgs),
     Items(commands::items::ItemsArgs),
@@ -49,11 +50,12 @@ impl Command {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct LogArgs {
-    /// How log lines on stderr look
+    /// How log lines on stderr look: lines for people, or one JSON object a line
     #[arg(
         long,
         global = true,
         env = "GATEFEED_LOG_FORMAT",
+        hide_short_help = true,
         value_name = "FORMAT",
         value_enum,
         default_value = "text"
@@ -65,6 +67,7 @@ pub(crate) struct LogArgs {
         long,
         global = true,
         env = "GATEFEED_LOG_LEVEL",
+        hide_short_help = true,
         value_name = "LEVEL",
         value_parser = parse::log_level
     )]
@@ -80,9 +83,7 @@ impl LogArgs {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// Lines for people, coloured on a terminal
     Text,
-    /// One JSON object a line
     Json,
 }
 
@@ -99,13 +100,10 @@ pub(crate) struct JsonArg {
     pub(crate) json: bool,
 }
 
-/// Which part of a listing is printed.
+/// How much of a listing is printed.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Paging")]
 pub(crate) struct PageArgs {
-    /// Only ids after this one: where the previous page ended
-    #[arg(long, env = "GATEFEED_AFTER", value_name = "ID")]
-    pub(crate) after: Option<String>,
     /// At most this many rows
     #[arg(long, env = "GATEFEED_LIMIT", value_name = "ROWS", default_value = "50", value_parser = parse::limit)]
     pub(crate) limit: usize,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use gatefeed_core::Store;
+use gatefeed_core::{Store, StoreError};
 use gatefeed_store::{Options, Synchronous, sqlite_path};
 
 const DEFAULT_URL: &str = "sqlite://gatefeed.db";
@@ -15,13 +15,13 @@ const DEFAULT_URL: &str = "sqlite://gatefeed.db";
 pub(crate) struct DatabaseArgs {
     /// sqlite://path/to/file.db or postgres://user@host/database; also read from DATABASE_URL [default:
     /// sqlite://gatefeed.db]
-    #[arg(long, global = true, env = "GATEFEED_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, global = true, env = "GATEFEED_DATABASE_URL", value_name = "URL")]
     pub(crate) database_url: Option<String>,
     /// The Postgres schema of the tables [default: public]
-    #[arg(long, global = true, env = "GATEFEED_SCHEMA", value_name = "NAME")]
+    #[arg(long, global = true, env = "GATEFEED_SCHEMA", hide_short_help = true, value_name = "NAME")]
     pub(crate) schema: Option<String>,
     /// A direct Postgres URL for LISTEN, where the database's URL leads through PgBouncer
-    #[arg(long, global = true, env = "GATEFEED_NOTIFY_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, global = true, env = "GATEFEED_NOTIFY_URL", hide_short_help = true, value_name = "URL")]
     pub(crate) notify_url: Option<String>,
     /// What SQLite does at a commit. normal is faster, at a price: a power cut can lose the last commits that were
     /// acknowledged (the file stays intact). full loses none
@@ -29,6 +29,7 @@ pub(crate) struct DatabaseArgs {
         long,
         global = true,
         env = "GATEFEED_SQLITE_SYNCHRONOUS",
+        hide_short_help = true,
         value_name = "MODE",
         value_enum,
         default_value = "full"
@@ -53,23 +54,71 @@ impl DatabaseArgs {
                 SynchronousArg::Normal => Synchronous::Normal,
             },
         };
-        Ok(gatefeed_store::connect(&self.url(), &options).await?)
+        let (url, source) = self.url()?;
+        Ok(gatefeed_store::connect(&url, &options).await.map_err(|error| with_advice(error, &url, source))?)
     }
 
     /// Opens a database that has gatefeed's tables: whoever only looks leaves no new file behind.
     pub(crate) async fn open_migrated(&self) -> Result<Arc<dyn Store>> {
-        if let Some(path) = sqlite_path(&self.url()).filter(|path| !path.exists()) {
-            bail!("the database file {} does not exist: run `gatefeed migrate` first", path.display());
+        let (url, source) = self.url()?;
+        if let Some(path) = sqlite_path(&url).filter(|path| !path.exists()) {
+            let file = path.display();
+            bail!("the database file {file} does not exist: run `gatefeed migrate` first{}", source.told());
         }
         let store = self.open().await?;
         store.check_schema().await?;
         Ok(store)
     }
 
-    fn url(&self) -> String {
-        given(&self.database_url)
-            .or_else(|| std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()))
-            .unwrap_or_else(|| DEFAULT_URL.to_owned())
+    fn url(&self) -> Result<(String, Source)> {
+        if let Some(url) = given(&self.database_url) {
+            return Ok((url, Source::Given));
+        }
+        let Some(url) = std::env::var_os(VARIABLE).filter(|url| !url.is_empty()) else {
+            return Ok((DEFAULT_URL.to_owned(), Source::Default));
+        };
+        let url = url.into_string().ok().with_context(|| format!("the variable {VARIABLE} is not UTF-8"))?;
+        Ok((url, Source::Variable))
+    }
+}
+
+/// The variable that other programs use too.
+const VARIABLE: &str = "DATABASE_URL";
+
+/// Where a URL comes from: the one that is in use is often not the one that was meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Source {
+    /// The flag or its own variable.
+    Given,
+    Variable,
+    Default,
+}
+
+impl Source {
+    /// Worth telling unless it has just been typed.
+    fn told(self) -> &'static str {
+        match self {
+            Self::Given => "",
+            Self::Variable => " (the URL is that of DATABASE_URL)",
+            Self::Default => {
+                " (no other database is named: there is --database-url, or the variable DATABASE_URL)"
+            }
+        }
+    }
+}
+
+/// What to look at when a database cannot be opened.
+fn with_advice(error: StoreError, url: &str, source: Source) -> StoreError {
+    let source = source.told();
+    match error {
+        StoreError::Unavailable(why) if url.starts_with("sqlite:") => {
+            StoreError::Unavailable(format!("{why}: may this user write the file and its directory?{source}"))
+        }
+        StoreError::Unavailable(why) => {
+            StoreError::Unavailable(format!("{why}: does it run there, with this host and port?{source}"))
+        }
+        StoreError::Config(why) => StoreError::Config(format!("{why}{source}")),
+        error => error,
     }
 }
 

@@ -7,18 +7,21 @@ use std::{
 
 use gatefeed_core::StoreError;
 
+use crate::output::shown;
+
 /// The documented codes.
 pub(crate) const HELP: &str = "\
-Every flag has an environment variable, as --max-retries has GATEFEED_MAX_RETRIES.
-The database's URL is also read from DATABASE_URL.
+Every flag has an environment variable, which its help names. The database's
+URL is also read from DATABASE_URL.
 
 Exit codes:
   0    done; also a clean stop by SIGINT or SIGTERM
   1    an error: no database, no tables or newer ones, not found, refused
   2    wrong usage: an unknown flag, a value that will not do
-  3    `run --until-idle` ended and a partition has failed
-  130  ended at once by a second SIGINT (the demo: by SIGINT)
-  143  ended at once by a second SIGTERM (the demo: by SIGTERM)
+  3    `run --until-idle` or `push --wait` ended and a partition has failed
+  130  ended at once by a second SIGINT (demo and push: by the first)
+  143  ended at once by a second SIGTERM (demo and push: by the first)
+A listing with --watch ends with 0 at the first signal.
 
 Start with: gatefeed demo";
 
@@ -26,7 +29,7 @@ Start with: gatefeed demo";
 pub(crate) const OK: u8 = 0;
 const ERROR: u8 = 1;
 const USAGE: u8 = 2;
-/// `run --until-idle` left a failed partition behind.
+/// `run --until-idle` left a failed partition behind, or the partition of `push --wait` did not complete.
 pub(crate) const PARTITION_FAILED: u8 = 3;
 
 /// Reports an error on stderr, in the format of the log, and says how to exit. That nobody reads stdout any
@@ -35,7 +38,10 @@ pub(crate) fn with_error(error: &anyhow::Error, json_log: bool) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::from(OK);
     }
-    let text = format!("{error:#}");
+    let mut text = format!("{error:#}").lines().map(shown).collect::<Vec<_>>().join("\n");
+    if let Some(advice) = advice(error) {
+        text = format!("{text}: {advice}");
+    }
     if json_log {
         tracing::error!(error = text, "gatefeed ends with an error");
     } else {
@@ -43,6 +49,17 @@ pub(crate) fn with_error(error: &anyhow::Error, json_log: bool) -> ExitCode {
         let _ = writeln!(io::stderr(), "error: {text}");
     }
     ExitCode::from(code_of(error))
+}
+
+/// Where to look for what is not there.
+fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    match error.downcast_ref::<StoreError>() {
+        Some(StoreError::NotFound(what)) if what.ends_with("does not exist") => {
+            Some("`gatefeed partitions` lists those that do")
+        }
+        Some(StoreError::NotFound(_)) => Some("`gatefeed items PARTITION` lists those it has"),
+        _ => None,
+    }
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {

@@ -1,6 +1,9 @@
 //! Logs: to stderr, since stdout belongs to what was asked for.
 
-use std::io::{self, IsTerminal};
+use std::{
+    env,
+    io::{self, IsTerminal},
+};
 
 use tracing_subscriber::EnvFilter;
 
@@ -22,5 +25,12 @@ pub(crate) fn init(args: &LogArgs, default_level: &str) {
 
 /// Whether a stream takes colours (<https://no-color.org>).
 pub(crate) fn is_coloured(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    let is_unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    is_drawn_on(stream) && !is_unwanted
+}
+
+/// Whether a stream is a terminal that can do more than print.
+pub(crate) fn is_drawn_on(stream: &impl IsTerminal) -> bool {
+    let is_dumb = env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    stream.is_terminal() && !is_dumb
 }

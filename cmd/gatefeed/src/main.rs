@@ -5,14 +5,20 @@ mod commands;
 mod database;
 mod demo;
 mod exit;
+mod gates;
+mod help;
 mod logging;
 mod output;
 mod parse;
 mod signals;
+mod usage;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::{self, ExitCode},
+    time::Duration,
+};
 
-use clap::{Arg, Command, CommandFactory, FromArgMatches, builder::Resettable};
+use clap::{Arg, Command, FromArgMatches, builder::Resettable};
 
 use crate::args::Cli;
 
@@ -21,8 +27,15 @@ const BLOCKING_MAX: Duration = Duration::from_millis(200);
 
 /// The command line, where a variable that is set but empty counts as not set, as compose files have them.
 fn parse() -> Cli {
-    let matches = without_empty_variables(Cli::command()).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let mut command = without_empty_variables(help::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|error| {
+        let _ = error.print();
+        if let Some(variable) = usage::variable_at_fault(&error, &command) {
+            output::note(&format!("The value is that of the variable {variable}."));
+        }
+        process::exit(error.exit_code())
+    })
 }
 
 fn without_empty_variables(command: Command) -> Command {

@@ -10,6 +10,8 @@ const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
+const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// More deliveries at a time than a process has ports and memory for.
 const CONCURRENCY_MAX: usize = 1_000_000;
 
@@ -34,6 +36,15 @@ pub(crate) fn poll_interval(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration < POLL_INTERVAL_MIN {
         return Err(format!("expected at least {POLL_INTERVAL_MIN:?}"));
+    }
+    Ok(duration)
+}
+
+/// How often a listing is shown again: not so often that looking keeps the database busy.
+pub(crate) fn watch_interval(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration < WATCH_INTERVAL_MIN {
+        return Err(format!("expected at least {WATCH_INTERVAL_MIN:?}"));
     }
     Ok(duration)
 }
@@ -91,6 +102,12 @@ pub(crate) fn top(text: &str) -> Result<usize, String> {
     number_within(text, 1, 1000)
 }
 
+/// How many items of a transaction.
+pub(crate) fn chunk(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number >= 1);
+    number.ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
 fn number_within(text: &str, min: usize, max: usize) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (min..=max).contains(number));
     number.ok_or_else(|| format!("expected a whole number from {min} to {max}"))
@@ -112,6 +129,14 @@ pub(crate) fn gate(text: &str) -> Result<i32, String> {
 pub(crate) fn name(text: &str) -> Result<String, String> {
     id::check_id("the name", text).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
+}
+
+/// One feed. A comma separates several where a watcher is told which to serve, so that none could be told this one.
+pub(crate) fn feed(text: &str) -> Result<String, String> {
+    match text.contains(',') {
+        true => Err("expected one feed: a comma separates several, which only `run` takes".to_owned()),
+        false => name(text),
+    }
 }
 
 /// A path on a handler.
@@ -166,7 +191,15 @@ mod tests {
             assert!(timeout(bad).unwrap_err().contains("expected"), "{bad}");
         }
         assert!(poll_interval("9ms").is_err() && poll_interval("10ms").is_ok());
+        assert!(watch_interval("99ms").is_err() && watch_interval("100ms").is_ok());
         assert!(lease_duration("999ms").is_err() && lease_duration("1s").is_ok());
+    }
+
+    #[test]
+    fn a_partition_is_in_one_feed() {
+        assert_eq!(feed("video"), Ok("video".to_owned()));
+        assert!(feed("a,b").unwrap_err().contains("one feed"));
+        assert!(feed("").is_err());
     }
 
     #[test]
@@ -194,6 +227,7 @@ mod tests {
         assert!(max_retries("-2").is_err() && max_retries("x").is_err());
         assert!(limit("0").is_err() && limit("10000").is_err() && limit("9999").is_ok());
         assert!(concurrency("0").is_err());
+        assert!(chunk("0").is_err() && chunk("-1").is_err() && chunk("1") == Ok(1));
         assert!(gate("-1").is_err() && gate("0").is_ok());
         assert!(path("healthz").is_err() && path("/healthz?full=1").is_ok());
     }

@@ -1,9 +1,12 @@
 //! What people see of the queue: the rows of `status`, `partitions` and `items`.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    error::StoreError,
     item::ItemStatus,
     partition::{FailurePolicy, PartitionStatus},
 };
@@ -23,8 +26,85 @@ pub struct FeedStatus {
     pub leased: i64,
     /// Items by open status, and failed ones.
     pub items: ItemCounts,
-    /// The `next_run_at` of the partition that has been due for longest, if one is due.
+    /// The `available_at` of the item that has been due for longest, at a gate that is reached, if one is due.
+    /// Items in flight count as due.
     pub oldest_due_at: Option<DateTime<Utc>>,
+    /// The watchers that serve it now, in order of id.
+    pub watchers: Vec<WatcherStatus>,
+    /// Deliveries in flight, by the watchers' last reports.
+    pub in_flight: i64,
+    /// Outcomes written a second, by the watchers' last reports.
+    pub outcomes_per_second: f64,
+}
+
+/// What a watcher last reported of one feed. Watchers that have not reported for
+/// [`crate::watcher::ALIVE_FOR`] are left out.
+#[derive(Clone, Debug, Serialize)]
+pub struct WatcherStatus {
+    /// Its name: the `owner` of its leases.
+    pub id: String,
+    /// Its version of gatefeed.
+    pub version: String,
+    /// Its budget of deliveries in flight, over all its feeds.
+    pub concurrency: i64,
+    /// Partitions of this feed that it holds.
+    pub partitions: i64,
+    /// Deliveries of this feed in flight.
+    pub in_flight: i64,
+    /// Outcomes of this feed that it has written since it started, failed attempts included.
+    pub outcomes: i64,
+    /// Outcomes of this feed that it wrote a second, over its last interval between reports.
+    pub outcomes_per_second: f64,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it reported.
+    pub seen_at: DateTime<Utc>,
+}
+
+/// Puts watchers, each with the feed it serves, to their feeds, and sums up what they report. A feed that has
+/// no partition yet is listed too. Both are in order of feed.
+pub fn with_watchers(feeds: Vec<FeedStatus>, watchers: Vec<(String, WatcherStatus)>) -> Vec<FeedStatus> {
+    let named = |feed: FeedStatus| (feed.feed.clone(), feed);
+    let mut feeds: BTreeMap<String, FeedStatus> = feeds.into_iter().map(named).collect();
+    for (name, watcher) in watchers {
+        let new = || FeedStatus { feed: name.clone(), ..FeedStatus::default() };
+        let feed = feeds.entry(name.clone()).or_insert_with(new);
+        feed.in_flight += watcher.in_flight;
+        feed.outcomes_per_second += watcher.outcomes_per_second;
+        feed.watchers.push(watcher);
+    }
+    feeds.into_values().collect()
+}
+
+/// The items at one gate of a partition by status.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct GateCounts {
+    /// The gate.
+    pub gate: i32,
+    /// Due, delayed, or in flight.
+    pub available: i64,
+    /// Parked.
+    pub waiting: i64,
+    /// With open dependencies.
+    pub blocked: i64,
+    /// Through.
+    pub complete: i64,
+    /// Failed.
+    pub failed: i64,
+    /// Ended by an operator.
+    pub cancelled: i64,
+}
+
+impl GateCounts {
+    /// Items that still hold the gate.
+    pub fn open(&self) -> i64 {
+        self.available + self.waiting + self.blocked
+    }
+
+    /// All items at the gate.
+    pub fn total(&self) -> i64 {
+        self.open() + self.complete + self.failed + self.cancelled
+    }
 }
 
 /// Partitions of a feed by status.
@@ -162,6 +242,19 @@ pub struct ItemRow {
     pub created_at: DateTime<Utc>,
     /// When it changed last.
     pub updated_at: DateTime<Utc>,
+}
+
+impl ItemRow {
+    /// The data as JSON of some type. `Data`, saying what is wrong, where it was not read, is not JSON or is of
+    /// another type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
+        let Some(data) = &self.data else {
+            return Err(StoreError::data(format!("item {:?} was listed without its data", self.id)));
+        };
+        serde_json::from_slice(data).map_err(|error| {
+            StoreError::data(format!("the data of item {:?} is not what was expected: {error}", self.id))
+        })
+    }
 }
 
 /// Whether anything is left that a watcher could deliver, for `--until-idle`.

@@ -1,6 +1,7 @@
 //! Items: one unit of work.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::error::StoreError;
@@ -88,8 +89,17 @@ pub struct NewItem {
     pub gate: i32,
     /// Higher is sooner, within a gate.
     pub priority: i32,
+    /// Not delivered before; `None`: due at once, by the database's clock.
+    pub available_at: Option<DateTime<Utc>>,
     /// What its handler gets.
     pub data: Data,
+}
+
+impl NewItem {
+    /// An item at gate 0 with the defaults of a plain INSERT.
+    pub fn new(partition: impl Into<String>, id: impl Into<String>, data: Data) -> Self {
+        Self { partition: partition.into(), id: id.into(), gate: 0, priority: 0, available_at: None, data }
+    }
 }
 
 /// An item that is due, as its owner reads it.

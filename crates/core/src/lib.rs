@@ -9,6 +9,7 @@
 //! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs` |
 //! | who may write, who may send, and until when? | `lease.rs` |
 //! | what does a database have to do? | `store.rs` |
+//! | what do people see? | `inspect.rs`, `watcher.rs` |
 
 pub mod answer;
 pub mod checkpoint;
@@ -22,6 +23,7 @@ pub mod outcome;
 pub mod partition;
 pub mod retry;
 pub mod store;
+pub mod watcher;
 
 pub use error::{Result, StoreError};
 pub use store::Store;

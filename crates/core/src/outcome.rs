@@ -133,6 +133,7 @@ fn resolve(partition: &str, parent: &DueItem, index: i32, child: Child) -> NewIt
         id: child.id.unwrap_or_else(|| child_id(partition, &parent.id, parent.pass, index)),
         partition: child.partition.unwrap_or_else(|| partition.to_owned()),
         priority: child.priority,
+        available_at: None,
         data: child.data,
     }
 }

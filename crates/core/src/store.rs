@@ -8,11 +8,12 @@ use bytes::Bytes;
 
 use crate::{
     error::Result,
-    inspect::{FeedStatus, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::{DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    watcher::Report,
 };
 
 /// What `migrate` did.
@@ -87,6 +88,18 @@ pub struct Pushed {
     pub added: u64,
     /// Items that existed already and were left as they are.
     pub existing: u64,
+}
+
+/// A push whose items come bit by bit. All of it is one transaction: nothing is visible before the commit, and
+/// dropping it leaves nothing behind.
+#[async_trait]
+pub trait Push: Send {
+    /// Adds items; those whose id exists are left as they are. Those whose `partition` is another one are
+    /// refused. After an error only dropping is left.
+    async fn add(&mut self, items: &[NewItem]) -> Result<()>;
+
+    /// Makes all of it visible, and wakes watchers.
+    async fn commit(self: Box<Self>) -> Result<Pushed>;
 }
 
 /// Which failed items an operator retries.
@@ -173,11 +186,28 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Hints that something may have become due in these feeds.
     async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups>;
 
+    // --- watchers among each other ---
+
+    /// Notes that a watcher is alive and what it does: one row for each of its feeds. Rows of watchers that have
+    /// not been heard of for [`crate::watcher::FORGOTTEN_AFTER`] go. Wakes nobody.
+    async fn report(&self, report: &Report) -> Result<()>;
+
+    /// Takes a watcher's rows away: it has stopped. Unknown ones are fine.
+    async fn farewell(&self, watcher: &str) -> Result<()>;
+
     // --- acting from outside; each is safe while a watcher holds the lease ---
 
-    /// Adds items, and their partition if it is missing (an existing one is left as it is). `items` whose
-    /// `partition` is another one are refused. One transaction.
-    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed>;
+    /// Begins a push into a partition, which is made if it is missing (an existing one is left as it is). The
+    /// transaction may stay open while the caller fetches the next items: on SQLite that keeps every other writer
+    /// out, on Postgres it only keeps this partition from going idle, closing or failing.
+    async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>>;
+
+    /// Adds items, and their partition if it is missing, in one transaction; as [`Store::begin_push`].
+    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        let mut push = self.begin_push(partition).await?;
+        push.add(items).await?;
+        push.commit().await
+    }
 
     /// Makes failed items available again (pass + 1, no retries used, due now) and reopens a failed or
     /// complete partition. Returns how many. `NotFound` without the partition or the item named; `Refused`
@@ -201,6 +231,14 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Items of a partition, in order of id. `NotFound` without the partition.
     async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>>;
+
+    /// The gates of a partition that have items, in order, with their items by status. Counts all of the
+    /// partition's items, finished ones too: for people who wait, not for watchers. `NotFound` without the
+    /// partition.
+    async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>>;
+
+    /// Hints that this partition may have closed (or been reopened, or changed in another way).
+    async fn changes(&self, partition: &str) -> Box<dyn Wakeups>;
 
     /// Whether anything that a watcher could deliver is left in these feeds: leased elsewhere, delayed and
     /// waiting items count; paused, held and failed partitions do not.

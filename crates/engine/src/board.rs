@@ -2,7 +2,7 @@
 //! here, synchronously; the loops around it only carry them out.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -44,6 +44,17 @@ pub(crate) struct Turn {
     pub(crate) cancel: CancellationToken,
 }
 
+/// What is going on in a feed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Figures {
+    /// Partitions held.
+    pub(crate) partitions: usize,
+    /// Deliveries in flight, but for those of leases that were lost: they are being aborted.
+    pub(crate) in_flight: usize,
+    /// Outcomes written since the start.
+    pub(crate) outcomes: u64,
+}
+
 /// Whether there is room for more partitions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Room {
@@ -67,11 +78,13 @@ pub(crate) struct Board {
     in_flight: usize,
     unwritten: usize,
     unwritten_bytes: usize,
+    /// Outcomes written since the start, by feed; an entry for each that is served.
+    written: BTreeMap<Arc<str>, u64>,
     is_draining: bool,
 }
 
 impl Board {
-    pub(crate) fn new(concurrency: usize, poll_interval: Duration) -> Self {
+    pub(crate) fn new(concurrency: usize, poll_interval: Duration, feeds: &[String]) -> Self {
         Self {
             held: HashMap::new(),
             turns: VecDeque::new(),
@@ -81,6 +94,7 @@ impl Board {
             in_flight: 0,
             unwritten: 0,
             unwritten_bytes: 0,
+            written: feeds.iter().map(|feed| (feed.as_str().into(), 0)).collect(),
             is_draining: false,
         }
     }
@@ -97,6 +111,20 @@ impl Board {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// What is going on, by feed: each that is served, once.
+    pub(crate) fn figures(&self) -> BTreeMap<Arc<str>, Figures> {
+        let of =
+            |(feed, &outcomes): (&Arc<str>, &u64)| (feed.clone(), Figures { outcomes, ..Figures::default() });
+        let mut figures: BTreeMap<_, _> = self.written.iter().map(of).collect();
+        for held in self.held.values() {
+            if let Some(figures) = figures.get_mut(&held.feed) {
+                figures.partitions += 1;
+                figures.in_flight += held.in_flight;
+            }
+        }
+        figures
     }
 
     /// The leases held now.
@@ -463,6 +491,13 @@ impl Board {
             self.queue(&id);
         }
         false
+    }
+
+    /// Counts an outcome that was written, whether its lease is still held or not.
+    pub(crate) fn count_written(&mut self, feed: &str) {
+        if let Some(written) = self.written.get_mut(feed) {
+            *written += 1;
+        }
     }
 
     /// Leases whose count of expiries is to be cleared, since an item got through.

@@ -41,13 +41,15 @@ pub(crate) struct Context {
     pub(crate) room_bell: Notify,
     /// Stop claiming, reading and sending.
     pub(crate) stop: CancellationToken,
+    /// The leases are released: nothing is left but to say so.
+    pub(crate) left: CancellationToken,
     /// Drop everything: the parent of every delivery's token.
     pub(crate) abort: CancellationToken,
 }
 
 impl Context {
     pub(crate) fn new(store: Arc<dyn Store>, settings: Settings, stop: CancellationToken) -> Self {
-        let board = Mutex::new(Board::new(settings.concurrency, settings.poll_interval));
+        let board = Mutex::new(Board::new(settings.concurrency, settings.poll_interval, &settings.feeds));
         Self {
             store,
             settings,
@@ -57,6 +59,7 @@ impl Context {
             check_bell: Notify::new(),
             room_bell: Notify::new(),
             stop,
+            left: CancellationToken::new(),
             abort: CancellationToken::new(),
         }
     }

@@ -8,6 +8,7 @@
 //! | how do items come in, go out and get written? | `page.rs`, `deliver.rs`, `outcome.rs` |
 //! | how does a gate rise? | `checkpoint.rs` |
 //! | how does it start and stop? | `watcher.rs` |
+//! | what does `gatefeed status` know of it? | `report.rs` |
 //! | how is HTTP spoken? | `dispatch/` |
 
 mod board;
@@ -23,6 +24,7 @@ mod outcome;
 mod page;
 mod processor;
 mod renew;
+mod report;
 mod watcher;
 
 pub use processor::{Delivery, Processor};

@@ -197,8 +197,9 @@ async fn settle(context: &Context, batch: Vec<Outcome>, settled: &[Settled]) -> 
             if board.settled(lease, &outcome.completion.item, *settled, outcome.due_gate(), outcome.bytes) {
                 tracing::warn!(partition = %lease.partition, "the lease was taken over; outcomes dropped");
             }
-            if *settled == Settled::Written && board.progressed(lease) {
-                progressed.push(lease.clone());
+            if *settled == Settled::Written {
+                board.count_written(&outcome.completion.feed);
+                progressed.extend(board.progressed(lease).then(|| lease.clone()));
             }
         }
     }

@@ -11,7 +11,7 @@ use gatefeed_core::{
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -20,11 +20,13 @@ use crate::{
     context::{Context, Settings},
     deliver, observe, outcome, page,
     processor::Processor,
-    renew,
+    renew, report,
 };
 
 /// After the grace period, for writing outcomes and releasing leases.
 const WRITE_BACK: Duration = Duration::from_secs(10);
+/// For saying farewell: who is not told sees it when the reports stay away.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How often `until_idle` looks whether it is over.
 const IDLE_CHECK: Duration = Duration::from_millis(100);
 
@@ -144,7 +146,7 @@ impl Builder {
 impl<P: Processor> Watcher<P> {
     /// Runs until the shutdown token is cancelled (or nothing is left, with `until_idle`). Then it claims
     /// nothing more, waits for what is in flight up to the grace period, gives back the rest, writes the
-    /// outcomes and releases its leases. While it runs it reconnects for ever. Dropping the future instead is
+    /// outcomes, releases its leases and takes itself off the list of watchers. While it runs it reconnects for ever. Dropping the future instead is
     /// like a crash: nothing is lost, but the leases have to expire.
     pub async fn run(self) -> Result<Finished> {
         let Builder { store, settings, shutdown } = self.builder;
@@ -176,6 +178,9 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
     let mut keepers = JoinSet::new();
     keepers.spawn(renew::run(context.clone()));
     keepers.spawn(observe::run(context.clone()));
+    // Not watched: whatever becomes of it, the work goes on.
+    let mut reports = JoinSet::new();
+    reports.spawn(report::run(context.clone()));
     let mut loops = JoinSet::new();
     loops.spawn(claim::run(context.clone()));
     loops.spawn(page::run(context.clone()));
@@ -194,6 +199,8 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
         broken = broken(&mut outcomes) => Err(broken),
     };
     stop(&context, loops, deliveries, outcomes).await;
+    context.left.cancel();
+    _ = timeout(FAREWELL, reports.join_next()).await;
     match context.board().unwritten() {
         0 => finished,
         lost => Err(StoreError::Unavailable(format!(

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
-    inspect::{FeedStatus, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Pushed, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Wakeups},
+    watcher::Report,
 };
 use tokio::time::{Instant, timeout};
 
@@ -95,8 +96,15 @@ impl<S: Store> Store for Instrumented<S> {
     async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups> {
         self.0.wakeups(feeds).await
     }
-    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
-        call("push", items.len(), LONG, self.0.push(partition, items)).await
+    async fn report(&self, report: &Report) -> Result<()> {
+        call("report", report.feeds.len(), STEP, self.0.report(report)).await
+    }
+    async fn farewell(&self, watcher: &str) -> Result<()> {
+        call("farewell", 1, STEP, self.0.farewell(watcher)).await
+    }
+    async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
+        let push = call("begin_push", 1, LONG, self.0.begin_push(partition)).await?;
+        Ok(Box::new(InstrumentedPush(push)))
     }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         call("retry", 1, LONG, self.0.retry(partition, filter)).await
@@ -116,7 +124,26 @@ impl<S: Store> Store for Instrumented<S> {
     async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
         call("items", filter.limit, LONG, self.0.items(filter)).await
     }
+    async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
+        call("gates", 1, LONG, self.0.gates(partition)).await
+    }
+    async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
+        self.0.changes(partition).await
+    }
     async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
         call("idleness", feeds.len(), STEP, self.0.idleness(feeds)).await
+    }
+}
+
+/// A push with limits and traces.
+struct InstrumentedPush(Box<dyn Push>);
+
+#[async_trait]
+impl Push for InstrumentedPush {
+    async fn add(&mut self, items: &[NewItem]) -> Result<()> {
+        call("push", items.len(), LONG, self.0.add(items)).await
+    }
+    async fn commit(self: Box<Self>) -> Result<Pushed> {
+        call("push_commit", 1, LONG, self.0.commit()).await
     }
 }

@@ -8,7 +8,8 @@ mod sqlite;
 
 use std::{path::PathBuf, sync::Arc};
 
-use gatefeed_core::{Result, Store, StoreError};
+use gatefeed_core::{Result, Store, StoreError, item::NewItem, partition::NewPartition, store::Pushed};
+use sqlx::{PgConnection, SqliteConnection};
 
 /// How a store is opened.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +56,28 @@ pub async fn connect(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
             without_password(url)
         ))),
     }
+}
+
+/// Adds items, and their partition if it is missing, inside a transaction that the caller has open: they are there
+/// with its commit, which also wakes watchers, and gone with its rollback. After an error the transaction is aborted,
+/// as Postgres does it. `schema` is that of the tables; `None`: `public`.
+pub async fn push_into_postgres(
+    connection: &mut PgConnection,
+    schema: Option<&str>,
+    partition: &NewPartition,
+    items: &[NewItem],
+) -> Result<Pushed> {
+    postgres::insert::push_into(connection, schema.unwrap_or(postgres::PUBLIC), partition, items).await
+}
+
+/// As [`push_into_postgres`], on SQLite. An error takes back what this call had added and leaves the
+/// transaction open. After a call that was dropped, roll back.
+pub async fn push_into_sqlite(
+    connection: &mut SqliteConnection,
+    partition: &NewPartition,
+    items: &[NewItem],
+) -> Result<Pushed> {
+    sqlite::push_into(connection, partition, items).await
 }
 
 /// The file of a `sqlite:` URL, or `None` where it is no file.

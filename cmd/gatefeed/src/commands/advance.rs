@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::{args::JsonArg, database::DatabaseArgs, output};
+use crate::{args::JsonArg, database::DatabaseArgs, output, parse};
 
-/// Raise a partition's gate by hand to the next one that has open items.
+/// Raise a partition's gate by hand to the next one with open items.
 ///
 /// For partitions with manual_checkpoint. Refused while an item at or below the gate is open, past a failed item under
 /// the policy 'stop', and when there is nothing to go on to.
@@ -15,6 +15,7 @@ use crate::{args::JsonArg, database::DatabaseArgs, output};
   gatefeed advance import-42")]
 pub(crate) struct AdvanceArgs {
     /// The partition
+    #[arg(value_parser = parse::name)]
     partition: String,
     #[command(flatten)]
     json: JsonArg,

@@ -5,39 +5,44 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use gatefeed_core::{
+    Store,
     inspect::{ItemFilter, ItemRow},
     item::ItemStatus,
 };
 use serde::Serialize;
 
-use super::page_end;
+use super::listing::{self, Listing, ListingArgs, Page, prose};
 use crate::{
-    args::{JsonArg, PageArgs},
+    args::PageArgs,
     database::DatabaseArgs,
-    output::{self, Align, Table, relative, shortened, size},
+    output::{Kind, Look, Table, number, relative, shortened, size},
     parse,
 };
 
-/// How much of an error or of an item's data a table shows; --json has all of it.
-const CELL_CHARS_MAX: usize = 60;
+/// How much of an error or of an item's data a terminal shows at most, however wide it is.
+const CELL_CHARS_MAX: usize = 200;
 
 /// List the items of a partition, in order of id.
+///
+/// A narrow terminal gets long names, errors and data with a … and may lose a column. What is piped on is whole, and
+/// --json has every column and every error.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed items import-42
   gatefeed items import-42 --status failed
+  gatefeed items import-42 --status available --watch
   gatefeed items import-42 --id row-7 --data --json | jq -r '.[0].data'")]
 pub(crate) struct ItemsArgs {
     /// The partition
-    #[arg(value_name = "PARTITION", required_unless_present = "partition_flag")]
+    #[arg(value_name = "PARTITION", required_unless_present = "partition_flag", value_parser = parse::name)]
     partition: Option<String>,
     /// The partition, as a flag
-    #[arg(long = "partition", id = "partition_flag", env = "GATEFEED_PARTITION", value_name = "ID")]
+    #[arg(long = "partition", id = "partition_flag", env = "GATEFEED_PARTITION", value_name = "ID", value_parser = parse::name)]
     partition_flag: Option<String>,
     /// Only this status: available, waiting, blocked, complete, failed or cancelled
     #[arg(
         long,
-        env = "GATEFEED_STATUS",
+        env = "GATEFEED_ITEMS_STATUS",
         value_name = "STATUS",
         help_heading = "Filter",
         value_parser = parse_status
@@ -46,7 +51,7 @@ pub(crate) struct ItemsArgs {
     /// Only this gate
     #[arg(
         long,
-        env = "GATEFEED_GATE",
+        env = "GATEFEED_ITEMS_GATE",
         value_name = "GATE",
         help_heading = "Filter",
         allow_hyphen_values = true,
@@ -54,8 +59,11 @@ pub(crate) struct ItemsArgs {
     )]
     gate: Option<i32>,
     /// Only this item
-    #[arg(long, env = "GATEFEED_ID", value_name = "ID", help_heading = "Filter")]
+    #[arg(long, env = "GATEFEED_ITEMS_ID", value_name = "ID", help_heading = "Filter")]
     id: Option<String>,
+    /// Only ids after this one: where the previous page ended
+    #[arg(long, env = "GATEFEED_ITEMS_AFTER", value_name = "ID", help_heading = "Paging")]
+    after: Option<String>,
     #[command(flatten)]
     page: PageArgs,
     /// Show the items' data too. In JSON it is the text "data", or "data_base64" where it is not UTF-8
@@ -67,7 +75,7 @@ pub(crate) struct ItemsArgs {
     )]
     data: bool,
     #[command(flatten)]
-    json: JsonArg,
+    listing: ListingArgs,
 }
 
 fn parse_status(word: &str) -> Result<ItemStatus, String> {
@@ -76,74 +84,97 @@ fn parse_status(word: &str) -> Result<ItemStatus, String> {
 }
 
 pub(crate) async fn items(database: &DatabaseArgs, args: ItemsArgs) -> Result<()> {
-    let is_filtered = args.status.is_some() || args.gate.is_some() || args.id.is_some();
-    let is_later_page = args.page.after.is_some();
-    let filter = ItemFilter {
-        partition: args.partition.or(args.partition_flag).unwrap_or_default(),
-        status: args.status,
-        gate: args.gate,
-        id: args.id,
-        after: args.page.after,
-        limit: args.page.limit + 1,
-        with_data: args.data,
+    let items = Items {
+        is_filtered: args.status.is_some() || args.gate.is_some() || args.id.is_some(),
+        limit: args.page.limit,
+        filter: ItemFilter {
+            partition: args.partition.or(args.partition_flag).unwrap_or_default(),
+            status: args.status,
+            gate: args.gate,
+            id: args.id,
+            after: args.after,
+            limit: args.page.limit + 1,
+            with_data: args.data,
+        },
     };
-    let mut rows = database.open_migrated().await?.items(&filter).await?;
-    page_end(&mut rows, args.page.limit, |row| &row.id);
-    if args.json.json {
-        return output::json_rows(&rows.iter().map(JsonItem::new).collect::<Vec<_>>());
+    listing::list(database, &args.listing, &items).await
+}
+
+struct Items {
+    filter: ItemFilter,
+    is_filtered: bool,
+    limit: usize,
+}
+
+impl Listing for Items {
+    type Row = ItemRow;
+
+    async fn read(&self, store: &dyn Store) -> Result<Page<ItemRow>> {
+        Ok(Page::cut(store.items(&self.filter).await?, self.limit, |row| &row.id))
     }
-    match rows.is_empty() {
-        false => table(&rows, args.data).print(),
-        true if is_later_page => output::line("No items after that one."),
-        true if is_filtered => {
-            output::line("No item fits: leave out a filter to see all of the partition's items.")
-        }
-        true => output::line("The partition has no items yet: insert rows into gatefeed_items."),
+
+    fn json(row: &ItemRow) -> impl Serialize {
+        JsonItem::new(row)
+    }
+
+    fn text(&self, rows: &[ItemRow], look: Look) -> Vec<String> {
+        let none = match rows.is_empty() {
+            false => return table(rows, self.filter.with_data, look).lines(look),
+            true if self.filter.after.is_some() => "No items after that one.",
+            true if self.is_filtered => {
+                "No item fits: leave out a filter to see all of the partition's items."
+            }
+            true => {
+                "The partition has no items yet: add some with `gatefeed push`, or insert rows into gatefeed_items."
+            }
+        };
+        prose(none, None, look)
     }
 }
 
-fn table(rows: &[ItemRow], with_data: bool) -> Table {
-    use Align::{Left, Right};
-    let last = if with_data { "data" } else { "last error" };
+fn table(rows: &[ItemRow], with_data: bool, look: Look) -> Table {
     let mut table = Table::new(&[
-        ("id", Left),
-        ("gate", Right),
-        ("status", Left),
-        ("pass", Right),
-        ("retries", Right),
-        ("due", Left),
-        ("size", Right),
-        ("updated", Left),
-        (last, Left),
-    ]);
+        ("id", Kind::Id),
+        ("gate", Kind::Right),
+        ("status", Kind::Status),
+        ("pass", Kind::Right),
+        ("retries", Kind::Right),
+        ("due", Kind::Left),
+        ("size", Kind::Right),
+        ("updated", Kind::Left),
+        (if with_data { "data" } else { "last error" }, Kind::Text),
+    ])
+    .spare(&["pass", "updated"]);
     let now = Utc::now();
-    rows.iter().for_each(|row| table.row(cells(row, with_data, now)));
+    let last_max = if look.width.is_some() { CELL_CHARS_MAX } else { usize::MAX };
+    rows.iter().for_each(|row| table.row(cells(row, with_data, last_max, now)));
     table
 }
 
-fn cells(row: &ItemRow, with_data: bool, now: DateTime<Utc>) -> Vec<String> {
+fn cells(row: &ItemRow, with_data: bool, last_max: usize, now: DateTime<Utc>) -> Vec<String> {
     let due = if row.status.is_open() { relative(row.available_at, now) } else { "-".to_owned() };
+    let last = if with_data { data_cell(row) } else { error_cell(row) };
     vec![
         row.id.clone(),
-        row.gate.to_string(),
+        number(row.gate.into()),
         row.status.as_str().to_owned(),
-        row.pass.to_string(),
-        row.retry_count.to_string(),
+        number(row.pass.into()),
+        number(row.retry_count.into()),
         due,
         size(row.size),
         relative(row.updated_at, now),
-        if with_data { data_cell(row) } else { error_cell(row) },
+        shortened(&last, last_max),
     ]
 }
 
 fn error_cell(row: &ItemRow) -> String {
     let last = row.error_messages.as_deref().and_then(|log| log.lines().last());
-    shortened(last.unwrap_or(""), CELL_CHARS_MAX)
+    last.unwrap_or("").to_owned()
 }
 
 fn data_cell(row: &ItemRow) -> String {
     match row.data.as_deref().map(std::str::from_utf8) {
-        Some(Ok(text)) => shortened(text, CELL_CHARS_MAX),
+        Some(Ok(text)) => text.to_owned(),
         Some(Err(_)) => format!("({}, not text)", row.content_type),
         None => String::new(),
     }

@@ -2,12 +2,15 @@
 
 pub(crate) mod advance;
 pub(crate) mod items;
+pub(crate) mod listing;
 pub(crate) mod migrate;
 pub(crate) mod partitions;
+pub(crate) mod push;
 pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod seal;
 pub(crate) mod status;
+pub(crate) mod watch;
 
 use anyhow::Result;
 
@@ -22,6 +25,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Demo(args) => return demo::demo(args).await,
         Command::Run(args) => return run::run(database, *args).await,
+        Command::Push(args) => return push::push(database, *args).await,
         Command::Migrate(args) => migrate::migrate(database, args).await?,
         Command::Status(args) => status::status(database, args).await?,
         Command::Partitions(args) => partitions::partitions(database, args).await?,
@@ -31,14 +35,4 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Advance(args) => advance::advance(database, args).await?,
     }
     Ok(exit::OK)
-}
-
-/// Splits off the row that was read only to know whether there are more, and says how to go on.
-fn page_end<T>(rows: &mut Vec<T>, limit: usize, id: impl Fn(&T) -> &str) {
-    if rows.len() > limit {
-        rows.truncate(limit);
-        if let Some(last) = rows.last() {
-            crate::output::note(&format!("there are more: add --after {}", crate::output::quoted(id(last))));
-        }
-    }
 }

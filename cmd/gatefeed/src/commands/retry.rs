@@ -18,14 +18,15 @@ use crate::{args::JsonArg, database::DatabaseArgs, output, parse};
   gatefeed retry import-42 --gate 1")]
 pub(crate) struct RetryArgs {
     /// The partition
+    #[arg(value_parser = parse::name)]
     partition: String,
     /// Only this item
-    #[arg(long, env = "GATEFEED_ITEM", value_name = "ID", help_heading = "Filter")]
+    #[arg(long, env = "GATEFEED_RETRY_ITEM", value_name = "ID", help_heading = "Filter")]
     item: Option<String>,
     /// Only items at this gate
     #[arg(
         long,
-        env = "GATEFEED_GATE",
+        env = "GATEFEED_RETRY_GATE",
         value_name = "GATE",
         help_heading = "Filter",
         allow_hyphen_values = true,
@@ -45,6 +46,9 @@ pub(crate) async fn retry(database: &DatabaseArgs, args: RetryArgs) -> Result<()
     output::line(&match retried {
         0 => format!("Nothing to retry in {}: no item that fits is failed.", args.partition),
         1 => format!("1 failed item of {} is available again.", args.partition),
-        n => format!("{n} failed items of {} are available again.", args.partition),
+        n => {
+            let number = output::number(i64::try_from(n).unwrap_or(i64::MAX));
+            format!("{number} failed items of {} are available again.", args.partition)
+        }
     })
 }

@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::{args::JsonArg, database::DatabaseArgs, output};
+use crate::{args::JsonArg, database::DatabaseArgs, output, parse};
 
-/// Let a held partition go: its gates advance by themselves and it completes.
+/// Let a held partition advance and complete by itself.
 ///
 /// Sets manual_checkpoint to false and auto_close to true. Items may still be inserted afterwards, and sealing twice is
 /// the same as once.
@@ -15,6 +15,7 @@ use crate::{args::JsonArg, database::DatabaseArgs, output};
   gatefeed seal import-42")]
 pub(crate) struct SealArgs {
     /// The partition
+    #[arg(value_parser = parse::name)]
     partition: String,
     #[command(flatten)]
     json: JsonArg,

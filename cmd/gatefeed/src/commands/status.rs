@@ -1,82 +1,251 @@
 //! `gatefeed status`.
 
 use anyhow::Result;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::Args;
-use gatefeed_core::inspect::FeedStatus;
+use gatefeed_core::{
+    Store,
+    id::DEFAULT_FEED,
+    inspect::{FeedStatus, WatcherStatus},
+};
+use serde::Serialize;
 
+use super::listing::{self, Listing, ListingArgs, Page, prose};
 use crate::{
-    args::JsonArg,
     database::DatabaseArgs,
-    output::{self, Align, Table, count, relative_or_dash},
+    output::{Kind, Look, Style, Table, count, quoted, rate, relative, relative_or_dash},
 };
 
-/// Show the feeds: partitions by status, what is open, what failed.
+/// Show the feeds: partitions, items, and the watchers at work.
 ///
-/// OLDEST DUE tells since when the work that has waited longest has been due: while it grows, watchers are missing or
-/// too slow. Items that are complete are not counted, so that looking stays cheap. Columns without a count may be left
-/// out; --json has all of them.
+/// OLDEST DUE tells since when the item that has waited longest has been due: while it grows, watchers are missing or
+/// too slow. IN FLIGHT and ITEMS/S (outcomes a second, failed attempts included) are what watchers report, about every
+/// 5 seconds. Items that are complete are not counted, so that looking stays cheap. Columns without a count may be
+/// left out, and a narrow terminal gets two tables; --json has everything.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed status
+  gatefeed status --watch
   gatefeed status --json | jq '.[] | select(.items.failed > 0) | .feed'")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    json: JsonArg,
+    listing: ListingArgs,
 }
 
 pub(crate) async fn status(database: &DatabaseArgs, args: StatusArgs) -> Result<()> {
-    let feeds = database.open_migrated().await?.status().await?;
-    if args.json.json {
-        return output::json_rows(&feeds);
-    }
-    if feeds.is_empty() {
-        return output::line(
-            "Nothing here yet: insert a row into gatefeed_partitions and its items into gatefeed_items, then start \
-             `gatefeed run --target URL`.",
-        );
-    }
-    table(&feeds).print()
+    listing::list(database, &args.listing, &Feeds).await
 }
 
-fn table(feeds: &[FeedStatus]) -> Table {
-    use Align::{Left, Right, RightIfAny};
-    let mut table = Table::new(&[
-        ("feed", Left),
-        ("partitions:", Left),
-        ("available", Right),
-        ("leased", Right),
-        ("paused", RightIfAny),
-        ("complete", Right),
-        ("failed", Right),
-        ("cancelled", RightIfAny),
-        ("items:", Left),
-        ("available", Right),
-        ("waiting", RightIfAny),
-        ("blocked", RightIfAny),
-        ("failed", Right),
-        ("oldest due", Left),
-    ]);
-    feeds.iter().for_each(|feed| table.row(row(feed)));
-    table
+struct Feeds;
+
+impl Listing for Feeds {
+    type Row = FeedStatus;
+
+    async fn read(&self, store: &dyn Store) -> Result<Page<FeedStatus>> {
+        Ok(Page::whole(store.status().await?))
+    }
+
+    fn json(row: &FeedStatus) -> impl Serialize {
+        row
+    }
+
+    fn text(&self, feeds: &[FeedStatus], look: Look) -> Vec<String> {
+        if feeds.is_empty() {
+            return prose(
+                "Nothing here yet: make work with `gatefeed push`, or insert a row into gatefeed_partitions and its \
+                 items into gatefeed_items; then start `gatefeed run --target URL`.",
+                None,
+                look,
+            );
+        }
+        let now = Utc::now();
+        let mut lines = feed_lines(feeds, look, now);
+        if let Some(unserved) = unserved(feeds) {
+            lines.push(String::new());
+            lines.extend(prose(&unserved, Some(Style::Yellow), look));
+        }
+        if feeds.iter().any(|feed| !feed.watchers.is_empty()) {
+            lines.push(String::new());
+            lines.extend(watchers(feeds, now).lines(look));
+        }
+        lines
+    }
 }
 
-fn row(feed: &FeedStatus) -> Vec<String> {
-    let (partitions, items) = (&feed.partitions, &feed.items);
+/// The feeds in one table, or in two if it does not fit.
+fn feed_lines(feeds: &[FeedStatus], look: Look, now: DateTime<Utc>) -> Vec<String> {
+    let mut whole = Table::new(
+        &[&FEED, &[("partitions:", Kind::Left)], PARTITIONS, &[("items:", Kind::Left)], ITEMS].concat(),
+    );
+    let mut partitions = Table::new(&[&[("partitions", Kind::Id)], PARTITIONS].concat());
+    // Who the watchers are is told below.
+    let mut items = Table::new(&[&[("items", Kind::Id)], ITEMS].concat()).spare(&["watchers"]);
+    for feed in feeds {
+        let (name, mark) = ([feed.feed.clone()], [String::new()]);
+        let (of_partitions, of_items) = (partition_cells(feed), item_cells(feed, now));
+        whole.row([&name[..], &mark, &of_partitions, &mark, &of_items].concat());
+        partitions.row([&name[..], &of_partitions].concat());
+        items.row([&name[..], &of_items].concat());
+    }
+    if whole.fits(look) {
+        return whole.lines(look);
+    }
+    [partitions.lines(look), vec![String::new()], items.lines(look)].concat()
+}
+
+const FEED: [(&str, Kind); 1] = [("feed", Kind::Id)];
+
+const PARTITIONS: &[(&str, Kind)] = &[
+    ("available", Kind::Right),
+    ("leased", Kind::Right),
+    ("paused", Kind::RightIfAny),
+    ("complete", Kind::Right),
+    ("failed", Kind::Failures),
+    ("cancelled", Kind::RightIfAny),
+];
+
+fn partition_cells(feed: &FeedStatus) -> Vec<String> {
+    let partitions = &feed.partitions;
+    [
+        partitions.available,
+        feed.leased,
+        partitions.paused,
+        partitions.complete,
+        partitions.failed,
+        partitions.cancelled,
+    ]
+    .map(count)
+    .to_vec()
+}
+
+const ITEMS: &[(&str, Kind)] = &[
+    ("available", Kind::Right),
+    ("waiting", Kind::RightIfAny),
+    ("blocked", Kind::RightIfAny),
+    ("failed", Kind::Failures),
+    ("oldest due", Kind::Left),
+    ("in flight", Kind::Right),
+    ("items/s", Kind::Right),
+    ("watchers", Kind::Right),
+];
+
+fn item_cells(feed: &FeedStatus, now: DateTime<Utc>) -> Vec<String> {
+    let items = &feed.items;
     vec![
-        feed.feed.clone(),
-        String::new(),
-        count(partitions.available),
-        count(feed.leased),
-        count(partitions.paused),
-        count(partitions.complete),
-        count(partitions.failed),
-        count(partitions.cancelled),
-        String::new(),
         count(items.available),
         count(items.waiting),
         count(items.blocked),
         count(items.failed),
-        relative_or_dash(feed.oldest_due_at, Utc::now()),
+        relative_or_dash(feed.oldest_due_at, now),
+        count(feed.in_flight),
+        rate(feed.outcomes_per_second),
+        count(i64::try_from(feed.watchers.len()).unwrap_or(i64::MAX)),
     ]
+}
+
+/// The watchers, feed by feed.
+fn watchers(feeds: &[FeedStatus], now: DateTime<Utc>) -> Table {
+    let mut table = Table::new(&[
+        ("watcher", Kind::Id),
+        ("feed", Kind::Id),
+        ("partitions", Kind::Right),
+        ("in flight", Kind::Right),
+        ("items/s", Kind::Right),
+        ("started", Kind::Left),
+        ("last seen", Kind::Left),
+    ])
+    .spare(&["started"]);
+    for feed in feeds {
+        feed.watchers.iter().for_each(|watcher| table.row(watcher_cells(feed, watcher, now)));
+    }
+    table
+}
+
+fn watcher_cells(feed: &FeedStatus, watcher: &WatcherStatus, now: DateTime<Utc>) -> Vec<String> {
+    vec![
+        watcher.id.clone(),
+        feed.feed.clone(),
+        count(watcher.partitions),
+        count(watcher.in_flight),
+        rate(watcher.outcomes_per_second),
+        relative(watcher.started_at, now),
+        relative(watcher.seen_at, now),
+    ]
+}
+
+/// What to do about work that is due and that nobody does.
+fn unserved(feeds: &[FeedStatus]) -> Option<String> {
+    let is_unserved =
+        |feed: &&FeedStatus| feed.oldest_due_at.is_some() && feed.watchers.is_empty() && feed.leased == 0;
+    let names: Vec<_> = feeds.iter().filter(is_unserved).map(|feed| feed.feed.as_str()).collect();
+    let flag = match names.as_slice() {
+        [] => return None,
+        [DEFAULT_FEED] => String::new(),
+        names => format!(" --feed {}", quoted(&names.join(","))),
+    };
+    let feed = if names.len() == 1 { "the feed" } else { "the feeds" };
+    Some(format!(
+        "Work is due in {feed} {}, and no watcher serves {}: start one with `gatefeed run{flag} --target URL`.",
+        names.join(", "),
+        if names.len() == 1 { "it" } else { "them" },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gatefeed_core::inspect::{ItemCounts, PartitionCounts};
+
+    fn feed(name: &str, due: bool, has_watcher: bool) -> FeedStatus {
+        let watcher = WatcherStatus {
+            id: "worker-1".into(),
+            version: "1".into(),
+            concurrency: 10,
+            partitions: 2,
+            in_flight: 1_000,
+            outcomes: 7,
+            outcomes_per_second: 1234.4,
+            started_at: Utc::now(),
+            seen_at: Utc::now(),
+        };
+        FeedStatus {
+            feed: name.into(),
+            partitions: PartitionCounts { available: 1, complete: 1_234, ..PartitionCounts::default() },
+            leased: i64::from(has_watcher),
+            items: ItemCounts { available: 1_234_567, failed: 3, ..ItemCounts::default() },
+            oldest_due_at: due.then(Utc::now),
+            in_flight: if has_watcher { 1_000 } else { 0 },
+            outcomes_per_second: if has_watcher { 1234.4 } else { 0.0 },
+            watchers: if has_watcher { vec![watcher] } else { Vec::new() },
+        }
+    }
+
+    #[test]
+    fn work_that_nobody_does_is_told_with_what_to_do() {
+        let told = |feeds: &[FeedStatus]| unserved(feeds);
+        let idle_watcher = FeedStatus { leased: 0, ..feed("b", true, true) };
+        let silent_watcher = FeedStatus { leased: 1, ..feed("c", true, false) };
+        assert_eq!(told(&[feed("a", false, false), idle_watcher, silent_watcher]), None);
+        let default = told(&[feed("default", true, false)]).unwrap();
+        assert!(default.contains("in the feed default,") && default.contains("`gatefeed run --target URL`"));
+        let two = told(&[feed("a", true, false), feed("b", true, false), feed("c", false, false)]).unwrap();
+        assert!(
+            two.contains("feeds a, b,") && two.contains("`gatefeed run --feed a,b --target URL`"),
+            "{two}"
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_two_tables_and_nothing_is_cut() {
+        let feeds = [feed("default", true, true)];
+        let look = |width| Look { width, colours: false };
+        let lines = |width| Feeds.text(&feeds, look(width));
+        assert_eq!(lines(None).len(), 5, "{:#?}", lines(None));
+        assert_eq!(lines(Some(200)), lines(None));
+        let narrow = lines(Some(80));
+        assert!(narrow.iter().all(|line| line.chars().count() <= 80), "{narrow:#?}");
+        for text in ["1,234,567", "1,234", "PARTITIONS", "ITEMS ", "worker-1", "WATCHERS"] {
+            assert!(narrow.iter().any(|line| line.contains(text)), "{text}: {narrow:#?}");
+        }
+    }
 }

@@ -7,8 +7,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -34,6 +35,7 @@ use super::{
 pub(crate) const GATE_READ: i32 = 0;
 /// The gate of the ranking.
 pub(crate) const GATE_RANK: i32 = 1;
+const GATES: usize = 2;
 
 /// The data of the ranking item, as it is pushed.
 #[derive(Debug, Deserialize, Serialize)]
@@ -54,23 +56,25 @@ pub(crate) struct Handler {
     top: usize,
     /// By item id, so that a document that is delivered twice counts once.
     documents: Mutex<BTreeMap<String, Document>>,
-    has_ranked: AtomicBool,
+    /// How long it pretends to work on each item.
+    work: Duration,
+    /// Requests begun and not ended, by gate.
+    in_flight: [AtomicI64; GATES],
 }
 
 impl Handler {
-    /// A handler that counts these words and ranks the best `top` documents.
-    pub(crate) fn new(terms: BTreeSet<String>, top: usize) -> Self {
-        Self { terms, top, documents: Mutex::default(), has_ranked: AtomicBool::new(false) }
+    /// A handler that counts these words, ranks the best `top` documents, and pretends to `work` on each item.
+    pub(crate) fn new(terms: BTreeSet<String>, top: usize, work: Duration) -> Self {
+        Self { terms, top, documents: Mutex::default(), work, in_flight: Default::default() }
     }
 
-    /// How many documents it has counted.
-    pub(crate) fn documents_read(&self) -> usize {
-        self.documents().len()
+    /// Requests that it is at work on.
+    pub(crate) fn in_flight(&self, gate: i32) -> Option<i64> {
+        Some(self.counter(gate)?.load(Ordering::Relaxed))
     }
 
-    /// Whether it has ranked them.
-    pub(crate) fn has_ranked(&self) -> bool {
-        self.has_ranked.load(Ordering::Relaxed)
+    fn counter(&self, gate: i32) -> Option<&AtomicI64> {
+        self.in_flight.get(usize::try_from(gate).ok()?)
     }
 
     fn documents(&self) -> MutexGuard<'_, BTreeMap<String, Document>> {
@@ -86,7 +90,6 @@ impl Handler {
     fn rank(&self, query: &Query) -> Ranking {
         let documents = self.documents();
         let ranking = rank::rank(&documents, &rank::terms(&query.query), self.top);
-        self.has_ranked.store(true, Ordering::Relaxed);
         Ranking { ranking, documents: documents.len() }
     }
 }
@@ -113,16 +116,45 @@ fn router(handler: Arc<Handler>) -> Router {
 
 async fn receive(State(handler): State<Arc<Handler>>, headers: HeaderMap, body: Bytes) -> Response {
     let header = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let (Some(item), Some(gate)) = (header("Gatefeed-Item"), header("Gatefeed-Gate")) else {
+    let gate = header("Gatefeed-Gate").and_then(|gate| gate.parse().ok());
+    let (Some(item), Some(gate)) = (header("Gatefeed-Item"), gate) else {
         return refused("the headers Gatefeed-Item and Gatefeed-Gate are missing");
     };
+    let _counted = Counted::new(Arc::clone(&handler), gate);
+    tokio::time::sleep(handler.work).await;
     // Counting the words of a large file takes a while, in which this thread has others to serve.
-    let work = tokio::task::spawn_blocking(move || answer(&handler, &gate, item, &body));
+    let work = tokio::task::spawn_blocking(move || answer(&handler, gate, item, &body));
     work.await.unwrap_or_else(|_| refused("the handler broke down"))
 }
 
-fn answer(handler: &Handler, gate: &str, item: String, body: &[u8]) -> Response {
-    if gate == GATE_READ.to_string() {
+/// A request in flight, which may also end because nobody waits for its answer any more.
+struct Counted {
+    handler: Arc<Handler>,
+    gate: i32,
+}
+
+impl Counted {
+    fn new(handler: Arc<Handler>, gate: i32) -> Self {
+        let counted = Self { handler, gate };
+        counted.add(1);
+        counted
+    }
+
+    fn add(&self, number: i64) {
+        if let Some(counter) = self.handler.counter(self.gate) {
+            counter.fetch_add(number, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.add(-1);
+    }
+}
+
+fn answer(handler: &Handler, gate: i32, item: String, body: &[u8]) -> Response {
+    if gate == GATE_READ {
         return Json(json!({"data": handler.read(item, body)})).into_response();
     }
     match serde_json::from_slice(body) {
@@ -140,9 +172,13 @@ fn refused(message: &str) -> Response {
 mod tests {
     use super::*;
 
+    fn handler() -> Handler {
+        Handler::new(rank::terms("rust"), 10, Duration::ZERO)
+    }
+
     #[test]
     fn a_document_that_comes_twice_counts_once() {
-        let handler = Handler::new(rank::terms("rust"), 10);
+        let handler = handler();
         for _ in 0..2 {
             assert_eq!(handler.read("a".into(), b"rust rust").terms["rust"], 2);
         }
@@ -150,6 +186,15 @@ mod tests {
         let ranking = handler.rank(&Query { query: "rust".into() });
         assert_eq!((ranking.documents, ranking.ranking.len()), (2, 1));
         assert_eq!(ranking.ranking[0].matches["rust"], 2);
-        assert!(handler.has_ranked());
+    }
+
+    #[test]
+    fn requests_in_flight_are_counted_by_gate_until_they_end() {
+        let handler = Arc::new(handler());
+        let counted = [0, 1, 0, 7].map(|gate| Counted::new(Arc::clone(&handler), gate));
+        let in_flight = || [0, 1, 7].map(|gate| handler.in_flight(gate));
+        assert_eq!(in_flight(), [Some(2), Some(1), None]);
+        drop(counted);
+        assert_eq!(in_flight(), [Some(0), Some(0), None]);
     }
 }

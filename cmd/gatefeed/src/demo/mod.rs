@@ -10,6 +10,7 @@ mod report;
 
 use std::{
     collections::BTreeSet,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -42,6 +43,12 @@ const PARTITION: &str = "demo";
 
 const DATABASE_FILE: &str = "gatefeed-demo.db";
 
+/// How long the handler pretends to work on each of the built-in documents.
+const WORK: Duration = Duration::from_millis(150);
+
+/// How many deliveries at a time while it pretends: few enough to watch.
+const PRETENDED_AT_A_TIME: usize = 8;
+
 /// For how long an interrupted demo waits for what is in flight.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -73,9 +80,35 @@ pub(crate) struct DemoArgs {
     /// How many of the best documents to show
     #[arg(long, env = "GATEFEED_TOP", value_name = "NUMBER", default_value = "10", value_parser = parse::top)]
     top: usize,
+    /// How long the handler pretends to work on each document, eight at a time, so that there is something to watch; 0s
+    /// is full speed [default: 150ms for the made-up résumés, 0s for a folder]
+    #[arg(long, env = "GATEFEED_WORK", value_name = "DURATION", value_parser = parse::duration)]
+    work: Option<Duration>,
     /// Leave the SQLite file behind and tell where it is
     #[arg(long, env = "GATEFEED_KEEP", value_parser = clap::builder::FalseyValueParser::new())]
     keep: bool,
+}
+
+impl DemoArgs {
+    fn work(&self) -> Duration {
+        self.work.unwrap_or(if self.dir.is_none() { WORK } else { Duration::ZERO })
+    }
+
+    /// What is about to happen.
+    fn intro(&self, documents: u64) -> String {
+        let what = match &self.dir {
+            None => format!("{documents} made-up résumés"),
+            Some(dir) => format!("{documents} files of {}", dir.display()),
+        };
+        let mut intro = format!("Gate 0 reads {what}; gate 1 ranks them once all are through gate 0.");
+        if !self.work().is_zero() {
+            let work = humantime::format_duration(self.work());
+            intro += &format!(
+                "\nThe handler pretends to work {work} on each, {PRETENDED_AT_A_TIME} at a time (change it with --work)."
+            );
+        }
+        intro
+    }
 }
 
 /// Runs the demo; whatever happens, nothing is left behind unless it was asked for.
@@ -132,13 +165,18 @@ async fn play(
 ) -> Result<Report> {
     let store = open(&database).await?;
     let documents = push(&*store, corpus, &args.query).await?;
+    output::note(&args.intro(documents));
     let started = Instant::now();
-    let handler = Arc::new(Handler::new(terms, args.top));
-    watch(&store, &handler, documents, stop.clone()).await?;
+    let handler = Arc::new(Handler::new(terms, args.top, args.work()));
+    watch(&store, &handler, args.work(), stop.clone()).await?;
     if stop.is_cancelled() {
         bail!("interrupted");
     }
-    Report::read(&*store, started.elapsed()).await
+    let report = Report::read(&*store, started.elapsed()).await?;
+    if !io::stderr().is_terminal() {
+        output::note("gate 1: ranked; this is what the database says now");
+    }
+    Ok(report)
 }
 
 async fn open(database: &Path) -> Result<Arc<dyn Store>> {
@@ -178,37 +216,40 @@ async fn push(store: &dyn Store, mut corpus: Corpus, query: &str) -> Result<u64>
 fn document(entry: Entry) -> NewItem {
     let content_type = entry.content_type().to_owned();
     let data = Data { bytes: entry.bytes.into(), content_type };
-    NewItem { partition: PARTITION.to_owned(), id: entry.id, gate: GATE_READ, priority: 0, data }
+    NewItem { gate: GATE_READ, ..NewItem::new(PARTITION, entry.id, data) }
 }
 
 fn ranking(query: &str) -> Result<NewItem> {
     let query = serde_json::to_vec(&Query { query: query.to_owned() })?;
     let data = Data { bytes: query.into(), content_type: JSON.to_owned() };
-    let id = RANKING_ID.to_owned();
-    Ok(NewItem { partition: PARTITION.to_owned(), id, gate: GATE_RANK, priority: 0, data })
+    Ok(NewItem { gate: GATE_RANK, ..NewItem::new(PARTITION, RANKING_ID, data) })
 }
 
 /// One watcher until everything is through.
 async fn watch(
     store: &Arc<dyn Store>,
     handler: &Arc<Handler>,
-    documents: u64,
+    work: Duration,
     stop: CancellationToken,
 ) -> Result<()> {
     let serving = handler::serve(Arc::clone(handler)).await?;
     let target = parse_target(&format!("http://{}/", serving.address))?;
-    let watcher = Watcher::builder(Arc::clone(store))
+    let watcher = Watcher::builder(Arc::clone(store));
+    let watcher = if work.is_zero() { watcher } else { watcher.concurrency(PRETENDED_AT_A_TIME) };
+    let watcher = watcher
         .max_payload(FILE_BYTES_MAX)
         .grace(GRACE)
         .until_idle(true)
-        .shutdown(stop)
+        .shutdown(stop.clone())
         .processor(HttpProcessor::new(vec![target], HttpOptions::default())?);
-    let progress = Progress::new(documents);
+    let mut progress = Progress::new();
     let finished = tokio::select! {
         finished = watcher.run() => finished,
-        never = progress.follow(handler) => match never {},
+        never = progress.follow(&**store, handler) => match never {},
     };
-    progress.finish(handler);
     finished?;
-    Ok(())
+    if stop.is_cancelled() {
+        return Ok(());
+    }
+    Ok(progress.finish(&**store, handler).await?)
 }

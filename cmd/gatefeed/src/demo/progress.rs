@@ -1,83 +1,73 @@
-//! How far the demo is: bars on a terminal, lines elsewhere.
+//! How far the demo is: its gates as bars on a terminal, as lines elsewhere.
 
 use std::{
     convert::Infallible,
-    io::{self, IsTerminal},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use gatefeed_core::{Result, Store, inspect::PartitionFilter};
 
-use super::handler::Handler;
-use crate::output;
+use super::{PARTITION, handler::Handler};
+use crate::{
+    gates::{Bars, Gates, pace},
+    output,
+};
 
 const BARS_INTERVAL: Duration = Duration::from_millis(50);
 const LINES_INTERVAL: Duration = Duration::from_secs(3);
 
 /// What is shown while the watcher works.
 pub(crate) struct Progress {
-    documents: u64,
+    /// `None`: lines are printed.
     bars: Option<Bars>,
-}
-
-struct Bars {
-    read: ProgressBar,
-    rank: ProgressBar,
+    gates: Gates,
 }
 
 impl Progress {
-    /// For this many documents.
-    pub(crate) fn new(documents: u64) -> Self {
-        Self { documents, bars: io::stderr().is_terminal().then(|| Bars::new(documents)) }
+    pub(crate) fn new() -> Self {
+        Self { bars: Bars::new(), gates: Gates::default() }
     }
 
-    /// Shows how far the handler is, for ever.
-    pub(crate) async fn follow(&self, handler: &Handler) -> Infallible {
-        let pace = if self.bars.is_some() { BARS_INTERVAL } else { LINES_INTERVAL };
+    /// Shows how far the partition is, for ever. That the database does not answer is the watcher's to tell.
+    pub(crate) async fn follow(&mut self, store: &dyn Store, handler: &Handler) -> Infallible {
+        let min = if self.bars.is_some() { BARS_INTERVAL } else { LINES_INTERVAL };
+        let mut took = Duration::ZERO;
         loop {
-            tokio::time::sleep(pace).await;
-            match &self.bars {
-                Some(bars) => bars.update(handler),
-                None => self.line(handler),
+            // The first bars are drawn at once; a first line would say nothing.
+            if self.bars.is_none() || !took.is_zero() {
+                tokio::time::sleep(pace(took, min)).await;
             }
+            let started = Instant::now();
+            if self.look(store, handler).await.is_ok() {
+                self.show();
+            }
+            took = started.elapsed();
         }
     }
 
-    /// Shows how far the handler came.
-    pub(crate) fn finish(&self, handler: &Handler) {
-        if let Some(bars) = &self.bars {
-            bars.update(handler);
-            bars.read.abandon();
-            bars.rank.abandon();
-        } else {
-            self.line(handler);
-            output::note(&format!("gate 1: {}", if handler.has_ranked() { "ranked" } else { "not reached" }));
+    /// Shows how far it came.
+    pub(crate) async fn finish(mut self, store: &dyn Store, handler: &Handler) -> Result<()> {
+        self.look(store, handler).await?;
+        self.show();
+        if let Some(bars) = self.bars {
+            bars.end();
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self, store: &dyn Store, handler: &Handler) -> Result<()> {
+        let filter =
+            PartitionFilter { id: Some(PARTITION.to_owned()), limit: 1, ..PartitionFilter::default() };
+        let counts = store.gates(PARTITION).await?;
+        let reached = store.partitions(&filter).await?.first().map_or(0, |row| row.gate);
+        self.gates.update(&counts, reached, |gate| handler.in_flight(gate));
+        Ok(())
+    }
+
+    fn show(&self) {
+        match &self.bars {
+            Some(bars) => bars.show(&self.gates),
+            None => output::note(&self.gates.line()),
         }
     }
-
-    fn line(&self, handler: &Handler) {
-        output::note(&format!("gate 0: {} of {} documents read", handler.documents_read(), self.documents));
-    }
-}
-
-impl Bars {
-    fn new(documents: u64) -> Self {
-        let bars = MultiProgress::new();
-        let read = bars.add(bar(documents, "gate 0: read each document"));
-        let rank = bars.add(bar(1, "gate 1: rank all of them  "));
-        read.tick();
-        rank.tick();
-        Self { read, rank }
-    }
-
-    fn update(&self, handler: &Handler) {
-        self.read.set_position(handler.documents_read() as u64);
-        self.rank.set_position(handler.has_ranked().into());
-    }
-}
-
-fn bar(length: u64, title: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix}  {bar:32.green/dim}  {human_pos}/{human_len}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━━─");
-    ProgressBar::new(length).with_style(style).with_prefix(title)
 }

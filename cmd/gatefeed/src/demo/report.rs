@@ -1,6 +1,6 @@
 //! The end of the demo: what the database says now.
 
-use std::{path::Path, time::Duration};
+use std::{cmp::Reverse, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use gatefeed_core::{
@@ -10,7 +10,7 @@ use gatefeed_core::{
 };
 
 use super::{DemoArgs, PARTITION, corpus::RANKING_ID, handler::Ranking, rank::Ranked};
-use crate::output::{self, Align, Table, quoted, shortened};
+use crate::output::{self, Kind, Table, quoted, shortened};
 
 /// How much of a document's path the table shows.
 const ID_CHARS_MAX: usize = 70;
@@ -36,6 +36,7 @@ impl Report {
 
     /// Prints it.
     pub(crate) fn print(&self, args: &DemoArgs, kept: Option<&Path>) -> Result<()> {
+        output::line("")?;
         output::line(&self.headline(&args.query))?;
         if !self.ranking.ranking.is_empty() {
             output::line("")?;
@@ -47,18 +48,18 @@ impl Report {
 
     fn headline(&self, query: &str) -> String {
         let Ranking { ranking, documents } = &self.ranking;
-        let took = format!("{documents} documents read and ranked in {:.2}s", self.elapsed.as_secs_f64());
+        let took = format!("{documents} documents read and ranked in {:.2}s.", self.elapsed.as_secs_f64());
         let query = shortened(query, 100);
         match ranking.len() {
-            0 => format!("{took}; none of them has a word of \"{query}\""),
-            1 => format!("{took}; the best match for \"{query}\":"),
-            n => format!("{took}; the {n} best matches for \"{query}\":"),
+            0 => format!("{took}\nNone of them has a word of \"{query}\"."),
+            1 => format!("{took}\nThe best match for \"{query}\":"),
+            n => format!("{took}\nThe {n} best matches for \"{query}\":"),
         }
     }
 
     fn table(&self) -> Table {
-        use Align::{Left, Right};
-        let mut table = Table::new(&[("", Right), ("score", Right), ("document", Left), ("matches", Left)]);
+        use Kind::{Id, Right, Text};
+        let mut table = Table::new(&[("", Right), ("score", Right), ("document", Id), ("matches", Text)]);
         for (index, ranked) in self.ranking.ranking.iter().enumerate() {
             table.row(row(index + 1, ranked));
         }
@@ -67,7 +68,10 @@ impl Report {
 }
 
 fn row(place: usize, ranked: &Ranked) -> Vec<String> {
-    let matches: Vec<_> = ranked.matches.iter().map(|(term, count)| format!("{term} ×{count}")).collect();
+    // Where not all of them have room, what counts most is seen.
+    let mut matches: Vec<_> = ranked.matches.iter().collect();
+    matches.sort_by_key(|(_, count)| Reverse(**count));
+    let matches: Vec<_> = matches.iter().map(|(term, count)| format!("{term} ×{count}")).collect();
     vec![
         place.to_string(),
         format!("{:.2}", ranked.score),
@@ -89,17 +93,26 @@ async fn failure(store: &dyn Store) -> Result<String> {
 
 /// What to try next.
 fn next(args: &DemoArgs, kept: Option<&Path>) -> String {
-    match (kept, &args.dir) {
-        (Some(path), _) => {
-            let url = quoted(&format!("sqlite://{}", path.display()));
-            format!(
-                "Kept the queue in {}\nNext: gatefeed items {PARTITION} --data --database-url {url}",
-                path.display()
-            )
-        }
-        (None, None) => "Next: gatefeed demo ~/Documents --query \"words to look for\"".to_owned(),
-        (None, Some(_)) => {
-            "Next: put your own handler behind a queue: gatefeed migrate, then gatefeed run --help".to_owned()
-        }
+    let gatefeed = program();
+    if let Some(path) = kept {
+        let url = quoted(&format!("sqlite://{}", path.display()));
+        return format!(
+            "Kept the queue in {}\nNext: {gatefeed} items {PARTITION} --data --database-url {url}",
+            path.display()
+        );
     }
+    let push = match &args.dir {
+        Some(dir) => format!("{gatefeed} push --partition first --files {}", quoted(&dir.to_string_lossy())),
+        None => format!(r#"echo '{{"text": "one two three"}}' | {gatefeed} push --partition first"#),
+    };
+    format!(
+        "Next: a queue of your own\n  {gatefeed} migrate\n  {push}\n  {gatefeed} status\nand, once a handler listens \
+         (examples/handlers has some to copy):\n  {gatefeed} run --target http://127.0.0.1:8080/"
+    )
+}
+
+/// How this program was started, for commands to paste.
+fn program() -> String {
+    let name = std::env::args().next().filter(|name| name.contains('/'));
+    name.map_or_else(|| "gatefeed".to_owned(), |name| quoted(&name))
 }

@@ -13,7 +13,7 @@ const NOW: Duration = Duration::from_secs(1000);
 const TRUSTED: Duration = Duration::from_secs(1010);
 
 fn board(concurrency: usize) -> Board {
-    Board::new(concurrency, Duration::from_secs(1))
+    Board::new(concurrency, Duration::from_secs(1), &["default".to_owned(), "other".to_owned()])
 }
 
 fn lease(partition: &str, epoch: i64) -> Arc<Lease> {
@@ -564,4 +564,50 @@ fn a_paused_partition_is_given_back_wherever_its_reading_stands() {
         board.settled(&p, "a", Settled::Written, None, 1);
         assert_eq!(board.checks(), std::slice::from_ref(&p), "{reading:?}");
     }
+}
+
+// --- figures ---
+
+#[test]
+fn figures_tell_what_is_held_and_in_flight_in_each_feed() {
+    let mut board = board(10);
+    let default = |board: &Board| board.figures()["default"];
+    let other = |board: &Board| board.figures()["other"];
+    assert_eq!(
+        (board.figures().len(), other(&board)),
+        (2, Figures::default()),
+        "every feed, before any work"
+    );
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a", "b", "c"]));
+    grant(&mut board, "q");
+    let r = grant_to(&mut board, "r", |grant| grant.state.feed = "other".into());
+    board.next_turn(NOW).unwrap();
+    board.next_turn(NOW).unwrap();
+    assert_eq!(default(&board), Figures { partitions: 2, in_flight: 2, outcomes: 0 });
+    assert_eq!(other(&board), Figures { partitions: 1, in_flight: 0, outcomes: 0 });
+    board.answered(&p, 1);
+    assert_eq!(default(&board).in_flight, 1, "unwritten is not in flight");
+    board.given_up(&p, "b");
+    assert_eq!(default(&board).in_flight, 0);
+    board.lost(&r);
+    assert_eq!(other(&board), Figures::default());
+}
+
+#[test]
+fn outcomes_are_counted_by_feed_whether_their_lease_is_held_or_not() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    board.count_written("default");
+    board.lost(&p);
+    board.count_written("default");
+    board.count_written("other");
+    let outcomes: Vec<_> = board.figures().into_values().map(|figures| figures.outcomes).collect();
+    assert_eq!(outcomes, [2, 1]);
+}
+
+#[test]
+fn a_feed_that_is_named_twice_is_one() {
+    let feeds = ["a".to_owned(), "a".to_owned()];
+    assert_eq!(Board::new(1, Duration::from_secs(1), &feeds).figures().len(), 1);
 }

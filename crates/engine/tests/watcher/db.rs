@@ -153,7 +153,7 @@ pub(crate) fn retries(max_retries: Option<u32>) -> RetryPolicy {
 /// An item with some JSON that names it.
 pub(crate) fn item(partition: &str, id: &str, gate: i32) -> NewItem {
     let data = Data::json(format!("{{\"id\":\"{id}\"}}"));
-    NewItem { partition: partition.to_owned(), id: id.to_owned(), gate, priority: 0, data }
+    NewItem { gate, ..NewItem::new(partition, id, data) }
 }
 
 /// A child in its parent's partition without an id.

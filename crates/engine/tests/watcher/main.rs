@@ -34,6 +34,7 @@ mod payload;
 mod policy;
 mod record;
 mod refused;
+mod report;
 mod retries;
 mod stop;
 mod suspect;

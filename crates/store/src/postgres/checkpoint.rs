@@ -21,6 +21,7 @@ use super::{
     error::translate,
     pool::{Lane, Tx},
     rows::{LeaseArrays, get, state, state_columns},
+    wake::Hint,
 };
 
 const LIMIT: Duration = Duration::from_secs(9);
@@ -125,6 +126,7 @@ impl Postgres {
         }
         self.write_steps(&mut tx, &steps).await?;
         tx.commit().await?;
+        self.announce(ended(leases, &results)).await;
         Ok(results)
     }
 
@@ -209,6 +211,13 @@ impl Postgres {
         }
         Ok(current)
     }
+}
+
+/// Whoever waits for a partition wants to know.
+fn ended(leases: &[Arc<Lease>], results: &[Checkpointed]) -> Vec<Hint> {
+    let is_end = |result: &Checkpointed| matches!(result, Checkpointed::Closed | Checkpointed::Failed);
+    let ended = leases.iter().zip(results).filter(|(_, result)| is_end(result));
+    ended.map(|(lease, _)| Hint::Ended(lease.partition.to_string())).collect()
 }
 
 fn read(row: &PgRow, state: PartitionState, exclusive: bool) -> Result<Seen> {

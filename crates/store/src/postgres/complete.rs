@@ -19,6 +19,7 @@ use super::{
     error::translate,
     pool::{Lane, Tx},
     rows::{LeaseArrays, get},
+    wake::Hint,
 };
 
 /// How long a lock is waited for: an item's row, or the partition of a child. One completer serves all
@@ -77,7 +78,7 @@ impl Postgres {
         let settled = self.settle(&mut tx, completions, &effect).await?;
         let feeds = self.add_children(&mut tx, completions, &effect.written).await?;
         tx.commit().await?;
-        self.announce(feeds).await;
+        self.announce(feeds.into_iter().map(Hint::Due).collect()).await;
         Ok(settled)
     }
 
@@ -151,8 +152,8 @@ impl Postgres {
         }
         let partitions =
             parents().flat_map(|c| c.children.iter().map(|i| (i.partition.as_str(), c.feed.as_ref())));
-        self.make_partitions(tx, partitions.collect()).await?;
-        self.insert_items(tx, &children).await?;
+        self.inserter(tx)?.partitions(partitions.collect()).await?;
+        self.inserter(tx)?.items(&children).await?;
         Ok(parents().filter(|c| !c.children.is_empty()).map(|c| c.feed.to_string()).collect())
     }
 

@@ -35,6 +35,10 @@ fn from_code(code: &str, message: &str) -> StoreError {
         "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => {
             StoreError::Unavailable(message)
         }
+        // object_not_in_prerequisite_state: a database that takes no connections just now
+        "55000" => StoreError::Unavailable(message),
+        // insufficient_privilege, reserved_name
+        "42501" | "42939" => StoreError::Config(message),
         // undefined_table, undefined_column, undefined_function, invalid_schema_name
         "42P01" | "42703" | "42883" | "3F000" => {
             StoreError::Defect(format!("{message} (has the schema been changed by hand?)"))
@@ -63,7 +67,10 @@ mod tests {
         assert!(from_code("53300", "x").is_retryable());
         assert!(from_code("23514", "x").is_data());
         assert!(from_code("22021", "x").is_data());
-        assert!(matches!(from_code("28P01", "x"), StoreError::Config(_)));
+        for code in ["28P01", "42501", "42939"] {
+            assert!(matches!(from_code(code, "x"), StoreError::Config(_)), "{code}");
+        }
+        assert!(from_code("55000", "x").is_retryable());
         assert!(matches!(from_code("", "x"), StoreError::Defect(_)));
     }
 }

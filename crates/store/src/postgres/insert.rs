@@ -1,17 +1,33 @@
-//! Adding partitions and items: for `push` and for the children of an answer.
+//! Adding partitions and items: for `push`, in a caller's own transaction, and for the children of an answer.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use gatefeed_core::{Result, StoreError, item::NewItem, partition::NewPartition, store::Pushed};
+use async_trait::async_trait;
+use gatefeed_core::{
+    Result, StoreError,
+    item::NewItem,
+    partition::NewPartition,
+    store::{Push, Pushed},
+};
+use sqlx::{PgConnection, Postgres as Pg, postgres::PgArguments, query::Query};
 
 use super::{
     Postgres,
     error::translate,
     pool::{Lane, Tx},
+    schema::Sql,
+    wake::Hint,
 };
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 2_000;
+
+/// For one statement of a push.
+const STATEMENT_MAX: Duration = Duration::from_secs(60);
+
+/// For how long a push may lie idle between its statements: whoever reads its items from a pipe may have to wait
+/// for them, but a client that is gone must not keep a partition from closing for ever.
+const IDLE_MAX: Duration = Duration::from_secs(3600);
 
 const PARTITION: &str = "INSERT INTO {schema}.gatefeed_partitions
     (id, feed, priority, manual_checkpoint, auto_close, max_in_flight, failure_policy)
@@ -21,59 +37,203 @@ const PARTITION: &str = "INSERT INTO {schema}.gatefeed_partitions
 const PARTITIONS: &str = "INSERT INTO {schema}.gatefeed_partitions (id, feed)
     SELECT n.id, n.feed FROM unnest($1::text[], $2::text[]) AS n (id, feed) ORDER BY n.id ON CONFLICT DO NOTHING";
 
-const ITEMS: &str =
-    "INSERT INTO {schema}.gatefeed_items (partition_id, id, gate, priority, data, content_type)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::bytea[], $6::text[])
-    ON CONFLICT DO NOTHING";
+macro_rules! insert_items {
+    ($conflict:literal) => {
+        concat!(
+            "INSERT INTO {schema}.gatefeed_items
+                (partition_id, id, gate, priority, available_at, data, content_type)
+            SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type
+            FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[], $7::text[])
+                AS n (partition_id, id, gate, priority, available_at, data, content_type)",
+            $conflict
+        )
+    };
+}
 
-impl Postgres {
-    pub(super) async fn add(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
-        if let Some(item) = items.iter().find(|item| item.partition != partition.id) {
-            return Err(StoreError::Refused(format!(
-                "item {:?} is of partition {:?}, not of {:?}: push one partition at a time",
-                item.id, item.partition, partition.id
-            )));
-        }
-        let mut tx = self.begin(Lane::Work, Duration::from_secs(60)).await?;
-        let query = tx.query(self.sql.get(PARTITION)).bind(&partition.id).bind(&partition.feed);
-        let query =
-            query.bind(partition.priority).bind(partition.manual_checkpoint).bind(partition.auto_close);
+const ITEMS: &str = insert_items!(" ON CONFLICT DO NOTHING");
+
+/// For ids that cannot exist yet: looking for conflicts costs a quarter of an insert.
+const NEW_ITEMS: &str = insert_items!("");
+
+/// Inserts through a connection that is in a transaction.
+pub(super) struct Inserter<'c> {
+    pub(super) connection: &'c mut PgConnection,
+    pub(super) sql: &'c Sql,
+    /// Whether prepared statements may be kept.
+    pub(super) prepared: bool,
+}
+
+impl Inserter<'_> {
+    fn query(&self, template: &'static str) -> Query<'static, Pg, PgArguments> {
+        sqlx::query(self.sql.get(template)).persistent(self.prepared)
+    }
+
+    /// Makes a partition if it is missing; returns whether it was.
+    async fn partition(&mut self, partition: &NewPartition) -> Result<bool> {
         let max_in_flight = partition.max_in_flight.map(i32::try_from).transpose();
         let max_in_flight =
             max_in_flight.map_err(|_| StoreError::data("max_in_flight is over 2147483647"))?;
+        let query = self.query(PARTITION).bind(partition.id.clone()).bind(partition.feed.clone());
+        let query =
+            query.bind(partition.priority).bind(partition.manual_checkpoint).bind(partition.auto_close);
         let query = query.bind(max_in_flight).bind(partition.failure_policy.as_str());
-        let created = query.execute(tx.conn()?).await.map_err(translate)?.rows_affected() == 1;
-        let items: Vec<&NewItem> = items.iter().collect();
-        let added = self.insert_items(&mut tx, &items).await?;
-        // The partition may have been there already, in another feed.
-        let feed = self.feed_of(&mut tx, &partition.id).await?;
-        tx.commit().await?;
-        self.announce(vec![feed]).await;
-        Ok(Pushed { created, added, existing: items.len() as u64 - added })
+        let made = query.execute(&mut *self.connection).await.map_err(translate)?;
+        Ok(made.rows_affected() == 1)
     }
 
     /// Makes the partitions that are missing, each in the feed it comes with.
-    pub(super) async fn make_partitions(&self, tx: &mut Tx, partitions: BTreeMap<&str, &str>) -> Result<()> {
-        let (ids, feeds): (Vec<&str>, Vec<&str>) = partitions.into_iter().unzip();
-        let query = tx.query(self.sql.get(PARTITIONS)).bind(ids).bind(feeds);
-        query.execute(tx.conn()?).await.map_err(translate)?;
+    pub(super) async fn partitions(&mut self, partitions: BTreeMap<&str, &str>) -> Result<()> {
+        let own = |text: &str| text.to_owned();
+        let (ids, feeds): (Vec<String>, Vec<String>) =
+            partitions.into_iter().map(|(id, feed)| (own(id), own(feed))).unzip();
+        let query = self.query(PARTITIONS).bind(ids).bind(feeds);
+        query.execute(&mut *self.connection).await.map_err(translate)?;
         Ok(())
     }
 
     /// Adds items whose ids do not exist yet; returns how many.
-    pub(super) async fn insert_items(&self, tx: &mut Tx, items: &[&NewItem]) -> Result<u64> {
+    pub(super) async fn items(&mut self, items: &[&NewItem]) -> Result<u64> {
+        self.insert(ITEMS, items).await
+    }
+
+    async fn insert(&mut self, sql: &'static str, items: &[&NewItem]) -> Result<u64> {
         let mut added = 0;
         for items in items.chunks(ROWS_MAX) {
             let all = || items.iter();
-            let query = tx.query(self.sql.get(ITEMS));
+            let query = sqlx::query(self.sql.get(sql)).persistent(self.prepared);
             let query = query.bind(all().map(|i| i.partition.as_str()).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.id.as_str()).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.gate).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.priority).collect::<Vec<_>>());
+            let query = query.bind(all().map(|i| i.available_at).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.data.bytes.as_ref()).collect::<Vec<&[u8]>>());
             let query = query.bind(all().map(|i| i.data.content_type.as_str()).collect::<Vec<_>>());
-            added += query.execute(tx.conn()?).await.map_err(translate)?.rows_affected();
+            added += query.execute(&mut *self.connection).await.map_err(translate)?.rows_affected();
         }
         Ok(added)
+    }
+}
+
+fn refuse_others(partition: &str, items: &[NewItem]) -> Result<()> {
+    let Some(item) = items.iter().find(|item| item.partition != partition) else { return Ok(()) };
+    Err(StoreError::Refused(format!(
+        "item {:?} is of partition {:?}, not of {partition:?}: push one partition at a time",
+        item.id, item.partition
+    )))
+}
+
+fn over() -> StoreError {
+    StoreError::Refused("this push has failed and was rolled back: begin another one".into())
+}
+
+/// A push inside a transaction that the caller has open. The triggers notify at the caller's commit.
+pub(crate) async fn push_into(
+    connection: &mut PgConnection,
+    schema: &str,
+    partition: &NewPartition,
+    items: &[NewItem],
+) -> Result<Pushed> {
+    refuse_others(&partition.id, items)?;
+    let sql = Sql::of(schema)?;
+    // What the caller's connection leads through is unknown: no prepared statement is kept.
+    let mut inserter = Inserter { connection, sql: &sql, prepared: false };
+    let created = inserter.partition(partition).await?;
+    let statement = Growing::new(created).statement(items);
+    let added = inserter.insert(statement, &items.iter().collect::<Vec<_>>()).await?;
+    Ok(Pushed { created, added, existing: items.len() as u64 - added })
+}
+
+/// A push that is under way.
+pub(super) struct Pushing {
+    store: Postgres,
+    /// Gone after an error: that is a rollback.
+    tx: Option<Tx>,
+    partition: String,
+    pushed: Pushed,
+    growing: Growing,
+}
+
+/// Tells whether ids can exist already: not while they grow in a partition that the same transaction has made, since
+/// nobody else sees it yet. Holds the greatest id so far; `None`: they can.
+struct Growing(Option<String>);
+
+impl Growing {
+    fn new(created: bool) -> Self {
+        Self(created.then(String::new))
+    }
+
+    /// The statement for the next items.
+    fn statement(&mut self, items: &[NewItem]) -> &'static str {
+        let (Some(greatest), Some(first), Some(last)) = (&self.0, items.first(), items.last()) else {
+            return ITEMS;
+        };
+        let grow = *greatest < first.id && items.is_sorted_by(|a, b| a.id < b.id);
+        self.0 = grow.then(|| last.id.clone());
+        if grow { NEW_ITEMS } else { ITEMS }
+    }
+}
+
+impl Postgres {
+    pub(super) async fn start_push(&self, partition: &NewPartition) -> Result<Pushing> {
+        let mut tx = self.begin(Lane::Push, STATEMENT_MAX).await?;
+        tx.idle_for(IDLE_MAX).await?;
+        let created = self.inserter(&mut tx)?.partition(partition).await?;
+        let pushed = Pushed { created, ..Pushed::default() };
+        let (store, partition, growing) = (self.clone(), partition.id.clone(), Growing::new(created));
+        Ok(Pushing { store, tx: Some(tx), partition, pushed, growing })
+    }
+
+    pub(super) fn inserter<'c>(&'c self, tx: &'c mut Tx) -> Result<Inserter<'c>> {
+        let prepared = tx.is_prepared();
+        Ok(Inserter { connection: tx.conn()?, sql: &self.sql, prepared })
+    }
+}
+
+#[async_trait]
+impl Push for Pushing {
+    async fn add(&mut self, items: &[NewItem]) -> Result<()> {
+        let mut tx = self.tx.take().ok_or_else(over)?;
+        refuse_others(&self.partition, items)?;
+        let all: Vec<&NewItem> = items.iter().collect();
+        let statement = self.growing.statement(items);
+        let added = self.store.inserter(&mut tx)?.insert(statement, &all).await?;
+        self.tx = Some(tx);
+        self.pushed.added += added;
+        self.pushed.existing += items.len() as u64 - added;
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>) -> Result<Pushed> {
+        let Self { store, tx, partition, pushed, .. } = *self;
+        let mut tx = tx.ok_or_else(over)?;
+        // The partition may have been there already, in another feed.
+        let feed = store.feed_of(&mut tx, &partition).await?;
+        tx.commit().await?;
+        store.announce(vec![Hint::Due(feed)]).await;
+        Ok(pushed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatefeed_core::item::Data;
+
+    use super::*;
+
+    fn statements(created: bool, batches: &[&[&str]]) -> Vec<bool> {
+        let mut growing = Growing::new(created);
+        let items =
+            |ids: &&[&str]| ids.iter().map(|id| NewItem::new("p", *id, Data::json("1"))).collect::<Vec<_>>();
+        batches.iter().map(|ids| growing.statement(&items(ids)) == NEW_ITEMS).collect()
+    }
+
+    #[test]
+    fn only_ids_that_grow_in_a_new_partition_are_surely_new() {
+        assert_eq!(statements(true, &[&["a", "b"], &["c"]]), [true, true]);
+        assert_eq!(statements(false, &[&["a", "b"]]), [false]);
+        assert_eq!(statements(true, &[&["b", "a"]]), [false]);
+        assert_eq!(statements(true, &[&["a", "a"]]), [false]);
+        assert_eq!(statements(true, &[&["a", "b"], &["b"], &["z"]]), [true, false, false]);
+        assert_eq!(statements(true, &[&["b"], &[], &["a"]]), [true, false, false]);
     }
 }

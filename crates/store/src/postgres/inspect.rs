@@ -5,18 +5,24 @@ use std::{str::FromStr, time::Duration};
 use gatefeed_core::{
     Result, StoreError,
     inspect::{
-        FeedStatus, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionCounts, PartitionFilter,
-        PartitionRow,
+        FeedStatus, GateCounts, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionCounts,
+        PartitionFilter, PartitionRow, with_watchers,
     },
     item::ItemStatus,
     partition::{FailurePolicy, PartitionStatus},
 };
 use sqlx::{Row, postgres::PgRow};
 
-use super::{Postgres, error::translate, pool::Lane, rows::get};
+use super::{
+    Postgres,
+    error::translate,
+    pool::{Lane, Tx},
+    rows::get,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Open and failed items are counted by partition and gate first, from the partial indexes alone.
 const FEEDS: &str = "SELECT p.feed,
         count(*) FILTER (WHERE p.status = 'available') AS partitions_available,
         count(*) FILTER (WHERE p.status = 'paused') AS partitions_paused,
@@ -24,23 +30,39 @@ const FEEDS: &str = "SELECT p.feed,
         count(*) FILTER (WHERE p.status = 'failed') AS partitions_failed,
         count(*) FILTER (WHERE p.status = 'cancelled') AS partitions_cancelled,
         count(*) FILTER (WHERE p.until > now()) AS leased,
-        min(p.next_run_at) FILTER (WHERE p.status = 'available' AND p.next_run_at <= now()) AS oldest_due_at,
+        min(i.due_at) AS oldest_due_at,
         coalesce(sum(i.available), 0)::bigint AS available, coalesce(sum(i.waiting), 0)::bigint AS waiting,
         coalesce(sum(i.blocked), 0)::bigint AS blocked, coalesce(sum(i.failed), 0)::bigint AS failed
     FROM {schema}.gatefeed_partitions p
     LEFT JOIN (
-        SELECT u.partition_id, count(*) FILTER (WHERE u.status = 'available') AS available,
-            count(*) FILTER (WHERE u.status = 'waiting') AS waiting,
-            count(*) FILTER (WHERE u.status = 'blocked') AS blocked,
-            count(*) FILTER (WHERE u.status = 'failed') AS failed
-        FROM (SELECT a.partition_id, a.status FROM {schema}.gatefeed_items a WHERE a.status = 'available'
-              UNION ALL
-              SELECT o.partition_id, o.status FROM {schema}.gatefeed_items o
-              WHERE o.status IN ('waiting', 'blocked')
-              UNION ALL
-              SELECT f.partition_id, f.status FROM {schema}.gatefeed_items f WHERE f.status = 'failed') u
-        GROUP BY u.partition_id) i ON i.partition_id = p.id
+        SELECT g.partition_id, sum(g.available) AS available, sum(g.waiting) AS waiting, sum(g.blocked) AS blocked,
+            sum(g.failed) AS failed,
+            min(g.due_at) FILTER (WHERE q.status = 'available' AND g.gate <= q.gate) AS due_at
+        FROM (SELECT u.partition_id, u.gate, count(*) FILTER (WHERE u.status = 'available') AS available,
+                  count(*) FILTER (WHERE u.status = 'waiting') AS waiting,
+                  count(*) FILTER (WHERE u.status = 'blocked') AS blocked,
+                  count(*) FILTER (WHERE u.status = 'failed') AS failed,
+                  min(u.available_at) FILTER (WHERE u.available_at <= now()) AS due_at
+              FROM (SELECT a.partition_id, a.gate, a.status, a.available_at
+                    FROM {schema}.gatefeed_items a WHERE a.status = 'available'
+                    UNION ALL
+                    SELECT o.partition_id, o.gate, o.status, NULL FROM {schema}.gatefeed_items o
+                    WHERE o.status IN ('waiting', 'blocked')
+                    UNION ALL
+                    SELECT f.partition_id, f.gate, f.status, NULL
+                    FROM {schema}.gatefeed_items f WHERE f.status = 'failed') u
+              GROUP BY u.partition_id, u.gate) g
+        JOIN {schema}.gatefeed_partitions q ON q.id = g.partition_id
+        GROUP BY g.partition_id) i ON i.partition_id = p.id
     GROUP BY p.feed ORDER BY p.feed";
+
+const GATES: &str = "SELECT i.gate, count(*) FILTER (WHERE i.status = 'available') AS available,
+        count(*) FILTER (WHERE i.status = 'waiting') AS waiting,
+        count(*) FILTER (WHERE i.status = 'blocked') AS blocked,
+        count(*) FILTER (WHERE i.status = 'complete') AS complete,
+        count(*) FILTER (WHERE i.status = 'failed') AS failed,
+        count(*) FILTER (WHERE i.status = 'cancelled') AS cancelled
+    FROM {schema}.gatefeed_items i WHERE i.partition_id = $1 GROUP BY i.gate ORDER BY i.gate";
 
 const PARTITIONS: &str = "SELECT p.*, i.*
     FROM (SELECT * FROM {schema}.gatefeed_partitions c
@@ -88,8 +110,10 @@ impl Postgres {
     pub(super) async fn list_feeds(&self) -> Result<Vec<FeedStatus>> {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
         let rows = tx.query(self.sql.get(FEEDS)).fetch_all(tx.conn()?).await.map_err(translate)?;
+        let watchers = self.alive(&mut tx).await?;
         tx.commit().await?;
-        rows.iter().map(feed_status).collect()
+        let feeds = rows.iter().map(feed_status).collect::<Result<_>>()?;
+        Ok(with_watchers(feeds, watchers))
     }
 
     pub(super) async fn list_partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
@@ -109,15 +133,28 @@ impl Postgres {
         let query = query.bind(&filter.after).bind(limit(filter.limit)).bind(filter.with_data);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         if rows.is_empty() {
-            let find = self.sql.get("SELECT 1 FROM {schema}.gatefeed_partitions WHERE id = $1");
-            let found =
-                tx.query(find).bind(&filter.partition).fetch_optional(tx.conn()?).await.map_err(translate)?;
-            if found.is_none() {
-                return Err(StoreError::NotFound(format!("partition {:?} does not exist", filter.partition)));
-            }
+            self.find_partition(&mut tx, &filter.partition).await?;
         }
         tx.commit().await?;
         rows.iter().map(item_row).collect()
+    }
+
+    pub(super) async fn count_gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let query = tx.query(self.sql.get(GATES)).bind(partition);
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        if rows.is_empty() {
+            self.find_partition(&mut tx, partition).await?;
+        }
+        tx.commit().await?;
+        rows.iter().map(gate_counts).collect()
+    }
+
+    async fn find_partition(&self, tx: &mut Tx, partition: &str) -> Result<()> {
+        let find = self.sql.get("SELECT 1 FROM {schema}.gatefeed_partitions WHERE id = $1");
+        let found = tx.query(find).bind(partition).fetch_optional(tx.conn()?).await.map_err(translate)?;
+        let missing = || StoreError::NotFound(format!("partition {partition:?} does not exist"));
+        found.map(|_| ()).ok_or_else(missing)
     }
 
     pub(super) async fn measure_idleness(&self, feeds: &[String]) -> Result<Idleness> {
@@ -155,6 +192,19 @@ fn feed_status(row: &PgRow) -> Result<FeedStatus> {
         leased: get(row, "leased")?,
         items: counts(row)?,
         oldest_due_at: get(row, "oldest_due_at")?,
+        ..FeedStatus::default()
+    })
+}
+
+fn gate_counts(row: &PgRow) -> Result<GateCounts> {
+    Ok(GateCounts {
+        gate: get(row, "gate")?,
+        available: get(row, "available")?,
+        waiting: get(row, "waiting")?,
+        blocked: get(row, "blocked")?,
+        complete: get(row, "complete")?,
+        failed: get(row, "failed")?,
+        cancelled: get(row, "cancelled")?,
     })
 }
 

@@ -8,7 +8,7 @@ mod checkpoint;
 mod claim;
 mod complete;
 mod error;
-mod insert;
+pub(crate) mod insert;
 mod inspect;
 mod migrate;
 mod operate;
@@ -20,6 +20,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod wake;
+mod watchers;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -30,32 +31,35 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
-    inspect::{FeedStatus, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::NewItem,
+    inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Pushed, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Wakeups},
+    watcher::Report,
 };
 
 use self::{pool::Lanes, schema::Sql};
 use crate::Options;
 
+/// The schema unless one is asked for.
+pub(crate) const PUBLIC: &str = "public";
+
 /// The store on Postgres.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Postgres {
-    lanes: Lanes,
-    sql: Sql,
-    pending: wake::Pending,
+    lanes: Arc<Lanes>,
+    sql: Arc<Sql>,
+    pending: Arc<wake::Pending>,
     /// The shortest lease asked for, in milliseconds.
-    lease_ms: AtomicU64,
+    lease_ms: Arc<AtomicU64>,
 }
 
 impl Postgres {
     pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self> {
-        let sql = Sql::new(options.schema.as_deref().unwrap_or("public"))?;
-        let lanes = Lanes::connect(url, options.listen_url.as_deref()).await?;
-        Ok(Self { lanes, sql, pending: wake::Pending::default(), lease_ms: AtomicU64::new(30_000) })
+        let sql = Sql::of(options.schema.as_deref().unwrap_or(PUBLIC))?;
+        let lanes = Arc::new(Lanes::connect(url, options.listen_url.as_deref()).await?);
+        Ok(Self { lanes, sql, pending: Arc::default(), lease_ms: Arc::new(AtomicU64::new(30_000)) })
     }
 }
 
@@ -101,10 +105,16 @@ impl Store for Postgres {
         self.step(leases, hold).await
     }
     async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups> {
-        self.listen(feeds)
+        self.listen(self.sql.channel.clone(), feeds)
     }
-    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
-        self.add(partition, items).await
+    async fn report(&self, report: &Report) -> Result<()> {
+        self.note_report(report).await
+    }
+    async fn farewell(&self, watcher: &str) -> Result<()> {
+        self.forget(watcher).await
+    }
+    async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
+        Ok(Box::new(self.start_push(partition).await?))
     }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         self.retry_failed(partition, filter).await
@@ -123,6 +133,12 @@ impl Store for Postgres {
     }
     async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
         self.list_items(filter).await
+    }
+    async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
+        self.count_gates(partition).await
+    }
+    async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
+        self.listen(self.sql.ended.clone(), &[partition.to_owned()])
     }
     async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
         self.measure_idleness(feeds).await

@@ -10,6 +10,7 @@ use super::{
     error::translate,
     pool::{Lane, Tx},
     rows::{state, state_columns},
+    wake::Hint,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -54,7 +55,7 @@ impl Postgres {
         let gate = by_hand(partition, &seen.state, &seen.probe)?;
         let raise = tx.query(self.sql.get(RAISE)).bind(partition).bind(gate);
         raise.execute(tx.conn()?).await.map_err(translate)?;
-        self.notify(&mut tx, &[feed]).await?;
+        self.notify(&mut tx, &[Hint::Due(feed)]).await?;
         tx.commit().await?;
         Ok(gate)
     }

@@ -1,4 +1,4 @@
-//! Connections: three lanes, so that a queue in one never delays another, and transactions that cannot wedge
+//! Connections: four lanes, so that a queue in one never delays another, and transactions that cannot wedge
 //! a lane.
 
 use std::{str::FromStr, sync::atomic::Ordering, time::Duration};
@@ -17,6 +17,9 @@ use crate::without_password;
 /// How long to wait for a connection.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Pushes at a time. Connections are made when they are wanted, so that a watcher has none of these.
+const PUSHES_MAX: u32 = 8;
+
 /// Which pool a call uses.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Lane {
@@ -24,6 +27,8 @@ pub(super) enum Lane {
     Renew,
     /// Outcomes: one connection, since two that share-lock one partition make multixacts and can deadlock.
     Complete,
+    /// Pushes, which may stay open while their caller fetches the next items.
+    Push,
     /// Everything else.
     Work,
 }
@@ -33,6 +38,7 @@ pub(super) enum Lane {
 pub(super) struct Lanes {
     renew: Pool<Pg>,
     complete: Pool<Pg>,
+    push: Pool<Pg>,
     work: Pool<Pg>,
     /// Where LISTEN connects.
     pub(super) listen: PgConnectOptions,
@@ -51,13 +57,15 @@ impl Lanes {
         let first = first.map_err(|_| unreachable(url, "it did not answer in time"))?;
         first.map_err(|error| refused(url, error))?.close().await.map_err(translate)?;
         let prepared = is_pinned(&options).await;
-        Ok(Self { renew: pool(&options, 1), complete: pool(&options, 1), work, listen, prepared })
+        let push = pool(&options, PUSHES_MAX);
+        Ok(Self { renew: pool(&options, 1), complete: pool(&options, 1), push, work, listen, prepared })
     }
 
     fn pool(&self, lane: Lane) -> &Pool<Pg> {
         match lane {
             Lane::Renew => &self.renew,
             Lane::Complete => &self.complete,
+            Lane::Push => &self.push,
             Lane::Work => &self.work,
         }
     }
@@ -123,6 +131,19 @@ impl Tx {
     /// A statement for this transaction.
     pub(super) fn query<'q>(&self, sql: &'q str) -> Query<'q, Pg, PgArguments> {
         sqlx::query(sql).persistent(self.prepared)
+    }
+
+    /// Whether prepared statements may be kept.
+    pub(super) fn is_prepared(&self) -> bool {
+        self.prepared
+    }
+
+    /// From now on the server lets it lie idle for this long.
+    pub(super) async fn idle_for(&mut self, limit: Duration) -> Result<()> {
+        let ms = limit.as_millis();
+        let set = format!("SET LOCAL idle_in_transaction_session_timeout = {ms}");
+        self.conn()?.execute(set.as_str()).await.map_err(translate)?;
+        Ok(())
     }
 
     /// The connection.

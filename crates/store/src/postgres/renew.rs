@@ -1,7 +1,7 @@
 //! Keeping, watching and giving back leases.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +19,7 @@ use super::{
     error::translate,
     pool::{Lane, Tx},
     rows::{LeaseArrays, get, state, state_columns},
+    wake::Hint,
 };
 
 /// A third of the shortest lease.
@@ -125,8 +126,8 @@ impl Postgres {
         let query = tx.query(self.sql.get(RELEASE)).bind(&arrays.ids).bind(&arrays.owners);
         let query = query.bind(&arrays.lease_ids).bind(&arrays.epochs);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
-        let feeds: Vec<String> = rows.iter().map(|row| row.get("feed")).collect();
-        self.notify(&mut tx, &feeds).await?;
+        let feeds: BTreeSet<String> = rows.iter().map(|row| row.get("feed")).collect();
+        self.notify(&mut tx, &feeds.into_iter().map(Hint::Due).collect::<Vec<_>>()).await?;
         tx.commit().await?;
         Ok(rows.iter().map(|row| row.get("id")).collect())
     }

@@ -20,36 +20,45 @@ use super::{
 /// How long to wait before a broken listener is made again, at most.
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// Feeds that wait for their notification, over all calls of this process.
+/// What is told.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Hint {
+    /// Something may be due in this feed.
+    Due(String),
+    /// This partition has closed or failed.
+    Ended(String),
+}
+
+/// Hints that wait for their notification, over all calls of this process.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    feeds: Mutex<BTreeSet<String>>,
+    hints: Mutex<BTreeSet<Hint>>,
     /// Held by the call that is sending.
     sending: tokio::sync::Mutex<()>,
 }
 
 impl Pending {
-    fn feeds(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hints(&self) -> MutexGuard<'_, BTreeSet<Hint>> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Postgres {
     /// Notifies after a commit. A NOTIFY in every inserting transaction halves a busy producer, since commits
     /// that notify queue behind each other; so that calls at the same time share one.
-    pub(super) async fn announce(&self, feeds: Vec<String>) {
-        if feeds.is_empty() {
+    pub(super) async fn announce(&self, hints: Vec<Hint>) {
+        if hints.is_empty() {
             return;
         }
-        self.pending.feeds().extend(feeds);
+        self.pending.hints().extend(hints);
         // A call that is dropped while it sends lets the next one in; what it had taken is found by polling.
         let _sending = self.pending.sending.lock().await;
-        let feeds: Vec<String> = std::mem::take(&mut *self.pending.feeds()).into_iter().collect();
+        let hints: Vec<Hint> = std::mem::take(&mut *self.pending.hints()).into_iter().collect();
         // None: the call before took these along.
-        if !feeds.is_empty()
-            && let Err(error) = self.send(&feeds).await
+        if !hints.is_empty()
+            && let Err(error) = self.send(&hints).await
         {
-            tracing::debug!(%error, "a notification was not sent; watchers find the work by polling");
+            tracing::debug!(%error, "a notification was not sent; polling finds out");
         }
     }
 
@@ -60,30 +69,39 @@ impl Postgres {
         super::rows::get(&row, "feed")
     }
 
-    async fn send(&self, feeds: &[String]) -> Result<()> {
+    async fn send(&self, hints: &[Hint]) -> Result<()> {
         let mut tx = self.begin(Lane::Work, Duration::from_secs(2)).await?;
-        self.notify(&mut tx, feeds).await?;
+        self.notify(&mut tx, hints).await?;
         tx.commit().await
     }
 
     /// Notifies with a transaction's commit.
-    pub(super) async fn notify(&self, tx: &mut Tx, feeds: &[String]) -> Result<()> {
-        let feeds: Vec<&String> = feeds.iter().collect::<BTreeSet<_>>().into_iter().collect();
-        if feeds.is_empty() {
+    pub(super) async fn notify(&self, tx: &mut Tx, hints: &[Hint]) -> Result<()> {
+        if hints.is_empty() {
             return Ok(());
         }
-        let query = "SELECT pg_notify($1, f.feed) FROM unnest($2::text[]) AS f (feed)";
-        let query = tx.query(query).bind(&self.sql.channel).bind(feeds);
+        let (channels, payloads): (Vec<&str>, Vec<&str>) =
+            hints.iter().map(|hint| self.address(hint)).unzip();
+        let query = "SELECT pg_notify(h.channel, h.payload) FROM unnest($1::text[], $2::text[]) AS h (channel, payload)";
+        let query = tx.query(query).bind(channels).bind(payloads);
         query.execute(tx.conn()?).await.map_err(translate)?;
         Ok(())
     }
 
-    pub(super) fn listen(&self, feeds: &[String]) -> Box<dyn Wakeups> {
+    /// The channel and the payload.
+    fn address<'a>(&'a self, hint: &'a Hint) -> (&'a str, &'a str) {
+        match hint {
+            Hint::Due(feed) => (&self.sql.channel, feed),
+            Hint::Ended(partition) => (&self.sql.ended, partition),
+        }
+    }
+
+    pub(super) fn listen(&self, channel: String, payloads: &[String]) -> Box<dyn Wakeups> {
         let heard = Arc::new(Notify::new());
         let task = listen_for_ever(
             self.lanes.listen.clone(),
-            self.sql.channel.clone(),
-            feeds.iter().cloned().collect(),
+            channel,
+            payloads.iter().cloned().collect(),
             heard.clone(),
         );
         Box::new(Listening { heard, task: tokio::spawn(task) })
@@ -111,12 +129,12 @@ impl Drop for Listening {
 async fn listen_for_ever(
     options: PgConnectOptions,
     channel: String,
-    feeds: HashSet<String>,
+    payloads: HashSet<String>,
     heard: Arc<Notify>,
 ) {
     let mut wait = Duration::from_millis(100);
     loop {
-        match listen_once(&options, &channel, &feeds, &heard, &mut wait).await {
+        match listen_once(&options, &channel, &payloads, &heard, &mut wait).await {
             Ok(()) => {}
             Err(error) => tracing::debug!(%error, "the notification connection broke; polling meanwhile"),
         }
@@ -130,7 +148,7 @@ async fn listen_for_ever(
 async fn listen_once(
     options: &PgConnectOptions,
     channel: &str,
-    feeds: &HashSet<String>,
+    payloads: &HashSet<String>,
     heard: &Notify,
     wait: &mut Duration,
 ) -> Result<(), sqlx::Error> {
@@ -140,7 +158,7 @@ async fn listen_once(
     *wait = Duration::from_millis(100);
     heard.notify_one();
     while let Some(notification) = listener.try_recv().await? {
-        if feeds.contains(notification.payload()) {
+        if payloads.contains(notification.payload()) {
             heard.notify_one();
         }
     }

@@ -42,7 +42,7 @@ pub(super) const FIRST_DUE: &str = concat!(
         SELECT ?2, ?3
         UNION ALL
         SELECT g.gate_max, ",
-    next_rank!(),
+    next_rank!("?1"),
     " FROM groups g WHERE g.rank IS NOT NULL
     )
     SELECT min((SELECT i.available_at FROM gatefeed_items i INDEXED BY gatefeed_items_due

@@ -1,14 +1,25 @@
-//! Adding partitions and items: for `push` and for the children of an answer.
+//! Adding partitions and items: for `push`, in a caller's own transaction, and for the children of an answer.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use gatefeed_core::{StoreError, item::NewItem, partition::NewPartition, store::Pushed};
+use async_trait::async_trait;
+use gatefeed_core::{
+    StoreError,
+    item::NewItem,
+    partition::NewPartition,
+    store::{Push, Pushed},
+};
 use sqlx::SqliteConnection;
 
 use super::{
     Sqlite,
     error::Result,
-    values::{chunks, values},
+    pool::{Tx, run},
+    rows::{now, of_moment},
+    values::{chunks, rows_of, values},
 };
 
 /// Not OR IGNORE, here and below: that would swallow what a CHECK refuses.
@@ -16,24 +27,7 @@ pub(super) const PARTITION: &str = "INSERT INTO gatefeed_partitions
     (id, feed, priority, manual_checkpoint, auto_close, max_in_flight, failure_policy)
     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
 
-impl Sqlite {
-    pub(super) async fn add(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
-        if let Some(item) = items.iter().find(|item| item.partition != partition.id) {
-            return Err(StoreError::Refused(format!(
-                "item {:?} is of partition {:?}, not of {:?}: push one partition at a time",
-                item.id, item.partition, partition.id
-            ))
-            .into());
-        }
-        let items: Vec<&NewItem> = items.iter().collect();
-        let mut tx = self.lanes.write().await?;
-        let created = make_partition(tx.conn()?, partition).await?;
-        let added = insert_items(tx.conn()?, &items).await?;
-        tx.commit().await?;
-        Ok(Pushed { created, added, existing: items.len() as u64 - added })
-    }
-}
-
+/// Makes a partition if it is missing; returns whether it was.
 async fn make_partition(connection: &mut SqliteConnection, partition: &NewPartition) -> Result<bool> {
     let query = sqlx::query(PARTITION).bind(&partition.id).bind(&partition.feed).bind(partition.priority);
     let query =
@@ -69,6 +63,7 @@ pub(super) async fn insert_items(connection: &mut SqliteConnection, items: &[&Ne
         for item in chunk {
             query = query.bind(&item.partition).bind(&item.id).bind(item.gate).bind(item.priority);
             query = query.bind(&item.data.content_type).bind(item.data.bytes.as_ref());
+            query = query.bind(item.available_at.map(of_moment).transpose()?);
         }
         added += query.execute(&mut *connection).await?.rows_affected();
     }
@@ -76,9 +71,116 @@ pub(super) async fn insert_items(connection: &mut SqliteConnection, items: &[&Ne
 }
 
 pub(super) fn items_sql(rows: usize) -> String {
-    let rows = values(rows, 6);
+    let rows = rows_of(rows, concat!("(?,?,?,?,?,?,coalesce(?,", now!(), "))"));
     format!(
-        "INSERT INTO gatefeed_items (partition_id, id, gate, priority, content_type, data) {rows}
+        "INSERT INTO gatefeed_items (partition_id, id, gate, priority, content_type, data, available_at) {rows}
         ON CONFLICT (partition_id, id) DO NOTHING"
     )
+}
+
+impl Sqlite {
+    /// The partition is made at once, which takes nothing from the others: the write lock is held anyway.
+    pub(super) async fn open_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
+        let mut tx = self.lanes.write().await?;
+        let created = make_partition(tx.conn()?, partition).await?;
+        Ok(Box::new(OpenPush {
+            tx: Some(tx),
+            file: self.lanes.path().to_owned(),
+            partition: partition.id.clone(),
+            pushed: Pushed { created, ..Pushed::default() },
+        }))
+    }
+}
+
+/// A push and the write lock, which it holds until it ends.
+struct OpenPush {
+    /// Taken out while items are added, so that an error, or a call that is dropped, rolls all of it back at once.
+    tx: Option<Tx>,
+    file: PathBuf,
+    partition: String,
+    pushed: Pushed,
+}
+
+#[async_trait]
+impl Push for OpenPush {
+    async fn add(&mut self, items: &[NewItem]) -> gatefeed_core::Result<()> {
+        let added = self.insert(items).await;
+        added.map_err(|error| error.of(&self.file))
+    }
+
+    async fn commit(mut self: Box<Self>) -> gatefeed_core::Result<Pushed> {
+        let committed = match self.tx.take() {
+            Some(tx) => tx.commit().await,
+            None => Err(ended(&self.partition).into()),
+        };
+        committed.map(|()| self.pushed).map_err(|error| error.of(&self.file))
+    }
+}
+
+impl OpenPush {
+    async fn insert(&mut self, items: &[NewItem]) -> Result<()> {
+        let mut tx = self.tx.take().ok_or_else(|| ended(&self.partition))?;
+        let added = add(tx.conn()?, &self.partition, items).await?;
+        self.pushed.added += added;
+        self.pushed.existing += items.len() as u64 - added;
+        self.tx = Some(tx);
+        Ok(())
+    }
+}
+
+fn ended(partition: &str) -> StoreError {
+    StoreError::Refused(format!(
+        "the push into partition {partition:?} has failed before and was rolled back: begin another"
+    ))
+}
+
+/// Adds items of this partition; returns how many were new.
+async fn add(connection: &mut SqliteConnection, partition: &str, items: &[NewItem]) -> Result<u64> {
+    if let Some(item) = items.iter().find(|item| item.partition != partition) {
+        let text = format!(
+            "item {:?} is of partition {:?}, not of {partition:?}: push one partition at a time",
+            item.id, item.partition
+        );
+        return Err(StoreError::Refused(text).into());
+    }
+    let items: Vec<&NewItem> = items.iter().collect();
+    insert_items(connection, &items).await
+}
+
+/// Pushes within a transaction that the caller has open: all of it or, after an error, nothing, whatever the caller
+/// does with the transaction then. Where a call that was dropped halfway got to is unknown: roll back.
+pub(crate) async fn push_into(
+    connection: &mut SqliteConnection,
+    partition: &NewPartition,
+    items: &[NewItem],
+) -> gatefeed_core::Result<Pushed> {
+    let pushed = push_whole(connection, partition, items).await;
+    pushed.map_err(|error| error.of(Path::new("the database of this connection")))
+}
+
+async fn push_whole(
+    connection: &mut SqliteConnection,
+    partition: &NewPartition,
+    items: &[NewItem],
+) -> Result<Pushed> {
+    run(connection, "SAVEPOINT gatefeed_push").await?;
+    let pushed = push_all(connection, partition, items).await;
+    if pushed.is_err() {
+        // SQLite may have ended the whole transaction by itself; then there is nothing to undo.
+        run(connection, "ROLLBACK TO gatefeed_push").await.ok();
+        run(connection, "RELEASE gatefeed_push").await.ok();
+        return pushed;
+    }
+    run(connection, "RELEASE gatefeed_push").await?;
+    pushed
+}
+
+async fn push_all(
+    connection: &mut SqliteConnection,
+    partition: &NewPartition,
+    items: &[NewItem],
+) -> Result<Pushed> {
+    let created = make_partition(connection, partition).await?;
+    let added = add(connection, &partition.id, items).await?;
+    Ok(Pushed { created, added, existing: items.len() as u64 - added })
 }

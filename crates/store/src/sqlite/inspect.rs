@@ -1,47 +1,20 @@
 //! What people and `--until-idle` look at.
 
-use std::collections::BTreeMap;
-
 use gatefeed_core::{
     inspect::{
-        FeedStatus, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionCounts, PartitionFilter,
-        PartitionRow,
+        GateCounts, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionFilter, PartitionRow,
     },
     item::ItemStatus,
     partition::PartitionStatus,
 };
-use sqlx::{Acquire, Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Sqlite,
     error::Result,
     operate::no_partition,
-    rows::{at, by_key, maybe_at, now, word},
+    rows::{at, by_key, maybe_at, word},
 };
-
-const FEEDS: &str = concat!(
-    "SELECT feed, count(*) FILTER (WHERE status = 'available') AS available,
-        count(*) FILTER (WHERE status = 'paused') AS paused, count(*) FILTER (WHERE status = 'complete') AS complete,
-        count(*) FILTER (WHERE status = 'failed') AS failed,
-        count(*) FILTER (WHERE status = 'cancelled') AS cancelled, count(*) FILTER (WHERE until > ",
-    now!(),
-    ") AS leased, min(next_run_at) FILTER (WHERE status = 'available' AND next_run_at <= ",
-    now!(),
-    ") AS oldest_due_at
-    FROM gatefeed_partitions GROUP BY feed"
-);
-
-/// Counted by partition first, from the partial indexes alone.
-pub(super) const FEED_ITEMS: &str = "SELECT p.feed, c.status, sum(c.items) AS items FROM (
-        SELECT partition_id, 'available' AS status, count(*) AS items FROM gatefeed_items
-            WHERE status = 'available' GROUP BY partition_id
-        UNION ALL
-        SELECT partition_id, status, count(*) FROM gatefeed_items
-            WHERE status IN ('waiting', 'blocked') GROUP BY partition_id, status
-        UNION ALL
-        SELECT partition_id, 'failed', count(*) FROM gatefeed_items WHERE status = 'failed' GROUP BY partition_id
-    ) c CROSS JOIN gatefeed_partitions p ON p.id = c.partition_id
-    GROUP BY p.feed, c.status";
 
 /// `{which}` is [`which`].
 pub(super) const PARTITIONS: &str = "SELECT p.*,
@@ -64,6 +37,17 @@ pub(super) const ITEMS: &str = "SELECT partition_id, id, gate, status, priority,
         AND {which} AND id > ?4
     ORDER BY id LIMIT ?5";
 
+/// Every item of the partition, by its primary key.
+pub(super) const GATES: &str = concat!(
+    "SELECT gate, count(*) FILTER (WHERE status = 'available') AS available,
+        count(*) FILTER (WHERE status = 'waiting') AS waiting, count(*) FILTER (WHERE status = 'blocked') AS blocked,
+        count(*) FILTER (WHERE status = 'complete') AS complete, count(*) FILTER (WHERE status = 'failed') AS failed,
+        count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+    FROM gatefeed_items ",
+    by_key!(items),
+    " WHERE partition_id = ? GROUP BY gate ORDER BY gate"
+);
+
 /// Of one feed: work that is known (`next_run_at` is set, leased or not), items that wait at a gate that is
 /// reached, and failed partitions.
 pub(super) const IDLENESS: &str = concat!(
@@ -82,24 +66,6 @@ pub(super) const IDLENESS: &str = concat!(
 );
 
 impl Sqlite {
-    pub(super) async fn list_feeds(&self) -> Result<Vec<FeedStatus>> {
-        let mut connection = self.lanes.read().await?;
-        // One transaction, so that both statements see the same moment; dropped, it ends.
-        let mut tx = connection.begin().await?;
-        let mut feeds = BTreeMap::new();
-        for row in sqlx::query(FEEDS).fetch_all(&mut *tx).await? {
-            let status = feed_status(&row)?;
-            feeds.insert(status.feed.clone(), status);
-        }
-        for row in sqlx::query(FEED_ITEMS).fetch_all(&mut *tx).await? {
-            if let Some(status) = feeds.get_mut(row.try_get::<&str, _>("feed")?) {
-                count(&mut status.items, word(&row, "status")?, row.try_get("items")?);
-            }
-        }
-        tx.commit().await?;
-        Ok(feeds.into_values().collect())
-    }
-
     pub(super) async fn list_partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
         let sql = which(PARTITIONS, "p.id", "?5", filter.id.as_ref());
         let query = sqlx::query(&sql).bind(&filter.feed).bind(filter.status.map(PartitionStatus::as_str));
@@ -121,6 +87,15 @@ impl Sqlite {
             return Err(no_partition(&filter.partition).into());
         }
         rows.iter().map(item_row).collect()
+    }
+
+    pub(super) async fn count_gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
+        let mut connection = self.lanes.read().await?;
+        let rows = sqlx::query(GATES).bind(partition).fetch_all(&mut *connection).await?;
+        if rows.is_empty() && !exists(&mut connection, partition).await? {
+            return Err(no_partition(partition).into());
+        }
+        rows.iter().map(gate_counts).collect()
     }
 
     pub(super) async fn measure_idleness(&self, feeds: &[String]) -> Result<Idleness> {
@@ -155,29 +130,15 @@ fn limit(asked: usize) -> i64 {
     asked.min(LIMIT_MAX) as i64
 }
 
-fn count(counts: &mut ItemCounts, status: ItemStatus, items: i64) {
-    match status {
-        ItemStatus::Available => counts.available += items,
-        ItemStatus::Waiting => counts.waiting += items,
-        ItemStatus::Blocked => counts.blocked += items,
-        ItemStatus::Failed => counts.failed += items,
-        ItemStatus::Complete | ItemStatus::Cancelled => {}
-    }
-}
-
-fn feed_status(row: &SqliteRow) -> Result<FeedStatus> {
-    Ok(FeedStatus {
-        feed: row.try_get("feed")?,
-        partitions: PartitionCounts {
-            available: row.try_get("available")?,
-            paused: row.try_get("paused")?,
-            complete: row.try_get("complete")?,
-            failed: row.try_get("failed")?,
-            cancelled: row.try_get("cancelled")?,
-        },
-        leased: row.try_get("leased")?,
-        items: ItemCounts::default(),
-        oldest_due_at: maybe_at(row, "oldest_due_at")?,
+fn gate_counts(row: &SqliteRow) -> Result<GateCounts> {
+    Ok(GateCounts {
+        gate: row.try_get("gate")?,
+        available: row.try_get("available")?,
+        waiting: row.try_get("waiting")?,
+        blocked: row.try_get("blocked")?,
+        complete: row.try_get("complete")?,
+        failed: row.try_get("failed")?,
+        cancelled: row.try_get("cancelled")?,
     })
 }
 

@@ -17,8 +17,10 @@ mod page;
 mod pool;
 mod renew;
 mod rows;
+mod status;
 mod values;
 mod wake;
+mod watchers;
 
 #[cfg(test)]
 mod tests;
@@ -29,14 +31,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
-    inspect::{FeedStatus, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::NewItem,
+    inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Pushed, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Wakeups},
+    watcher::Report,
 };
 
+pub(crate) use self::insert::push_into;
 use self::pool::Lanes;
 use crate::Options;
 
@@ -102,8 +105,14 @@ impl Store for Sqlite {
     async fn wakeups(&self, _feeds: &[String]) -> Box<dyn Wakeups> {
         self.listen()
     }
-    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
-        self.named(self.add(partition, items).await)
+    async fn report(&self, report: &Report) -> Result<()> {
+        self.named(self.note_report(report).await)
+    }
+    async fn farewell(&self, watcher: &str) -> Result<()> {
+        self.named(self.forget_watcher(watcher).await)
+    }
+    async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
+        self.named(self.open_push(partition).await)
     }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         self.named(self.retry_failed(partition, filter).await)
@@ -122,6 +131,12 @@ impl Store for Sqlite {
     }
     async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
         self.named(self.list_items(filter).await)
+    }
+    async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
+        self.named(self.count_gates(partition).await)
+    }
+    async fn changes(&self, _partition: &str) -> Box<dyn Wakeups> {
+        self.listen()
     }
     async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
         self.named(self.measure_idleness(feeds).await)

@@ -29,18 +29,24 @@ macro_rules! of_group {
 }
 pub(super) use of_group;
 
-/// The rank of the group after `g`, or NULL: two probes, however many items there are. `?1` is the partition.
+/// The rank of the group after `g`, or NULL: two probes, however many items the partition has.
 macro_rules! next_rank {
-    () => {
-        "coalesce(
+    ($partition:literal) => {
+        concat!(
+            "coalesce(
             (SELECT (n.gate << 32) + 2147483647 - n.priority FROM gatefeed_items n INDEXED BY gatefeed_items_due
-             WHERE n.partition_id = ?1 AND n.status = 'available' AND n.gate = (g.rank >> 32)
+             WHERE n.partition_id = ",
+            $partition,
+            " AND n.status = 'available' AND n.gate = (g.rank >> 32)
                 AND n.priority < 2147483647 - (g.rank & 4294967295)
              ORDER BY n.priority DESC LIMIT 1),
             (SELECT (n.gate << 32) + 2147483647 - n.priority FROM gatefeed_items n INDEXED BY gatefeed_items_due
-             WHERE n.partition_id = ?1 AND n.status = 'available' AND n.gate > (g.rank >> 32)
+             WHERE n.partition_id = ",
+            $partition,
+            " AND n.status = 'available' AND n.gate > (g.rank >> 32)
                 AND n.gate <= g.gate_max
              ORDER BY n.gate, n.priority DESC LIMIT 1))"
+        )
     };
 }
 pub(super) use next_rank;
@@ -56,7 +62,7 @@ pub(super) const PAGE: &str = concat!(
             AND p.gate >= (?5 >> 32)
         UNION ALL
         SELECT g.gate_max, ",
-    next_rank!(),
+    next_rank!("?1"),
     ", '', '' FROM groups g WHERE g.rank IS NOT NULL
     )
     SELECT i.id, i.gate, i.priority, i.pass, i.retry_count, i.suspect_count, i.version, i.available_at,

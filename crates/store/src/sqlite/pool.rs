@@ -176,7 +176,8 @@ async fn lock(connection: &mut SqliteConnection, patience: Duration) -> Result<(
     }
 }
 
-async fn run(connection: &mut SqliteConnection, statement: &'static str) -> Result<()> {
+/// Runs a statement without parameters.
+pub(super) async fn run(connection: &mut SqliteConnection, statement: &'static str) -> Result<()> {
     sqlx::query(statement).execute(connection).await?;
     Ok(())
 }

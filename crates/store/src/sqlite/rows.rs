@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use bytes::Bytes;
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 use gatefeed_core::{
     StoreError,
     item::DueItem,
@@ -54,6 +54,15 @@ pub(super) fn seconds(duration: Duration) -> String {
 pub(super) fn moment(text: &str) -> Result<DateTime<Utc>> {
     let read = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f");
     Ok(read.map_err(|_| StoreError::Defect(format!("{text:?} is not a moment")))?.and_utc())
+}
+
+/// The text of a moment, to the millisecond. `Data` for one outside the years 1 to 9999.
+pub(super) fn of_moment(moment: DateTime<Utc>) -> Result<String> {
+    if (1..=9999).contains(&moment.year()) {
+        return Ok(moment.format("%Y-%m-%d %H:%M:%S%.3f").to_string());
+    }
+    Err(StoreError::data(format!("{moment} is no moment that a database holds: use the years 1 to 9999"))
+        .into())
 }
 
 /// A column's moment.

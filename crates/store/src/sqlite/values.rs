@@ -15,8 +15,12 @@ pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 
 /// `VALUES (?,?),(?,?)`, for so many rows and columns.
 pub(super) fn values(rows: usize, columns: usize) -> String {
-    let row = format!(",({})", vec!["?"; columns].join(","));
-    format!("VALUES {}", row.repeat(rows).trim_start_matches(','))
+    rows_of(rows, &format!("({})", vec!["?"; columns].join(",")))
+}
+
+/// `VALUES` and so many times the same row.
+pub(super) fn rows_of(rows: usize, row: &str) -> String {
+    format!("VALUES {}", vec![row; rows].join(","))
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(super) async fn settled(
 }
 
 /// A partition whose items at gate 0 are through.
-async fn completed(db: &TestDb, items: &[(&str, i32)]) -> Arc<Lease> {
+pub(super) async fn completed(db: &TestDb, items: &[(&str, i32)]) -> Arc<Lease> {
     settled(db, NewPartition::new("p"), items, ItemStatus::Complete).await
 }
 

@@ -13,7 +13,7 @@ pub async fn children_arrive_whole(db: TestDb) {
     let (lease, due) = leased(&db, "p", &[("i", 0)]).await;
     let store = db.store();
     let data = Data { bytes: vec![0, 255].into(), content_type: "image/png".into() };
-    let child = NewItem { partition: "p".into(), id: "c".into(), gate: 3, priority: -4, data };
+    let child = NewItem { gate: 3, priority: -4, ..NewItem::new("p", "c", data) };
     let outcome = with_children(&lease, &due[0], done(&due[0]), vec![child, item("p", "plain", 0)]);
     assert_eq!(store.complete(&[outcome]).await.unwrap(), [Settled::Written]);
     let row = item_row(&store, "p", "c").await;

@@ -51,13 +51,8 @@ pub async fn complete_patiently(store: &Arc<dyn Store>, batch: &[Completion]) ->
 
 /// An item with some JSON that names it.
 pub fn item(partition: &str, id: &str, gate: i32) -> NewItem {
-    NewItem {
-        partition: partition.to_owned(),
-        id: id.to_owned(),
-        gate,
-        priority: 0,
-        data: Data::json(format!("{{\"id\":\"{id}\"}}")),
-    }
+    let data = Data::json(format!("{{\"id\":\"{id}\"}}"));
+    NewItem { gate, ..NewItem::new(partition, id, data) }
 }
 
 /// Pushes items, given as (id, gate), into a partition with default settings.

@@ -111,12 +111,10 @@ pub async fn status_sums_up_feeds(db: TestDb) {
     let store = db.store();
     assert!(store.status().await.unwrap().is_empty());
     three_feeds(&db).await;
-    let due = db.in_secs(-600.0);
-    db.run(&format!("UPDATE gatefeed_partitions SET next_run_at = {due} WHERE id = 'p1'")).await;
     db.run("INSERT INTO gatefeed_items (partition_id, status) VALUES ('p1', 'waiting'), ('p2', 'failed')")
         .await;
     db.run("INSERT INTO gatefeed_items (partition_id, id) VALUES ('p1', 'i'), ('p3', 'j')").await;
-    let oldest = partition(&store, "p1").await.next_run_at;
+    let oldest = Some(item_row(&store, "p1", "i").await.available_at);
     let status = store.status().await.unwrap();
     assert_eq!(status.iter().map(|f| f.feed.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
     let (a, b, c) = (&status[0], &status[1], &status[2]);
@@ -127,6 +125,62 @@ pub async fn status_sums_up_feeds(db: TestDb) {
     assert_eq!((a.leased, a.oldest_due_at, c.oldest_due_at), (0, oldest, None));
     assert_eq!(claim_feeds(&store, "w", &["a"], 10).await.len(), 1);
     assert_eq!(store.status().await.unwrap()[0].leased, 1);
+}
+
+/// Inserts items given as (partition, id, gate, priority, due so many seconds ago).
+async fn due_since(db: &TestDb, items: &[(&str, &str, i32, i32, f64)]) {
+    for (partition, id, gate, priority, secs) in items {
+        let values = format!("'{partition}', '{id}', {gate}, {priority}, {}", db.in_secs(-secs));
+        let columns = "partition_id, id, gate, priority, available_at";
+        db.run(&format!("INSERT INTO gatefeed_items ({columns}) VALUES ({values})")).await;
+    }
+}
+
+/// Checks that this item is the oldest due one of the default feed.
+async fn assert_oldest(db: &TestDb, item: Option<(&str, &str)>) {
+    let store = db.store();
+    let expected = match item {
+        Some((partition, id)) => Some(item_row(&store, partition, id).await.available_at),
+        None => None,
+    };
+    let status = store.status().await.unwrap();
+    assert_eq!(status.iter().find(|f| f.feed == "default").unwrap().oldest_due_at, expected, "{item:?}");
+}
+
+/// The item that has been due for longest, wherever it stands in the order of delivery and also while it is in
+/// flight.
+pub async fn the_oldest_due_item_is_found(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id, gate) VALUES ('p', 3), ('q', 0)").await;
+    assert_oldest(&db, None).await;
+    due_since(&db, &[("p", "a", 3, 9, 10.0), ("p", "b", 3, 9, 20.0), ("q", "z", 0, 0, 5.0)]).await;
+    assert_oldest(&db, Some(("p", "b"))).await;
+    due_since(&db, &[("p", "c", 3, -9, 30.0), ("p", "d", 3, 0, 25.0)]).await;
+    assert_oldest(&db, Some(("p", "c"))).await;
+    due_since(&db, &[("p", "late", 0, 0, 40.0), ("p", "j", 2, 0, 35.0)]).await;
+    assert_oldest(&db, Some(("p", "late"))).await;
+    due_since(&db, &[("q", "y", 0, 1, 50.0)]).await;
+    assert_oldest(&db, Some(("q", "y"))).await;
+    assert_eq!(claim(&db.store(), "w", 10).await.len(), 2);
+    assert_oldest(&db, Some(("q", "y"))).await;
+    db.run("UPDATE gatefeed_items SET status = 'complete' WHERE id = 'y'").await;
+    assert_oldest(&db, Some(("p", "late"))).await;
+}
+
+/// What nobody would deliver now is not due, however old it is: above the gate, delayed, or set aside.
+pub async fn what_cannot_be_delivered_is_not_the_oldest(db: TestDb) {
+    db.run("INSERT INTO gatefeed_partitions (id, status) VALUES ('p', 'available'), ('paused', 'paused'), ('failed', 'failed')").await;
+    due_since(&db, &[("p", "above", 1, 0, 900.0), ("p", "delayed", 0, 0, -3600.0)]).await;
+    due_since(&db, &[("paused", "i", 0, 0, 900.0), ("failed", "i", 0, 0, 900.0)]).await;
+    assert_oldest(&db, None).await;
+    due_since(&db, &[("p", "due", 0, -1, 5.0), ("p", "through", 0, 0, 900.0), ("p", "parked", 0, 0, 900.0)])
+        .await;
+    db.run("UPDATE gatefeed_items SET status = 'complete' WHERE id = 'through'").await;
+    db.run("UPDATE gatefeed_items SET status = 'waiting' WHERE id = 'parked'").await;
+    assert_oldest(&db, Some(("p", "due"))).await;
+    db.run("UPDATE gatefeed_partitions SET gate = 1 WHERE id = 'p'").await;
+    assert_oldest(&db, Some(("p", "above"))).await;
+    db.run("UPDATE gatefeed_partitions SET status = 'paused' WHERE id = 'p'").await;
+    assert_oldest(&db, None).await;
 }
 
 async fn idleness(db: &TestDb) -> (bool, bool) {

@@ -1,10 +1,14 @@
 //! The suite that both stores run: one file a noun, one function a promise. A case gets a fresh namespace.
 
+pub mod begin_push;
+pub mod changes;
 pub mod checkpoint;
 pub mod children;
 pub mod claim;
 pub mod complete;
+pub mod delay;
 pub mod function;
+pub mod gates;
 pub mod given;
 pub mod insert;
 pub mod inspect;
@@ -19,6 +23,7 @@ pub mod seed;
 pub mod sleep;
 pub mod strand;
 pub mod wake;
+pub mod watchers;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -45,7 +50,7 @@ macro_rules! conformance {
     ($make_db:ident) => {
         $crate::conformance_cases! { $make_db;
             schema: migrate_twice migrate_by_several_at_once missing_is_named older_is_named
-                newer_is_refused_and_untouched;
+                newer_is_refused_and_untouched a_migration_from_version_1_keeps_everything;
             insert: partition_defaults item_defaults a_json_literal_arrives_as_bytes
                 an_idle_partition_wakes a_complete_partition_reopens paused_and_failed_partitions_store_and_sleep
                 a_delayed_item_sets_the_alarm what_is_no_work_wakes_nothing a_deleted_partition_takes_its_items
@@ -58,6 +63,12 @@ macro_rules! conformance {
                 the_schema_is_all_one_has_to_name;
             push: makes_the_partition leaves_what_exists no_items_make_an_empty_partition
                 reopens_a_complete_partition bad_input_is_refused many_at_once;
+            begin_push: nothing_is_visible_before_the_commit dropped_it_leaves_nothing
+                several_parts_count_as_one an_error_leaves_nothing a_bad_partition_is_refused
+                items_of_another_partition_are_refused its_partition_stays_awake
+                dropped_it_lets_its_partition_close other_partitions_go_on;
+            delay: a_delayed_item_waits a_mixed_push past_moments_are_due the_year_9999_is_fine
+                absurd_years_are_refused children_may_be_delayed;
             claim: by_priority_and_age a_limit_takes_the_foremost feeds_are_separate a_limit_of_zero_claims_none only_what_is_overdue
                 idle_future_and_ended_ones_are_left a_grant_is_complete leased_ones_are_left
                 expired_ones_are_taken_over expired_and_free_ones_compete_by_priority
@@ -89,13 +100,18 @@ macro_rules! conformance {
             sleep: waiting_and_blocked_items_hold_the_gate an_empty_partition_stays_open delayed_items a_wait_ends
                 no_longer_available_ones_are_released a_sleeper_wakes_by_itself;
             wake: a_plain_insert_wakes a_push_wakes children_wake a_retry_wakes next_is_cancel_safe;
+            changes: a_waiter_wakes_when_it_closes a_waiter_wakes_when_it_fails every_waiter_wakes;
+            watchers: a_report_is_listed a_second_report_replaces_the_first watchers_and_feeds_sum_up
+                farewell_takes_a_watcher_away a_silent_watcher_does_not_count an_old_report_is_forgotten;
             operate: retry_reopens_a_failed_partition retry_by_gate_and_item retry_reopens_a_complete_partition
                 retry_leaves_a_paused_partition_paused retry_while_leased retry_names_what_is_wrong
                 seal_lets_go seal_while_leased advance_goes_to_the_next_open_gate advance_while_leased
                 advance_is_refused_with_a_reason;
             inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
-                items_are_filtered status_sums_up_feeds what_will_be_delivered_is_not_idle
+                items_are_filtered status_sums_up_feeds the_oldest_due_item_is_found
+                what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
                 waiting_items_are_not_idle what_waits_for_people_is_idle;
+            gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
             race: no_stale_completion_after_a_steal retries_against_outcomes eight_claimers
                 callbacks_against_waiting;
             strand: no_insert_is_stranded no_insert_is_stranded_in_an_idle_partition;
@@ -128,11 +144,15 @@ mod tests {
         let list = include_str!("mod.rs").split("macro_rules! conformance {").nth(1).unwrap();
         let list = list.split("[doc(hidden)]").next().unwrap();
         let sources = [
+            ("begin_push", include_str!("begin_push.rs")),
+            ("changes", include_str!("changes.rs")),
             ("checkpoint", include_str!("checkpoint.rs")),
             ("children", include_str!("children.rs")),
             ("claim", include_str!("claim.rs")),
             ("complete", include_str!("complete.rs")),
+            ("delay", include_str!("delay.rs")),
             ("function", include_str!("function.rs")),
+            ("gates", include_str!("gates.rs")),
             ("insert", include_str!("insert.rs")),
             ("inspect", include_str!("inspect.rs")),
             ("operate", include_str!("operate.rs")),
@@ -145,6 +165,7 @@ mod tests {
             ("sleep", include_str!("sleep.rs")),
             ("strand", include_str!("strand.rs")),
             ("wake", include_str!("wake.rs")),
+            ("watchers", include_str!("watchers.rs")),
         ];
         for (noun, source) in sources {
             let listed = list.split(&format!(" {noun}:")).nth(1).unwrap().split(';').next().unwrap();

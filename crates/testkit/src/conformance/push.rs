@@ -22,7 +22,7 @@ pub async fn makes_the_partition(db: TestDb) {
         ..NewPartition::new("p")
     };
     let data = Data { bytes: vec![1, 0].into(), content_type: "text/csv".into() };
-    let new = NewItem { partition: "p".into(), id: "i".into(), gate: 2, priority: 9, data };
+    let new = NewItem { gate: 2, priority: 9, ..NewItem::new("p", "i", data) };
     let pushed = store.push(&made, &[new, item("p", "j", 0)]).await.unwrap();
     assert_eq!(pushed, Pushed { created: true, added: 2, existing: 0 });
     let row = partition(&store, "p").await;

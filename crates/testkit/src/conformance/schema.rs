@@ -2,7 +2,10 @@
 
 use gatefeed_core::StoreError;
 
-use super::given::TestDb;
+use super::given::*;
+
+const FIRST_POSTGRES: &str = include_str!("../../../../migrations/postgres/0001_init.sql");
+const FIRST_SQLITE: &str = include_str!("../../../../migrations/sqlite/0001_init.sql");
 
 const UNKNOWN: &str = "INSERT INTO gatefeed_migrations (version, name) VALUES (999, 'from_the_future')";
 
@@ -75,4 +78,54 @@ pub async fn newer_is_refused_and_untouched(db: TestDb) {
     }
     assert_eq!(db.rows("SELECT version FROM gatefeed_migrations ORDER BY version").await, before);
     assert!(db.execute("SELECT 1 FROM gatefeed_items").await.is_err(), "the table came back");
+}
+
+/// The schema as the first release made it.
+async fn make_version_1(db: &TestDb) {
+    if db.is_postgres() {
+        let schema = db.table("").trim_end_matches('.').to_owned();
+        let channel = format!("'gatefeed.{}'", schema.trim_matches('"'));
+        db.run(&format!("CREATE SCHEMA {schema}")).await;
+        db.run(&FIRST_POSTGRES.replace("{schema}", &schema).replace("{channel}", &channel)).await;
+    } else {
+        db.run(FIRST_SQLITE).await;
+    }
+    let table = db.table("gatefeed_migrations");
+    db.run(&format!("CREATE TABLE {table} (version bigint PRIMARY KEY, name text NOT NULL)")).await;
+    db.run(&format!("INSERT INTO {table} (version, name) VALUES (1, '0001_init')")).await;
+}
+
+/// Everything there is, as text.
+async fn content(db: &TestDb) -> Vec<Vec<Option<String>>> {
+    let mut rows = db.rows("SELECT * FROM gatefeed_partitions ORDER BY id").await;
+    rows.extend(db.rows("SELECT * FROM gatefeed_items ORDER BY partition_id, id").await);
+    rows
+}
+
+/// Work that was there before a migration is there afterwards, to the letter, and goes on; a lease stays too.
+pub async fn a_migration_from_version_1_keeps_everything(db: TestDb) {
+    let store = db.store();
+    make_version_1(&db).await;
+    let error = store.check_schema().await.unwrap_err();
+    assert!(matches!(error, StoreError::SchemaOlder { found: 1, .. }), "{error:?}");
+    db.run(
+        "INSERT INTO gatefeed_partitions (id, gate, status) VALUES ('p', 2, 'available'), ('q', 0, 'failed')",
+    )
+    .await;
+    for status in ["available", "waiting", "blocked", "complete", "failed", "cancelled"] {
+        let columns = "partition_id, id, gate, status, data, error_messages";
+        let values = format!("('p', '{status}', 2, '{status}', '{{\"n\": 1}}', 'no')");
+        db.run(&format!("INSERT INTO gatefeed_items ({columns}) VALUES {values}")).await;
+    }
+    let lease = lease(&store, "w", "p").await;
+    let before = content(&db).await;
+    let migrated = store.migrate().await.unwrap();
+    assert!(migrated.from == 1 && migrated.to >= 2, "{migrated:?}");
+    store.check_schema().await.unwrap();
+    assert_eq!(content(&db).await, before);
+    assert_eq!(due_ids(&store, &lease).await, ["available"]);
+    assert_eq!(complete_all(&store, &lease).await, 1);
+    assert!(store.status().await.unwrap()[0].watchers.is_empty());
+    push(&store, "p", &[("new", 0)]).await;
+    assert_eq!(due_ids(&store, &lease).await, ["new"]);
 }

@@ -9,9 +9,12 @@ use gatefeed_core::{
 
 use super::given::*;
 
-/// Listens, and lets the hints pass that were there before: some come from connecting.
 async fn listen(db: &TestDb) -> Box<dyn Wakeups> {
-    let mut wakeups = db.another_store().await.wakeups(&["default".into()]).await;
+    quiet(db.another_store().await.wakeups(&["default".into()]).await).await
+}
+
+/// Lets the hints pass that were there before: some come from connecting.
+pub(super) async fn quiet(mut wakeups: Box<dyn Wakeups>) -> Box<dyn Wakeups> {
     for _ in 0..10 {
         if tokio::time::timeout(Duration::from_millis(300), wakeups.next()).await.is_err() {
             break;
@@ -20,7 +23,7 @@ async fn listen(db: &TestDb) -> Box<dyn Wakeups> {
     wakeups
 }
 
-async fn woken(mut wakeups: Box<dyn Wakeups>, by: &str) {
+pub(super) async fn woken(mut wakeups: Box<dyn Wakeups>, by: &str) {
     let hint = tokio::time::timeout(Duration::from_secs(30), wakeups.next()).await;
     assert!(hint.is_ok(), "no hint of {by}");
 }

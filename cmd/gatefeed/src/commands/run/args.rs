@@ -9,18 +9,18 @@ use url::Url;
 
 use crate::parse;
 
-/// Lease partitions and deliver their items to a handler, until stopped.
+/// Lease partitions and deliver their items to your handler.
 ///
 /// Each item is sent as POST to a target, its body being the item's data. An answer of 2xx with an empty body means
 /// done; a JSON object may say more: {"gate": 1}, {"data": …}, {"items": […]}, {"error": {"message": "…"}}. Start as
 /// many watchers as you like; each partition has one at a time.
 ///
-/// SIGINT or SIGTERM stops it cleanly: what is in flight ends or is given back. A second signal ends it at once.
+/// It goes on until it is stopped, and SIGINT or SIGTERM stops it cleanly: what is in flight ends or is given back. A second signal ends it at once.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed run --target http://localhost:8000/work
-  gatefeed run --target http://a:8000/,http://b:8000/ --feed video --concurrency 20
-  gatefeed run --target http://h:8000/ --until-idle   (a batch job that ends by itself)
+  gatefeed run --target http://a:8000/,http://b:8000/ --feed video
+  gatefeed run --target http://h:8000/ --until-idle     (ends by itself)
   gatefeed run --target http://h:8000/ --listen :8080 --target-health /healthz")]
 pub(crate) struct RunArgs {
     /// Where to send items; several share the work [repeatable, or separated by commas]

@@ -2,9 +2,9 @@
 
 mod args;
 
-use std::sync::Arc;
+use std::{io::ErrorKind, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use gatefeed_api::{TargetHealth, Targets};
 use gatefeed_core::Store;
 use gatefeed_engine::{Watcher, dispatch::HttpProcessor};
@@ -75,7 +75,15 @@ async fn watch(
 
 /// Binds before anything is done to the database, so that a port in use is known at once.
 async fn listen(address: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::AddrInUse => ": something else does; choose another port for --listen",
+            ErrorKind::AddrNotAvailable => ": this machine has no such address; :PORT listens on all it has",
+            ErrorKind::PermissionDenied => ": ports below 1024 are not for every user; choose a higher one",
+            _ => "",
+        };
+        anyhow!("cannot listen on {address}: {error}{advice}")
+    })
 }
 
 /// The server of `/livez` and `/readyz`; it answers until the watcher has stopped.

@@ -1,0 +1,76 @@
+//! `--help`: the commands in the order in which people meet them, a command's examples before its flags, and the flags
+//! that all commands share last.
+
+use clap::{Command, CommandFactory};
+
+use crate::{args::Cli, exit, output::wrapped};
+
+/// What each group of commands is for.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Start", &["demo", "migrate"]),
+    ("Work", &["push", "run"]),
+    ("Look", &["status", "partitions", "items"]),
+    ("Act", &["retry", "seal", "advance"]),
+];
+
+const COLUMNS: usize = 80;
+const NAME_COLUMNS: usize = 14;
+
+const SHORT_END: &str = "\
+Start with: gatefeed demo
+`gatefeed COMMAND --help` tells about a command, `gatefeed --help` also about
+the log, the environment's variables and the exit codes.";
+
+/// The command line with its help.
+pub(crate) fn command() -> Command {
+    let command = Cli::command().mut_args(|arg| arg.hide_env_values(true));
+    let groups = groups(&command);
+    command
+        .mut_subcommands(subcommand)
+        .override_usage("gatefeed [OPTIONS] <COMMAND>")
+        .help_template(format!(
+            "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{groups}{{all-args}}{{after-help}}"
+        ))
+        .after_help(SHORT_END)
+        .after_long_help(exit::HELP)
+}
+
+/// Hidden, since the groups list it.
+fn subcommand(command: Command) -> Command {
+    command
+        .hide(true)
+        .mut_args(|arg| arg.hide_env_values(true))
+        .help_template("{about-with-newline}\n{usage-heading} {usage}{after-help}\n\n{all-args}")
+}
+
+fn groups(command: &Command) -> String {
+    let heading = command.get_styles().get_header();
+    let literal = command.get_styles().get_literal();
+    let line = |name: &str| {
+        let about = command.find_subcommand(name).and_then(Command::get_about);
+        let about = about.map(ToString::to_string).unwrap_or_default();
+        let about = wrapped(&about, Some(COLUMNS - NAME_COLUMNS)).join(&format!("\n{:NAME_COLUMNS$}", ""));
+        format!("  {literal}{name}{literal:#}{:width$}{about}\n", "", width = NAME_COLUMNS - 2 - name.len())
+    };
+    let group = |(title, names): &(&str, &[&str])| {
+        let lines: String = names.iter().map(|name| line(name)).collect();
+        format!("{heading}{title}:{heading:#}\n{lines}\n")
+    };
+    GROUPS.iter().map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_a_group() {
+        let grouped: Vec<_> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+        for command in Cli::command().get_subcommands() {
+            assert!(grouped.contains(&command.get_name()), "{} is in no group", command.get_name());
+        }
+        for name in grouped {
+            assert!(Cli::command().find_subcommand(name).is_some(), "there is no command {name}");
+        }
+    }
+}

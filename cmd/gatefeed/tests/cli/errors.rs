@@ -1,0 +1,85 @@
+//! What is said when something is wrong.
+
+use std::fs;
+
+use crate::place::{Place, json};
+
+#[test]
+fn bad_values_say_what_was_expected() {
+    let place = Place::new();
+    let run = |flag: &'static str| ["run", "--target", "http://127.0.0.1:9/", flag];
+    for (flag, expected) in [
+        ("--request-timeout=0s", "more than zero"),
+        ("--connect-timeout=0ms", "more than zero"),
+        ("--request-timeout=soon", "200ms"),
+        ("--lease-duration=500ms", "between 1s and 24h"),
+        ("--poll-interval=1ms", "at least 10ms"),
+        ("--concurrency=0", "from 1 to"),
+        ("--max-retries=-2", "-1 for ever"),
+        ("--max-payload=1.5MB", "16MiB"),
+        ("--max-answer=0", "at least one byte"),
+        ("--target-health=healthz", "/healthz"),
+        ("--listen=8080", "127.0.0.1:8080"),
+        ("--name=", "1 to 512 bytes"),
+        ("--log-level=loud", "info"),
+        ("--log-format=xml", "json"),
+        ("--sqlite-synchronous=off", "normal"),
+    ] {
+        place.fails(&run(flag), 2, &[flag.split('=').next().unwrap(), expected]);
+    }
+    place.fails(&["run", "--target", "localhost:8000"], 2, &["--target", "http"]);
+    place.fails(&["run", "--target", "not a url"], 2, &["--target", "http://127.0.0.1:8000/path"]);
+    place.fails(&["run"], 2, &["--target"]);
+    place.fails(&["frobnicate"], 2, &["frobnicate"]);
+    place.fails(&["status", "--frobnicate"], 2, &["--frobnicate"]);
+    place.fails(&["partitions", "--limit", "0"], 2, &["from 1 to 9999"]);
+    place.fails(&["partitions", "--status", "waiting"], 2, &["paused"]);
+    place.fails(&["items", "p", "--status", "paused"], 2, &["blocked"]);
+    place.fails(&["items", "p", "--gate", "-1"], 2, &["from 0 to"]);
+    place.fails(&["items"], 2, &["PARTITION"]);
+    place.fails(&["demo", "--top", "0"], 2, &["from 1 to 1000"]);
+    place.fails(&["demo", "--query", "!!"], 1, &["no word to look for"]);
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn databases_that_will_not_do() {
+    let place = Place::new();
+    let url = |url: &'static str| ["status", "--database-url", url];
+    place.fails(&url("mysql://root@localhost/x"), 2, &["sqlite://", "postgres://"]);
+    place.fails(&url("gatefeed.db"), 2, &["sqlite://", "postgres://"]);
+    place.fails(&["migrate", "--schema", "s"], 2, &["--schema is for Postgres"]);
+    let unreachable = ["migrate", "--database-url", "postgres://u:hunter2@127.0.0.1:9/d"];
+    place.fails(&unreachable, 1, &["127.0.0.1:9"]);
+    assert!(!place.run(&unreachable).err.contains("hunter2"));
+}
+
+#[test]
+fn looking_at_nothing_says_what_to_do_and_makes_no_file() {
+    let place = Place::new();
+    let commands: [&[&str]; 7] = [
+        &["status"],
+        &["partitions"],
+        &["items", "p"],
+        &["retry", "p"],
+        &["seal", "p"],
+        &["advance", "p"],
+        &["run", "--no-migrate", "--target", "http://127.0.0.1:9/"],
+    ];
+    for command in commands {
+        place.fails(command, 1, &["gatefeed.db does not exist", "gatefeed migrate"]);
+    }
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "a file was made");
+    fs::write(place.path().join("gatefeed.db"), "").unwrap();
+    for command in commands {
+        place.fails(command, 1, &["no gatefeed tables", "gatefeed migrate"]);
+    }
+}
+
+#[test]
+fn logs_can_be_json_and_so_are_errors() {
+    let place = Place::new();
+    let done = place.run(&["status", "--log-format", "json"]);
+    assert_eq!(done.code, Some(1));
+    assert!(json(done.err.trim())["error"].as_str().unwrap().contains("does not exist"), "{}", done.err);
+}

@@ -1,0 +1,53 @@
+//! `--help`.
+
+use crate::place::{Done, Place};
+
+const COMMANDS: [&str; 10] =
+    ["demo", "migrate", "push", "run", "status", "partitions", "items", "retry", "seal", "advance"];
+
+#[test]
+fn help_tells_what_each_command_and_flag_is_for() {
+    let place = Place::new();
+    let help = place.succeeds(&["--help"]);
+    assert!(help.contains("Exit codes:") && help.contains("--database-url"), "{help}");
+    for command in COMMANDS {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
+        let own = place.succeeds(&[command, "--help"]);
+        assert!(own.contains("Example") && own.contains("Usage:"), "{own}");
+        let flags = own.lines().filter(|line| line.starts_with("      --")).count();
+        let variables = own.matches("[env: GATEFEED_").count();
+        assert_eq!(flags, variables, "a flag of {command} has no variable: {own}");
+    }
+    assert!(place.succeeds(&["--version"]).starts_with("gatefeed "));
+    assert_eq!(place.run(&[]).code, Some(2));
+}
+
+#[test]
+fn help_never_shows_the_password_of_the_environment() {
+    let place = Place::new();
+    let mut command = place.command(&["status", "--help"]);
+    command.env("GATEFEED_DATABASE_URL", "postgres://u:hunter2@h/d");
+    command.env("GATEFEED_NOTIFY_URL", "postgres://u:hunter2@h/d");
+    assert!(!Done::from(command.output().unwrap()).out.contains("hunter2"));
+}
+
+#[test]
+fn help_fits_80_columns_and_a_first_look_is_short() {
+    let place = Place::new();
+    let alone = place.run(&[]).err;
+    assert!(alone.lines().count() <= 45, "{alone}");
+    for heading in ["Start:", "Work:", "Look:", "Act:"] {
+        assert!(alone.contains(&format!("\n{heading}\n")), "{alone}");
+    }
+    for command in COMMANDS {
+        for flag in ["-h", "--help"] {
+            let help = Done::from(place.command(&[command, flag]).env("COLUMNS", "80").output().unwrap()).out;
+            let widest = help.lines().max_by_key(|line| line.chars().count()).unwrap();
+            assert!(widest.chars().count() <= 80, "{command} {flag}: {widest}");
+            let (own, shared) = (help.find("Example"), help.find("\nDatabase:\n"));
+            assert!(own.is_some() && own < shared, "{help}");
+        }
+        let line = alone.lines().find(|line| line.starts_with(&format!("  {command} ")));
+        assert!(line.is_some_and(|line| line.chars().count() <= 80), "{command}: {line:?}");
+    }
+}

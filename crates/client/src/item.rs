@@ -1,0 +1,143 @@
+//! Items as an application writes them.
+
+use std::fmt;
+
+use chrono::{DateTime, Datelike, Utc};
+use gatefeed_core::{
+    id::{check_content_type, check_id},
+    item::{Data, NewItem},
+};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// One unit of work, to be pushed. Without an id it gets a fresh one (a uuid of version 7, so that ids grow).
+#[derive(Clone)]
+pub struct Item {
+    id: Option<String>,
+    gate: i32,
+    priority: i32,
+    available_at: Option<DateTime<Utc>>,
+    /// Or why it could not be written as JSON.
+    data: Result<Data, String>,
+}
+
+impl Item {
+    /// An item whose handler gets this value as JSON. A value that cannot be written as JSON is reported where
+    /// the item is used: by `build()`, `add()` or `push_many()`.
+    pub fn json(value: &(impl Serialize + ?Sized)) -> Self {
+        let text = serde_json::to_vec(value);
+        let data =
+            text.map(Data::json).map_err(|error| format!("its data cannot be written as JSON: {error}"));
+        Self::made(data)
+    }
+
+    /// An item whose handler gets these bytes with their content type.
+    pub fn new(data: Data) -> Self {
+        Self::made(Ok(data))
+    }
+
+    fn made(data: Result<Data, String>) -> Self {
+        Self { id: None, gate: 0, priority: 0, available_at: None, data }
+    }
+
+    /// With this id: 1 to 512 bytes without control characters, unique in its partition. Pushing an id that
+    /// exists already leaves the item as it is, so that a push can be repeated.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Delivered at this gate first (≥ 0; default 0).
+    pub fn gate(mut self, gate: i32) -> Self {
+        self.gate = gate;
+        self
+    }
+
+    /// Higher is sooner, within a gate (default 0).
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Not delivered before this time, by the database's clock (default: due at once). Its gate waits for it.
+    pub fn available_at(mut self, time: DateTime<Utc>) -> Self {
+        self.available_at = Some(time);
+        self
+    }
+
+    /// Checked and as the store takes it; `index` is its place in the push.
+    pub(crate) fn finish(self, partition: &str, index: usize) -> Result<NewItem> {
+        if let Err(why) = self.check() {
+            return Err(Error::Item { index, id: self.id, why });
+        }
+        let Self { id, gate, priority, available_at, data } = self;
+        let data = data.map_err(|why| Error::Item { index, id: id.clone(), why })?;
+        let id = id.unwrap_or_else(fresh_id);
+        Ok(NewItem { partition: partition.to_owned(), id, gate, priority, available_at, data })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(id) = &self.id {
+            check_id("item id", id).map_err(|e| e.to_string())?;
+        }
+        check_gate(self.gate)?;
+        if let Some(time) = self.available_at {
+            check_time(time)?;
+        }
+        match &self.data {
+            Ok(data) => check_content_type(&data.content_type).map_err(|e| e.to_string()),
+            Err(why) => Err(why.clone()),
+        }
+    }
+}
+
+/// Its data is not shown: it does not belong into logs.
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("id", &self.id).field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
+/// Growing ids keep the index's last page warm: ten thousand of them are faster than random ones.
+fn fresh_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+fn check_gate(gate: i32) -> Result<(), String> {
+    if gate < 0 {
+        return Err(format!("gate is {gate}; it must be from 0 to {}", i32::MAX));
+    }
+    Ok(())
+}
+
+fn check_time(time: DateTime<Utc>) -> Result<(), String> {
+    if !(1..=9999).contains(&time.year()) {
+        return Err(format!("available_at is {time}; it must be in the years 1 to 9999"));
+    }
+    Ok(())
+}
+
+/// What can be pushed: an [`Item`], or anything that serde writes, which becomes JSON at gate 0.
+pub trait IntoItem {
+    /// The item.
+    fn into_item(self) -> Item;
+}
+
+impl IntoItem for Item {
+    fn into_item(self) -> Item {
+        self
+    }
+}
+
+impl IntoItem for &Item {
+    fn into_item(self) -> Item {
+        self.clone()
+    }
+}
+
+impl<T: Serialize> IntoItem for T {
+    fn into_item(self) -> Item {
+        Item::json(&self)
+    }
+}

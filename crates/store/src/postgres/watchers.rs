@@ -1,0 +1,83 @@
+//! What watchers report of themselves.
+
+use std::time::Duration;
+
+use gatefeed_core::{
+    Result,
+    inspect::WatcherStatus,
+    watcher::{ALIVE_FOR, FORGOTTEN_AFTER, FeedReport, Report},
+};
+use sqlx::postgres::PgRow;
+
+use super::{
+    Postgres,
+    error::translate,
+    pool::{Lane, Tx},
+    rows::get,
+};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+const REPORT: &str = "INSERT INTO {schema}.gatefeed_watchers AS w
+    (id, feed, version, concurrency, partitions, in_flight, outcomes, outcomes_per_second)
+    SELECT $1, r.feed, $2, $3, r.partitions, r.in_flight, r.outcomes, r.outcomes_per_second
+    FROM unnest($4::text[], $5::int[], $6::int[], $7::bigint[], $8::float8[])
+        AS r (feed, partitions, in_flight, outcomes, outcomes_per_second)
+    ON CONFLICT (id, feed) DO UPDATE SET version = excluded.version, concurrency = excluded.concurrency,
+        partitions = excluded.partitions, in_flight = excluded.in_flight, outcomes = excluded.outcomes,
+        outcomes_per_second = excluded.outcomes_per_second, seen_at = now()";
+
+const FORGET_OLD: &str =
+    "DELETE FROM {schema}.gatefeed_watchers WHERE seen_at < now() - interval '1 second' * $1::float8";
+
+const ALIVE: &str = "SELECT * FROM {schema}.gatefeed_watchers
+    WHERE seen_at >= now() - interval '1 second' * $1::float8 ORDER BY id, feed";
+
+impl Postgres {
+    pub(super) async fn note_report(&self, report: &Report) -> Result<()> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let all = || report.feeds.iter();
+        let numbers = |number: fn(&FeedReport) -> usize| all().map(|f| small(number(f))).collect::<Vec<_>>();
+        let query = tx.query(self.sql.get(REPORT)).bind(report.watcher.as_ref()).bind(report.version);
+        let query = query.bind(small(report.concurrency)).bind(all().map(|f| &f.feed).collect::<Vec<_>>());
+        let query = query.bind(numbers(|f| f.partitions)).bind(numbers(|f| f.in_flight));
+        let query = query.bind(all().map(|f| f.outcomes as i64).collect::<Vec<_>>());
+        let query = query.bind(all().map(|f| f.outcomes_per_second).collect::<Vec<_>>());
+        query.execute(tx.conn()?).await.map_err(translate)?;
+        let forget = tx.query(self.sql.get(FORGET_OLD)).bind(FORGOTTEN_AFTER.as_secs_f64());
+        forget.execute(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await
+    }
+
+    pub(super) async fn forget(&self, watcher: &str) -> Result<()> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let delete = self.sql.get("DELETE FROM {schema}.gatefeed_watchers WHERE id = $1");
+        tx.query(delete).bind(watcher).execute(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await
+    }
+
+    /// The watchers that are alive, each with the feed it serves.
+    pub(super) async fn alive(&self, tx: &mut Tx) -> Result<Vec<(String, WatcherStatus)>> {
+        let query = tx.query(self.sql.get(ALIVE)).bind(ALIVE_FOR.as_secs_f64());
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        rows.iter().map(|row| Ok((get(row, "feed")?, watcher(row)?))).collect()
+    }
+}
+
+fn small(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn watcher(row: &PgRow) -> Result<WatcherStatus> {
+    Ok(WatcherStatus {
+        id: get(row, "id")?,
+        version: get(row, "version")?,
+        concurrency: get::<i32>(row, "concurrency")?.into(),
+        partitions: get::<i32>(row, "partitions")?.into(),
+        in_flight: get::<i32>(row, "in_flight")?.into(),
+        outcomes: get(row, "outcomes")?,
+        outcomes_per_second: get(row, "outcomes_per_second")?,
+        started_at: get(row, "started_at")?,
+        seen_at: get(row, "seen_at")?,
+    })
+}

@@ -1,0 +1,106 @@
+//! What the documents tell people to type works as it stands there.
+
+use std::{collections::HashMap, process::Command};
+
+use gatefeed_tests::{Database, gatefeed};
+
+crate::on_both!(sql_that_is_shown_works, sql_for_operators_works);
+
+const SQL: &str = include_str!("../../docs/sql.md");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const README: &str = include_str!("../../README.md");
+
+/// The fenced blocks of a page, by what stands after the fence, in order.
+fn blocks(page: &str) -> HashMap<&str, Vec<String>> {
+    let mut blocks: HashMap<&str, Vec<String>> = HashMap::new();
+    let mut open: Option<(&str, String)> = None;
+    for line in page.lines() {
+        match (line.trim_start().strip_prefix("```"), open.take()) {
+            (Some(_), Some((kind, text))) => blocks.entry(kind).or_default().push(text),
+            (Some(kind), None) => open = Some((kind, String::new())),
+            (None, Some((kind, text))) => open = Some((kind, text + line + "\n")),
+            (None, None) => {}
+        }
+    }
+    blocks
+}
+
+async fn sql_that_is_shown_works(database: Database) {
+    assert!(gatefeed(&database, &["migrate"]).status.success());
+    let blocks = blocks(SQL);
+    assert_eq!(blocks["sql"].len(), 2);
+    blocks["sql"].iter().for_each(|sql| _ = database.sql(sql));
+    assert_eq!(database.value("SELECT count(*) FROM gatefeed_items WHERE partition_id = 'batch-42'"), "2");
+    match &database {
+        Database::Postgres(_) => postgres(&database, &blocks),
+        Database::Sqlite { .. } => sqlite(&database, &blocks),
+    }
+    let readme = self::blocks(README);
+    assert_eq!(readme["sql"].len(), 1);
+    database.sql("DELETE FROM gatefeed_partitions");
+    readme["sql"].iter().for_each(|sql| _ = database.sql(sql));
+    assert_eq!(database.items("available"), 3);
+}
+
+fn postgres(database: &Database, blocks: &HashMap<&str, Vec<String>>) {
+    blocks["sql postgres"].iter().for_each(|sql| _ = database.sql(sql));
+    let data = "SELECT convert_from(data, 'UTF8') FROM gatefeed_items WHERE partition_id = 'batch-43'";
+    assert_eq!(database.sql(data), [r#"{"path": "C:\\scans"}"#; 2]);
+    let trap =
+        "INSERT INTO gatefeed_items (partition_id, data) VALUES ('batch-43', '{\"path\": \"C:\\scans\"}')";
+    assert!(database.try_sql(trap).is_err(), "then the page need not warn of it");
+}
+
+fn sqlite(database: &Database, blocks: &HashMap<&str, Vec<String>>) {
+    let url = database.url();
+    let file = url.strip_prefix("sqlite://").unwrap();
+    let program = format!("DATABASE_FILE = {file:?}\n{}", blocks["python sqlite3"][0]);
+    let output = Command::new("python3").args(["-c", &program]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(database.value("SELECT count(*) FROM gatefeed_items WHERE partition_id = 'batch-44'"), "100");
+}
+
+async fn sql_for_operators_works(database: Database) {
+    assert!(gatefeed(&database, &["migrate"]).status.success());
+    let blocks = blocks(OPERATIONS);
+    let run = |kind: &str| blocks[kind].iter().for_each(|sql| _ = database.sql(sql));
+    database.insert_partition("old");
+    database.insert_items("old", "i", 0, 3);
+    run("sql watching");
+    match &database {
+        Database::Postgres(_) => {
+            grants(&database, &blocks["sql grants"][0]);
+            run("sql vacuum");
+            database.sql(
+                "UPDATE gatefeed_partitions SET status = 'complete', updated_at = now() - interval '31 days'",
+            );
+            run("sql delete postgres");
+        }
+        Database::Sqlite { .. } => {
+            let old = "updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '-31 days')";
+            database.sql(&format!("UPDATE gatefeed_partitions SET status = 'complete', {old}"));
+            run("sql delete sqlite");
+        }
+    }
+    assert_eq!(database.value("SELECT count(*) FROM gatefeed_items"), "0");
+}
+
+/// A producer can insert and wake, and neither read nor insert what is finished.
+fn grants(database: &Database, sql: &str) {
+    assert!(gatefeed(database, &["migrate", "--schema", "gatefeed"]).status.success());
+    database.sql("CREATE ROLE producer; CREATE ROLE watcher; CREATE ROLE operator; CREATE ROLE reader");
+    database.sql(sql);
+    let items = "gatefeed.gatefeed_items";
+    database.sql(&format!(
+        "SET ROLE producer; INSERT INTO gatefeed.gatefeed_partitions (id) VALUES ('p'); \
+         INSERT INTO {items} (partition_id, data) VALUES ('p', '{{}}'); SELECT gatefeed.gatefeed_push('p', '1')"
+    ));
+    let woken = "SELECT count(*) FROM gatefeed.gatefeed_partitions WHERE next_run_at IS NOT NULL";
+    assert_eq!(database.value(woken), "1");
+    for refused in [
+        format!("SELECT * FROM {items}"),
+        format!("INSERT INTO {items} (partition_id, status) VALUES ('p', 'complete')"),
+    ] {
+        assert!(database.try_sql(&format!("SET ROLE producer; {refused}")).is_err(), "{refused}");
+    }
+}
