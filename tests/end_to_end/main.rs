@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
 
 mod basics;
+mod bench;
 mod crashes;
 mod docker;
 mod documents;

@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Retry(commands::retry::RetryArgs),
     Seal(commands::seal::SealArgs),
     Advance(commands::advance::AdvanceArgs),
+    Bench(commands::bench::BenchArgs),
 }
 
 impl Command {

@@ -46,16 +46,25 @@ pub(crate) enum SynchronousArg {
 impl DatabaseArgs {
     /// Opens the database; a missing SQLite file is made.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
-        let options = Options {
+        let (url, source) = self.url()?;
+        let store = gatefeed_store::connect(&url, &self.options()).await;
+        Ok(store.map_err(|error| with_advice(error, &url, source))?)
+    }
+
+    /// Where the database is, for whoever opens it in another way.
+    pub(crate) fn place(&self) -> Result<(String, Options)> {
+        Ok((self.url()?.0, self.options()))
+    }
+
+    fn options(&self) -> Options {
+        Options {
             schema: given(&self.schema),
             listen_url: given(&self.notify_url),
             synchronous: match self.sqlite_synchronous {
                 SynchronousArg::Full => Synchronous::Full,
                 SynchronousArg::Normal => Synchronous::Normal,
             },
-        };
-        let (url, source) = self.url()?;
-        Ok(gatefeed_store::connect(&url, &options).await.map_err(|error| with_advice(error, &url, source))?)
+        }
     }
 
     /// Opens a database that has gatefeed's tables: whoever only looks leaves no new file behind.

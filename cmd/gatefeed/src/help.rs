@@ -6,11 +6,12 @@ use clap::{Command, CommandFactory};
 use crate::{args::Cli, exit, output::wrapped};
 
 /// What each group of commands is for.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     ("Start", &["demo", "migrate"]),
     ("Work", &["push", "run"]),
     ("Look", &["status", "partitions", "items"]),
     ("Act", &["retry", "seal", "advance"]),
+    ("Measure", &["bench"]),
 ];
 
 const COLUMNS: usize = 80;

@@ -92,6 +92,11 @@ pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
     number_within(text, 1, CONCURRENCY_MAX)
 }
 
+/// How many items or partitions a bench makes.
+pub(crate) fn amount(text: &str) -> Result<usize, String> {
+    number_within(text, 1, 100_000_000)
+}
+
 /// How many rows. One less than a store lists, since one more is read to know whether there are more.
 pub(crate) fn limit(text: &str) -> Result<usize, String> {
     number_within(text, 1, inspect::LIMIT_MAX - 1)

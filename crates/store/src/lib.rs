@@ -2,6 +2,7 @@
 //! one guesses the file from the question in either. A twin's file says where it differs from the other, and why.
 
 mod instrument;
+mod limit;
 mod migration;
 mod postgres;
 mod sqlite;
@@ -10,6 +11,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use gatefeed_core::{Result, Store, StoreError, item::NewItem, partition::NewPartition, store::Pushed};
 use sqlx::{PgConnection, SqliteConnection};
+
+pub use self::limit::Limit;
 
 /// How a store is opened.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod advance;
+pub(crate) mod bench;
 pub(crate) mod items;
 pub(crate) mod listing;
 pub(crate) mod migrate;
@@ -25,6 +26,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Demo(args) => return demo::demo(args).await,
         Command::Run(args) => return run::run(database, *args).await,
+        Command::Bench(args) => return bench::bench(database, args).await,
         Command::Push(args) => return push::push(database, *args).await,
         Command::Migrate(args) => migrate::migrate(database, args).await?,
         Command::Status(args) => status::status(database, args).await?,

@@ -39,8 +39,8 @@ use gatefeed_core::{
     watcher::Report,
 };
 
-pub(crate) use self::insert::push_into;
 use self::pool::Lanes;
+pub(crate) use self::{insert::push_into, values::values};
 use crate::Options;
 
 /// The store on SQLite.

@@ -14,7 +14,7 @@ pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 }
 
 /// `VALUES (?,?),(?,?)`, for so many rows and columns.
-pub(super) fn values(rows: usize, columns: usize) -> String {
+pub(crate) fn values(rows: usize, columns: usize) -> String {
     rows_of(rows, &format!("({})", vec!["?"; columns].join(",")))
 }
 

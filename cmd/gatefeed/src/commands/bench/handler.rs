@@ -1,0 +1,48 @@
+//! The handler of `gatefeed bench http`, in a process of its own, as handlers are.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{self, Stdio},
+};
+
+use anyhow::{Context, Result};
+use gatefeed_api::axum::{Router, body::Bytes, extract::DefaultBodyLimit, routing::post};
+use tokio::{io::AsyncReadExt, net::TcpListener};
+
+/// A running handler; ended when dropped.
+pub(crate) struct Child {
+    child: process::Child,
+    pub(crate) url: String,
+}
+
+impl Child {
+    /// Starts this binary once more.
+    pub(crate) fn start() -> Result<Self> {
+        let binary = std::env::current_exe().context("cannot find this binary, to start the handler")?;
+        let mut command = process::Command::new(binary);
+        command.args(["bench", "handler"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start the handler")?;
+        let mut url = String::new();
+        let stdout = child.stdout.take().context("the handler has no stdout")?;
+        BufReader::new(stdout).read_line(&mut url).context("the handler does not say its address")?;
+        Ok(Self { child, url: url.trim().to_owned() })
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// Serves until stdin ends, which it does with the process that started it. Reads each body and answers `{}`.
+pub(crate) async fn serve() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    crate::output::line(&format!("http://{}/", listener.local_addr()?))?;
+    let answer = |_: Bytes| async { "{}" };
+    let router = Router::new().route("/", post(answer)).layer(DefaultBodyLimit::disable());
+    let orphaned = async { _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await };
+    gatefeed_api::serve(listener, router, orphaned).await;
+    Ok(())
+}

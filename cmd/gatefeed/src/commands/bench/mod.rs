@@ -1,0 +1,152 @@
+//! `gatefeed bench`: what this machine does with gatefeed, and beside it, measured in the same run, what it does by
+//! itself.
+
+mod drain;
+mod figures;
+mod handler;
+mod http;
+mod idle;
+mod latency;
+mod place;
+mod work;
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+
+use self::{figures::Figures, place::Place};
+use crate::{args::JsonArg, database::DatabaseArgs, exit, output, parse, signals::Signals};
+
+/// Measure gatefeed on this machine, and beside it the machine's own limit.
+///
+/// Each bench makes a schema of its own (or a SQLite file beside the one that is named), removes it at the end, and
+/// leaves everything else alone. Figures of one run compare with each other only: machines are noisy, and so the ratio
+/// to the limit counts, which is measured in turn with gatefeed. Use a release build, and a database with which nothing
+/// else is going on.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gatefeed bench drain --database-url postgres://me@localhost/mydb
+  gatefeed bench http --concurrency 200 --payload 10KB
+  gatefeed bench latency --json")]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Items a second through a watcher whose processor does nothing; the limit is the plain batched UPDATE
+    Drain(LoadArgs),
+    /// Items a second through a watcher, one POST an item, to a handler in a process of its own; the limit is the
+    /// same client in a loop without a database
+    Http(LoadArgs),
+    /// From the commit of an item to the start of its delivery, on an idle queue
+    Latency(LatencyArgs),
+    /// What a watcher and its database cost while nothing is due
+    Idle(IdleArgs),
+    /// The handler of `bench http`
+    #[command(hide = true)]
+    Handler,
+}
+
+impl Bench {
+    fn is_json(&self) -> bool {
+        match self {
+            Self::Drain(args) | Self::Http(args) => args.run.json.json,
+            Self::Latency(args) => args.run.json.json,
+            Self::Idle(args) => args.run.json.json,
+            Self::Handler => false,
+        }
+    }
+}
+
+/// What is put through.
+#[derive(Args, Debug)]
+pub(crate) struct LoadArgs {
+    /// Items of a round; rounds are repeated until --duration is over
+    #[arg(long, env = "GATEFEED_ITEMS", value_name = "NUMBER", default_value = "100000", value_parser = parse::amount)]
+    items: usize,
+    /// Over so many partitions
+    #[arg(long, env = "GATEFEED_PARTITIONS", value_name = "NUMBER", default_value = "4", value_parser = parse::amount)]
+    partitions: usize,
+    /// Gates that each partition's items are spread over
+    #[arg(long, env = "GATEFEED_GATES", value_name = "NUMBER", default_value = "1", value_parser = parse::amount)]
+    gates: usize,
+    /// Deliveries at a time
+    #[arg(
+        long,
+        env = "GATEFEED_CONCURRENCY",
+        value_name = "NUMBER",
+        default_value = "200",
+        value_parser = parse::concurrency
+    )]
+    concurrency: usize,
+    /// Bytes of an item
+    #[arg(long, env = "GATEFEED_PAYLOAD", value_name = "BYTES", default_value = "100", value_parser = parse::bytes)]
+    payload: u64,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// How long, and how it is printed.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// For how long gatefeed is measured, without loading and without the limit
+    #[arg(
+        long,
+        env = "GATEFEED_DURATION",
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = parse::timeout
+    )]
+    duration: Duration,
+    #[command(flatten)]
+    json: JsonArg,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LatencyArgs {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct IdleArgs {
+    /// Partitions that wait for something, and as many that are complete
+    #[arg(long, env = "GATEFEED_PARTITIONS", value_name = "NUMBER", default_value = "100000", value_parser = parse::amount)]
+    partitions: usize,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+pub(crate) async fn bench(database: &DatabaseArgs, args: BenchArgs) -> Result<u8> {
+    if let Bench::Handler = args.bench {
+        return handler::serve().await.map(|()| exit::OK);
+    }
+    if cfg!(debug_assertions) {
+        output::note("this is a debug build: its figures mean nothing; use cargo run --release -- bench …");
+    }
+    let place = Place::make(database).await?;
+    let mut signals = Signals::new()?;
+    // Interrupted, it leaves nothing behind either.
+    let measured = tokio::select! {
+        measured = measure(&place, &args.bench) => Ok(measured),
+        signal = signals.next() => Err(signal),
+    };
+    place.remove().await?;
+    match measured {
+        Ok(figures) => figures?.print(args.bench.is_json()).map(|()| exit::OK),
+        Err(signal) => Ok(signal.exit_code()),
+    }
+}
+
+async fn measure(place: &Place, bench: &Bench) -> Result<Figures> {
+    Ok(match bench {
+        Bench::Drain(args) => Figures::Load(drain::drain(place, args).await?),
+        Bench::Http(args) => Figures::Load(http::http(place, args).await?),
+        Bench::Latency(args) => Figures::Latency(latency::latency(place, args).await?),
+        Bench::Idle(args) => Figures::Idle(idle::idle(place, args).await?),
+        Bench::Handler => bail!("the handler is not measured"),
+    })
+}

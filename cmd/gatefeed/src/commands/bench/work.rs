@@ -1,0 +1,99 @@
+//! Loading a round's items, and a watcher that puts them through.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use gatefeed_core::{
+    Store,
+    answer::Verdict,
+    item::{Data, NewItem},
+    partition::NewPartition,
+};
+use gatefeed_engine::{Delivery, Processor, Watcher};
+
+use super::LoadArgs;
+
+/// Items of one push.
+const BATCH: usize = 10_000;
+
+/// What every item carries: JSON of this size.
+pub(crate) fn payload(bytes: u64) -> Bytes {
+    let filling = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_sub(2);
+    Bytes::from(format!("\"{}\"", "x".repeat(filling)))
+}
+
+/// Puts a round's items into fresh partitions.
+pub(crate) async fn load(store: &dyn Store, args: &LoadArgs, round: usize, items: usize) -> Result<()> {
+    let data = Data::json(payload(args.payload));
+    for partition in 0..args.partitions.min(items) {
+        let id = format!("{round}-{partition}");
+        let mut push = store.begin_push(&NewPartition::new(&id)).await?;
+        let numbers: Vec<usize> = (partition..items).step_by(args.partitions).collect();
+        for numbers in numbers.chunks(BATCH) {
+            let item = |number: &usize| NewItem {
+                gate: (number / args.partitions % args.gates) as i32,
+                ..NewItem::new(&id, format!("item-{number:09}"), data.clone())
+            };
+            push.add(&numbers.iter().map(item).collect::<Vec<_>>()).await?;
+        }
+        push.commit().await?;
+    }
+    Ok(())
+}
+
+/// Runs a watcher until all is through; returns the time from its start to the last delivery's end.
+pub(crate) async fn put_through<P: Processor>(
+    store: Arc<dyn Store>,
+    args: &LoadArgs,
+    items: usize,
+    processor: P,
+) -> Result<Duration> {
+    let timed =
+        Arc::new(Timed { processor, deliveries: AtomicU64::new(0), last: Mutex::new(Instant::now()) });
+    let watcher = Watcher::builder(Arc::clone(&store)).concurrency(args.concurrency).until_idle(true);
+    let watcher = watcher.max_payload(args.payload.max(1)).shared_processor(Arc::clone(&timed));
+    let started = Instant::now();
+    let finished = watcher.run().await?;
+    let took = timed.last.lock().unwrap_or_else(PoisonError::into_inner).duration_since(started);
+    check(&*store, items, timed.deliveries.load(Ordering::Relaxed), finished.failed).await?;
+    Ok(took)
+}
+
+/// Every item reached its end, once.
+async fn check(store: &dyn Store, items: usize, deliveries: u64, failed: bool) -> Result<()> {
+    let status = store.status().await?;
+    let open: i64 = status.iter().map(|feed| feed.items.available + feed.items.failed).sum();
+    if failed || open != 0 || deliveries != items as u64 {
+        bail!(
+            "{items} items went in, {deliveries} deliveries were made, and {open} items are open or failed"
+        );
+    }
+    Ok(())
+}
+
+/// Notes when deliveries end.
+struct Timed<P> {
+    processor: P,
+    deliveries: AtomicU64,
+    last: Mutex<Instant>,
+}
+
+impl<P: Processor> Processor for Timed<P> {
+    async fn process(&self, delivery: Delivery) -> Verdict {
+        let verdict = self.processor.process(delivery).await;
+        self.deliveries.fetch_add(1, Ordering::Relaxed);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        verdict
+    }
+
+    async fn ready(&self) {
+        self.processor.ready().await;
+    }
+}
