@@ -110,3 +110,19 @@ async fn a_pause_is_noticed_at_once(database: Database) {
     eventually("it goes on", || ledger.len() > paused_at).await;
     assert!(watcher.terminate().await.success());
 }
+
+/// Whoever looks into the folder finds the database and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_leave_one_file_behind() {
+    let database = Database::sqlite();
+    let Database::Sqlite { dir } = &database else { return };
+    let files = || std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect::<Vec<_>>();
+    ok(&database, &["migrate"]);
+    assert_eq!(files(), ["gatefeed.db"]);
+    database.insert_partition("p");
+    database.insert_items("p", "i", 0, 10);
+    let ledger = Ledger::start(&[], Duration::ZERO).await;
+    let mut watcher = Gatefeed::run(&database, &ledger.url(), &["--until-idle"]);
+    assert!(watcher.ended().await.success(), "{}", watcher.log());
+    assert_eq!(files(), ["gatefeed.db"]);
+}

@@ -3,8 +3,11 @@
 use std::{collections::HashMap, process::Command};
 
 use gatefeed_tests::{Database, gatefeed};
+use serde_json::json;
 
-crate::on_both!(sql_that_is_shown_works, sql_for_operators_works);
+use crate::handlers::{self, queue};
+
+crate::on_both!(sql_that_is_shown_works, sql_for_operators_works, who_follows_the_readme_ends_complete);
 
 const SQL: &str = include_str!("../../docs/sql.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
@@ -35,11 +38,30 @@ async fn sql_that_is_shown_works(database: Database) {
         Database::Postgres(_) => postgres(&database, &blocks),
         Database::Sqlite { .. } => sqlite(&database, &blocks),
     }
-    let readme = self::blocks(README);
-    assert_eq!(readme["sql"].len(), 1);
-    database.sql("DELETE FROM gatefeed_partitions");
-    readme["sql"].iter().for_each(|sql| _ = database.sql(sql));
-    assert_eq!(database.items("available"), 3);
+}
+
+/// Its push and its SQL, the handler that it starts, and a watcher.
+async fn who_follows_the_readme_ends_complete(database: Database) {
+    assert!(gatefeed(&database, &["migrate"]).status.success());
+    let readme = blocks(README);
+    let typed: Vec<&str> = readme["sh"].iter().flat_map(|block| block.lines()).collect();
+    assert!(typed.iter().any(|line| line.starts_with("python3 examples/handlers/python/handler.py ")));
+    let pushes: Vec<&str> = typed.into_iter().filter(|line| line.contains("gatefeed push")).collect();
+    assert_eq!((pushes.len(), readme["sql"].len()), (1, 1));
+    queue::sh(&database, pushes[0]);
+    assert_eq!(database.items("available"), 1);
+    database.sql(&readme["sql"][0]);
+    assert_eq!(database.items("available"), 1 + 3);
+    queue::run(&database, &handlers::python().url(), 0).await;
+    assert_eq!(database.items("complete"), 1 + 3);
+    assert_eq!(database.sql("SELECT DISTINCT status FROM gatefeed_partitions"), ["complete"]);
+    let data = |partition: &str, gate| {
+        let ids =
+            format!("SELECT id FROM gatefeed_items WHERE partition_id = '{partition}' AND gate = {gate}");
+        queue::item(&database, partition, &database.value(&ids)).complete(gate)
+    };
+    assert_eq!(data("letters", 0), json!({"words": 3}));
+    assert_eq!(data("batch-42", 1), json!({"total": 5}));
 }
 
 fn postgres(database: &Database, blocks: &HashMap<&str, Vec<String>>) {

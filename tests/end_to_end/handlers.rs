@@ -2,21 +2,24 @@
 //! the recipes of the cookbook.
 
 mod connection;
-mod queue;
+pub(crate) mod queue;
 mod recipes;
-mod service;
+pub(crate) mod service;
 
-use std::{net::TcpStream, process::Command};
+use std::{collections::HashMap, fs, net::TcpStream, path::Path, process::Command};
 
 use gatefeed_tests::{Database, built, eventually};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use self::{connection::Connection, service::Service};
+use self::{
+    connection::Connection,
+    service::{Service, example},
+};
 
 crate::on_both!(the_python_handler_counts);
 
-fn python() -> Service {
+pub(crate) fn python() -> Service {
     Service::script("python3", "handlers/python/handler.py", &[])
 }
 
@@ -45,7 +48,8 @@ async fn the_rust_handler_counts() {
 /// An item that is not ASCII, with bytes that Latin-1 takes for white space.
 const LETTER: &str = "Ångström 日本 à";
 
-const EXPECTED: &str = r#"HTTP 400 Bad Request: expected {"text": "…"} or {"texts": ["…"]} at gate 0"#;
+const EXPECTED: &str =
+    r#"HTTP 400 Bad Request: expected a text or {"texts": ["…"]} at gate 0, or {"total": true} after it"#;
 
 async fn counts(database: &Database, service: &Service) {
     queue::prepare(database, &["letters", "bad", "worse", "late"]);
@@ -68,6 +72,113 @@ async fn counts(database: &Database, service: &Service) {
     item("bad", "list").assert_refused(EXPECTED);
     item("worse", "json").assert_refused("HTTP 400 Bad Request: the body is not JSON");
     item("late", "unknown").assert_refused("they were counted before this handler was started");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_python_handler_takes_whole_files() {
+    whole_files(python()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_node_handler_takes_whole_files() {
+    whole_files(node()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rust_handler_takes_whole_files() {
+    whole_files(rust()).await;
+}
+
+/// A folder as it is, with files whose names say `text/…`, something else, and nothing; and their total.
+async fn whole_files(service: Service) {
+    let database = Database::sqlite();
+    queue::prepare(&database, &["bad"]);
+    let docs = files(&example("../docs"));
+    assert!(docs.contains_key("docs/handlers.md") && docs.keys().any(|path| path.ends_with(".svg")));
+    queue::sh(&database, "gatefeed push --partition first --hold --files docs");
+    queue::sh(&database, "gatefeed push --partition bad --files examples/cookbook/pictures/boat.png");
+    queue::sh(&database, r#"echo '{"total": true}' | gatefeed push --partition first --gate 1 --seal"#);
+    queue::run(&database, &service.url(), 3).await;
+    assert_eq!(queue::status(&database, "first"), "complete");
+    for (path, words) in &docs {
+        assert_eq!(queue::item(&database, "first", path).complete(0), json!({"words": words}), "{path}");
+    }
+    let total = database.value("SELECT id FROM gatefeed_items WHERE partition_id = 'first' AND gate = 1");
+    let total = queue::item(&database, "first", &total).complete(1);
+    assert_eq!(total, json!({"total": docs.values().sum::<usize>()}));
+    let picture = queue::item(&database, "bad", "examples/cookbook/pictures/boat.png");
+    picture.assert_refused("HTTP 400 Bad Request: the body is not text in UTF-8");
+}
+
+/// How many words each file of this folder has, by its path from the repository's folder.
+fn files(folder: &Path) -> HashMap<String, usize> {
+    let mut files = HashMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else {
+            let id = path.strip_prefix(example("..")).unwrap().to_str().unwrap().to_owned();
+            files.insert(id, fs::read_to_string(&path).unwrap().split_whitespace().count());
+        }
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_handlers_agree_on_what_is_a_text() {
+    for service in [python(), node(), rust()] {
+        what_is_a_text(&mut Connection::open(&service.address));
+        what_a_total_counts(&mut Connection::open(&service.address));
+    }
+}
+
+fn what_is_a_text(handler: &mut Connection) {
+    let words = |words: usize| json!({"data": {"words": words}});
+    let refused = |message: &str| json!({"error": {"message": message, "no_retry": true}});
+    let (not_json, not_utf8) = ("the body is not JSON", "the body is not text in UTF-8");
+    let expected = EXPECTED.split_once(": ").unwrap().1;
+    let cases: [(&str, &[u8], Value); 16] = [
+        ("text/plain", b" one\ttwo\n", words(2)),
+        ("Text/Markdown; charset=utf-8", b"# one two", words(3)),
+        ("text/plain", br#"{"text": "one"}"#, words(2)),
+        ("text/plain", b"[1]", words(1)),
+        ("text/plain", b"", words(0)),
+        ("text/plain", b"one \xff", refused(not_utf8)),
+        ("", b"one two", words(2)),
+        ("image/svg+xml", "\u{feff} <svg />".as_bytes(), words(2)),
+        ("", br#"{"text": "one"}"#, words(1)),
+        ("", b"[1]", refused(expected)),
+        ("application/octet-stream", b"one \xff", refused(not_utf8)),
+        ("application/json", br#""one \n two""#, words(2)),
+        ("application/json; charset=utf-8", b"one two", refused(not_json)),
+        ("application/ld+json", b"one two", refused(not_json)),
+        ("application/json", b"\"\xff\"", refused(not_utf8)),
+        ("application/json", b"", refused(not_json)),
+    ];
+    for (kind, body, answer) in cases {
+        let header = if kind.is_empty() { String::new() } else { format!("Content-Type: {kind}\r\n") };
+        assert_eq!(handler.post(&header, body).json(), answer, "{kind} {}", body.escape_ascii());
+    }
+}
+
+/// All of its partition, each item once; at any gate but the first.
+fn what_a_total_counts(handler: &mut Connection) {
+    let mut post = |partition: &str, item: &str, gate: i32, body: &str| {
+        let headers =
+            format!("Gatefeed-Partition: {partition}\r\nGatefeed-Item: {item}\r\nGatefeed-Gate: {gate}\r\n");
+        handler.post(&headers, body.as_bytes()).json()
+    };
+    post("p", "a", 0, "one two three");
+    post("p", "a", 0, "one two");
+    post("p", "b", 0, r#""three""#);
+    post("other", "a", 0, "one two three four");
+    for gate in [1, 7] {
+        assert_eq!(post("p", "sum", gate, r#"{"total": true}"#), json!({"data": {"total": 3}}));
+    }
+    for (gate, body) in [(0, r#"{"total": true}"#), (1, r#"{"total": 1}"#), (1, "one two")] {
+        assert_eq!(post("p", "sum", gate, body)["error"]["no_retry"], json!(true), "{gate} {body}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

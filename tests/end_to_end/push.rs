@@ -25,6 +25,7 @@ crate::on_both!(
     a_failure_is_waited_for_and_told,
     waiting_without_a_watcher_says_so_and_may_be_given_up,
     an_interrupt_leaves_nothing,
+    an_error_after_the_items_does_not_hide_that_they_are_in,
     memory_does_not_grow_with_the_input,
 );
 
@@ -165,12 +166,13 @@ async fn files_are_items_with_their_paths(database: Database) {
         let child = command(&database, args).current_dir(dir.path()).stdin(Stdio::null()).spawn().unwrap();
         Done::of(child.wait_with_output().unwrap())
     };
-    assert_eq!(run(&["--files", "docs", "./docs/noext"]).ok(), "pushed 5 items into p\n");
+    // However a file is spelled, it is one item.
+    let spelled = ["--files", "./docs/", "docs/noext", ".//docs/sub/../noext"];
+    assert_eq!(run(&spelled).ok(), "pushed 4 items into p (2 were there already)\n");
     let types = "SELECT id, content_type FROM gatefeed_items ORDER BY content_type, id";
     let mut rows = database.sql(types);
     rows.sort();
     let expected = [
-        "./docs/noext|application/octet-stream",
         "docs/it's \"ü\" %.PDF|application/pdf",
         "docs/noext|application/octet-stream",
         "docs/plain.txt|text/plain",
@@ -191,7 +193,7 @@ async fn files_are_items_with_their_paths(database: Database) {
     fs::write(docs.join("new"), "").unwrap();
     let args = ["--files", "docs", "--max-payload", "5"];
     run(&args).failed(1, &["nothing was written", "large.bin: has 6 B", "not UTF-8", "control character"]);
-    assert_eq!(count(&database), 5);
+    assert_eq!(count(&database), 4);
     let skipping = run(&["--files", "docs", "--skip-bad", "--max-payload", "5", "--json"]);
     assert!(skipping.out.contains("\"added\":1,\"existing\":2,\"skipped\":5"), "{}", skipping.out);
     run(&["docs"]).failed(2, &["docs is a folder", "--files"]);
@@ -391,6 +393,95 @@ async fn an_interrupt_leaves_nothing(database: Database) {
     eventually("it says so", || pushing.err().contains("interrupted: nothing was written")).await;
     eventually("the database has noticed", || !is_writing(&database)).await;
     assert_nothing_written(&database);
+}
+
+async fn an_error_after_the_items_does_not_hide_that_they_are_in(database: Database) {
+    migrated(&database);
+    for args in [&[][..], &["--json"], &["--seal", "--wait"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut child = command(&database, args).stdout(full).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"1\n2\n").unwrap();
+        let done = Done::of(child.wait_with_output().unwrap());
+        done.failed(1, &["error: all 2 items are in; after that: cannot write to stdout: No space left"]);
+    }
+    assert_eq!(count(&database), 6);
+}
+
+/// Postgres, with a partition's table that cannot be looked at or sealed from the commit of the first item on.
+fn breaking_at_the_commit() -> Database {
+    let database = Database::postgres();
+    migrated(&database);
+    database.sql(
+        "CREATE FUNCTION break() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN ALTER TABLE gatefeed_partitions RENAME auto_close TO broken; RETURN NULL; END';
+        CREATE CONSTRAINT TRIGGER break AFTER INSERT ON gatefeed_items DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION break()",
+    );
+    database
+}
+
+#[test]
+fn a_look_that_fails_after_the_commit_is_no_error() {
+    let done = push(&breaking_at_the_commit(), &[], "1");
+    done.failed(0, &["cannot look at p now: "]);
+    assert_eq!(done.out, "pushed 1 item into p\n");
+    let done = push(&breaking_at_the_commit(), &["--json"], "1");
+    done.failed(0, &["cannot look at p now: "]);
+    let json = "{\"partition\":\"p\",\"created\":true,\"added\":1,\"existing\":0,\"skipped\":0}\n";
+    assert_eq!(done.out, json);
+    let done = push(&breaking_at_the_commit(), &["--json", "--seal"], "1");
+    done.failed(1, &["error: the item is in; after that: p is not sealed (`gatefeed seal p` does that): "]);
+    assert_eq!(done.out, json);
+}
+
+/// What a push says whose connection is cut after so many lines, these many of them committed, while a transaction
+/// is open.
+async fn cut_off(database: &Database, args: &[&str], lines: usize, committed: usize) -> String {
+    const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
+    let mut pushing = Pushing::start(database, args);
+    let mut stdin = pushing.stdin.take().unwrap();
+    stdin.write_all("1\n".repeat(lines).as_bytes()).unwrap();
+    // Not before that: the transaction that is open then waits for more lines.
+    eventually("what has to be is committed", || count(database) == committed).await;
+    eventually("the connection is cut", || database.value(CUT) == "t").await;
+    // It may end before it has read this.
+    _ = stdin.write_all("2\n".repeat(2_000).as_bytes());
+    drop(stdin);
+    assert_eq!(pushing.ended().await, Some(1));
+    eventually("it says why", || pushing.err().contains("error: ")).await;
+    pushing.err()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cut_a_push_off_comes_first_then_what_is_in_and_how_to_go_on() {
+    let database = Database::postgres();
+    migrated(&database);
+    let err = cut_off(&database, &[], 2_500, 0).await;
+    assert!(err.trim_end().ends_with("; nothing was written: push it again"), "{err}");
+    assert_eq!(count(&database), 0);
+    let err = cut_off(&database, &["--chunk", "3000"], 5_500, 3_000).await;
+    let left = "; everything up to stdin:3000 is in (3,000 items). To go on, leave that out: `tail -n +3001` \
+                begins with the next line";
+    assert!(err.trim_end().ends_with(left) && !err.starts_with("error: everything"), "{err}");
+    assert_eq!(count(&database), 3_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_keeps_watchers_from_writing_says_so_once() {
+    let database = Database::sqlite();
+    migrated(&database);
+    let mut pushing = Pushing::start(&database, &[]);
+    let stdin = pushing.stdin.as_mut().unwrap();
+    stdin.write_all("1\n".repeat(2_500).as_bytes()).unwrap();
+    eventually("it says so", || pushing.err().contains("watchers cannot write")).await;
+    assert!(is_writing(&database), "they cannot");
+    pushing.stdin.as_mut().unwrap().write_all("2\n".repeat(2_500).as_bytes()).unwrap();
+    drop(pushing.stdin.take());
+    assert_eq!(pushing.ended().await, Some(0));
+    let expected =
+        "watchers cannot write while this transaction is open on SQLite: --chunk 10000 lets them\n";
+    assert_eq!(pushing.err(), expected);
+    assert_eq!(count(&database), 5_000);
 }
 
 async fn memory_does_not_grow_with_the_input(database: Database) {

@@ -11,7 +11,7 @@ use std::sync::{
 
 use gatefeed_core::{
     answer::{Answer, Failure, Verdict},
-    inspect::ItemFilter,
+    inspect::{DataPart, ItemFilter},
     item::{Data, NewItem},
     partition::NewPartition,
 };
@@ -36,7 +36,7 @@ async fn main() -> anyhow::Result<()> {
     Watcher::builder(Arc::clone(&store)).until_idle(true).processor(my_fn).run().await?;
 
     let all =
-        ItemFilter { partition: "squares".into(), limit: 100, with_data: true, ..ItemFilter::default() };
+        ItemFilter { partition: "squares".into(), limit: 100, data: DataPart::All, ..ItemFilter::default() };
     for item in store.items(&all).await? {
         let data = String::from_utf8(item.data.unwrap_or_default())?;
         println!("{:<10} gate {}  {}  {data}", item.id, item.gate, item.status.as_str());

@@ -1,11 +1,17 @@
 //! Which database, and opening it.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use gatefeed_core::{Store, StoreError};
 use gatefeed_store::{Options, Synchronous, sqlite_path};
+
+/// For how long a command that ends waits for its connections' end.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 const DEFAULT_URL: &str = "sqlite://gatefeed.db";
 
@@ -35,6 +41,9 @@ pub(crate) struct DatabaseArgs {
         default_value = "full"
     )]
     pub(crate) sqlite_synchronous: SynchronousArg,
+    /// What this process has opened.
+    #[arg(skip)]
+    opened: Mutex<Vec<Arc<dyn Store>>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -48,7 +57,24 @@ impl DatabaseArgs {
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
         let (url, source) = self.url()?;
         let store = gatefeed_store::connect(&url, &self.options()).await;
-        Ok(store.map_err(|error| with_advice(error, &url, source))?)
+        let store = store.map_err(|error| with_advice(error, &url, source))?;
+        self.opened().push(Arc::clone(&store));
+        Ok(store)
+    }
+
+    /// Ends all connections, so that SQLite leaves one file behind, not three. Not for long: one may hang.
+    pub(crate) async fn close(&self) {
+        let opened = std::mem::take(&mut *self.opened());
+        let closed = async {
+            for store in opened {
+                store.close().await;
+            }
+        };
+        _ = tokio::time::timeout(CLOSE_MAX, closed).await;
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Vec<Arc<dyn Store>>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the database is, for whoever opens it in another way.

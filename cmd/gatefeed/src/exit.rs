@@ -16,11 +16,15 @@ URL is also read from DATABASE_URL.
 
 Exit codes:
   0    done; also a clean stop by SIGINT or SIGTERM
-  1    an error: no database, no tables or newer ones, not found, refused
-  2    wrong usage: an unknown flag, a value that will not do
-  3    `run --until-idle` or `push --wait` ended and a partition has failed
-  130  ended at once by a second SIGINT (demo and push: by the first)
-  143  ended at once by a second SIGTERM (demo and push: by the first)
+  1    an error: no answer from the database, no file or tables yet or newer
+       ones, not found, refused
+  2    wrong usage or configuration: an unknown flag, a value that will not do,
+       a Postgres database that does not exist, a password or privilege that is
+       missing, a file that is not a SQLite database
+  3    `run --until-idle` ended and a partition has failed, or that of
+       `push --wait` has failed or was cancelled
+  130  ended at once by a second SIGINT (demo, push, bench: by the first)
+  143  ended at once by a second SIGTERM (demo, push, bench: by the first)
 A listing with --watch ends with 0 at the first signal.
 
 Start with: gatefeed demo";
@@ -51,11 +55,14 @@ pub(crate) fn with_error(error: &anyhow::Error, json_log: bool) -> ExitCode {
     ExitCode::from(code_of(error))
 }
 
-/// Where to look for what is not there.
+/// Where to look for what is missing.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref::<StoreError>() {
         Some(StoreError::NotFound(what)) if what.ends_with("does not exist") => {
             Some("`gatefeed partitions` lists those that do")
+        }
+        Some(StoreError::Config(why)) if why.contains("permission denied for ") => {
+            Some("docs/operations.md, Privileges, lists what each command needs")
         }
         Some(StoreError::NotFound(_)) => Some("`gatefeed items PARTITION` lists those it has"),
         _ => None,
@@ -74,4 +81,20 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_privilege_is_a_matter_of_configuration_and_the_page_about_them_is_named() {
+        let error = |error: StoreError| anyhow::Error::from(error).context("cannot look");
+        let denied = error(StoreError::Config("permission denied for table gatefeed_items".into()));
+        assert!(advice(&denied).is_some_and(|advice| advice.contains("Privileges")));
+        assert_eq!(code_of(&denied), USAGE);
+        assert_eq!(advice(&error(StoreError::Config("the password is wrong".into()))), None);
+        let pages = include_str!("../../../docs/operations.md");
+        assert!(pages.contains("\n## Privileges\n"));
+    }
 }

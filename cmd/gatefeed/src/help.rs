@@ -1,7 +1,7 @@
 //! `--help`: the commands in the order in which people meet them, a command's examples before its flags, and the flags
 //! that all commands share last.
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 
 use crate::{args::Cli, exit, output::wrapped};
 
@@ -24,10 +24,11 @@ the log, the environment's variables and the exit codes.";
 
 /// The command line with its help.
 pub(crate) fn command() -> Command {
-    let command = Cli::command().mut_args(|arg| arg.hide_env_values(true));
+    let command = Cli::command().mut_args(argument);
     let groups = groups(&command);
     command
-        .mut_subcommands(subcommand)
+        // Hidden, since the groups list them.
+        .mut_subcommands(|command| subcommand(command).hide(true))
         .override_usage("gatefeed [OPTIONS] <COMMAND>")
         .help_template(format!(
             "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{groups}{{all-args}}{{after-help}}"
@@ -36,11 +37,16 @@ pub(crate) fn command() -> Command {
         .after_long_help(exit::HELP)
 }
 
-/// Hidden, since the groups list it.
+/// Values of the environment may be passwords, and `--limit -1` is a wrong value rather than an unknown flag.
+fn argument(arg: Arg) -> Arg {
+    let is_option = arg.get_long().is_some() && arg.get_action().takes_values();
+    arg.hide_env_values(true).allow_negative_numbers(is_option)
+}
+
 fn subcommand(command: Command) -> Command {
     command
-        .hide(true)
-        .mut_args(|arg| arg.hide_env_values(true))
+        .mut_args(argument)
+        .mut_subcommands(subcommand)
         .help_template("{about-with-newline}\n{usage-heading} {usage}{after-help}\n\n{all-args}")
 }
 

@@ -51,20 +51,24 @@ impl Client {
 
     /// Pushes a partition with its items in one transaction. A partition that exists is left as it is, and so are
     /// items whose ids exist: a push whose end is unknown can simply be repeated. Without items it makes the
-    /// partition.
+    /// partition. For items that are all in memory.
+    ///
+    /// Any number of these may run at once, also with the same ids. Where one meets an id that another push has added
+    /// and not committed yet, it gives way and is repeated; those of more than 2,000 items go one after another.
+    /// [`StoreError::Locked`], which is retryable, says that the other one was still open after a minute.
     ///
     /// A cancelled partition takes no items ([`StoreError::Data`]).
     pub async fn push(&self, partition: &Partition) -> Result<Pushed> {
-        self.begin(partition).await?.commit().await
+        Ok(self.store.push(partition.row(), &partition.in_order()).await?)
     }
 
     /// Pushes a partition with its items, and these, in one transaction, however many there are: they are read
     /// and sent in turns, so that memory stays bounded. Items without an id get a fresh one at every call: give
     /// them ids if the call may be repeated.
     ///
-    /// Errs with [`Error::Item`](crate::Error::Item) for an item that will not do; then nothing remains. Where two push
-    /// thousands of the same ids at the same time in different orders, one can fail with [`StoreError::Conflict`],
-    /// which is retryable.
+    /// Errs with [`Error::Item`](crate::Error::Item) for an item that will not do; then nothing remains. As with
+    /// [`begin`](Self::begin), pushes of this kind into one partition go one after another; those into different
+    /// ones run at once.
     pub async fn push_many(
         &self,
         partition: &Partition,
@@ -78,7 +82,17 @@ impl Client {
     }
 
     /// Begins a push whose items come bit by bit, as one transaction. It may stay open while the next items are
-    /// fetched; on SQLite that keeps every other writer out, so that there one fetches first.
+    /// fetched, for minutes on Postgres; on SQLite that keeps every other writer out, so that there one fetches first.
+    ///
+    /// On Postgres a partition has one such push at a time, so that two with the same ids never wait for each other
+    /// in a circle: this waits until those that were begun before have ended, and errs with [`StoreError::Locked`],
+    /// which is retryable, when that takes a minute. A [`push`](Self::push) runs beside it, and waits where it has
+    /// the same ids or where the partition is not committed yet. Whoever has one open
+    /// must not wait for another one into the same partition: end the first one before.
+    ///
+    /// Writers that stand outside of this, plain INSERTs and [`push_in`](Self::push_in), can still meet it with the
+    /// same ids in another order; then the database ends one of the two with [`StoreError::Conflict`], which is
+    /// retryable.
     pub async fn begin(&self, partition: &Partition) -> Result<Pusher> {
         Pusher::begin(&*self.store, partition).await
     }

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
 use gatefeed_core::{
     id::{check_content_type, check_id},
     item::{Data, NewItem},
 };
-use serde::Serialize;
+use serde::{Serialize, de::IgnoredAny};
 
 use crate::error::{Error, Result};
 
@@ -18,7 +19,7 @@ pub struct Item {
     gate: i32,
     priority: i32,
     available_at: Option<DateTime<Utc>>,
-    /// Or why it could not be written as JSON.
+    /// Or why it is no data.
     data: Result<Data, String>,
 }
 
@@ -32,7 +33,33 @@ impl Item {
         Self::made(data)
     }
 
-    /// An item whose handler gets these bytes with their content type.
+    /// An item whose handler gets these bytes as they are: a file, an image, text.
+    ///
+    /// ```
+    /// # use gatefeed_client::Item;
+    /// let page = Item::bytes("image/png", b"\x89PNG\r\n\x1a\n".as_slice()).id("page-1");
+    /// ```
+    pub fn bytes(content_type: impl Into<String>, bytes: impl Into<Bytes>) -> Self {
+        Self::new(Data { bytes: bytes.into(), content_type: content_type.into() })
+    }
+
+    /// An item whose handler gets this JSON to the letter: what is JSON already, with its order, its spaces and
+    /// all digits of its numbers. Text that is not one JSON value is reported where the item is used, as by
+    /// [`json`](Self::json).
+    ///
+    /// ```
+    /// # use gatefeed_client::Item;
+    /// let order = Item::raw_json(r#"{"id": 12345678901234567890123, "total": 10.00}"#);
+    /// ```
+    pub fn raw_json(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let checked = serde_json::from_str::<IgnoredAny>(&text);
+        Self::made(
+            checked.map(|_| Data::json(text)).map_err(|error| format!("its data is not JSON: {error}")),
+        )
+    }
+
+    /// An item whose handler gets this data.
     pub fn new(data: Data) -> Self {
         Self::made(Ok(data))
     }
@@ -119,6 +146,10 @@ fn check_time(time: DateTime<Utc>) -> Result<(), String> {
 }
 
 /// What can be pushed: an [`Item`], or anything that serde writes, which becomes JSON at gate 0.
+///
+/// Bytes and text are values to serde too. A `Vec<u8>` becomes a JSON array of numbers (`[137,80,…]`), and a string
+/// that holds JSON becomes a JSON string, encoded twice: nothing complains but the handler. Push them as
+/// [`Item::bytes`] and [`Item::raw_json`].
 pub trait IntoItem {
     /// The item.
     fn into_item(self) -> Item;

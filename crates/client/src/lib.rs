@@ -53,6 +53,25 @@
 //! # }
 //! ```
 //!
+//! What is given as a value is written as JSON by serde. Bytes and text that is JSON already say so, or they would
+//! arrive as an array of numbers and as a string of JSON:
+//!
+//! ```
+//! # use gatefeed_client::{Item, Partition};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("page-1.png");
+//! # std::fs::write(&path, b"\x89PNG")?;
+//! # let text = r#"{"total": 10.00}"#;
+//! let scans = Partition::builder("scans")
+//!     .item(Item::bytes("image/png", std::fs::read(&path)?).id("page-1"))
+//!     .item(Item::raw_json(text).id("order"))
+//!     .build()?;
+//! # assert_eq!(scans.len(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | question | file |
 //! | --- | --- |
 //! | how is it opened, how does it push? | `client.rs`, `push.rs` |

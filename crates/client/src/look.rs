@@ -3,7 +3,7 @@
 use futures_util::{Stream, stream};
 use gatefeed_core::{
     StoreError,
-    inspect::{GateCounts, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{DataPart, GateCounts, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::ItemStatus,
     partition::PartitionStatus,
 };
@@ -20,7 +20,8 @@ const FIRST_PAGE_WITH_DATA: usize = 16;
 const PAGE_BYTES: u64 = 4 << 20;
 
 impl Client {
-    /// One partition. Errs with [`StoreError::NotFound`] where there is none of this id.
+    /// One partition. Counts its open and failed items, whatever is asked for. Errs with [`StoreError::NotFound`]
+    /// where there is none of this id.
     pub async fn partition(&self, id: &str) -> Result<PartitionRow> {
         let filter = PartitionFilter { id: Some(id.to_owned()), limit: 1, ..PartitionFilter::default() };
         let row = self.store().partitions(&filter).await?.pop();
@@ -33,7 +34,7 @@ impl Client {
             partition: partition.to_owned(),
             id: Some(id.to_owned()),
             limit: 1,
-            with_data: true,
+            data: DataPart::All,
             ..ItemFilter::default()
         };
         let row = self.store().items(&filter).await?.pop();
@@ -134,7 +135,7 @@ impl Items {
 
     /// With their data ([`ItemRow::json`] reads it as a type of one's own).
     pub fn with_data(mut self) -> Self {
-        self.filter.with_data = true;
+        self.filter.data = DataPart::All;
         self.filter.limit = FIRST_PAGE_WITH_DATA;
         self
     }
@@ -185,7 +186,7 @@ impl Items {
 /// The page after this one, if it was full.
 fn after_items(rows: &[ItemRow], filter: ItemFilter) -> Option<ItemFilter> {
     let last = rows.last().filter(|_| rows.len() == filter.limit)?;
-    let limit = if filter.with_data { page_of(rows.iter().map(|row| row.size)) } else { PAGE };
+    let limit = if filter.data != DataPart::None { page_of(rows.iter().map(|row| row.size)) } else { PAGE };
     Some(ItemFilter { after: Some(last.id.clone()), limit, ..filter })
 }
 

@@ -140,7 +140,8 @@ impl PartitionBuilder {
         self
     }
 
-    /// With an item.
+    /// With an item: an [`Item`], or a value that becomes JSON. Bytes and text that is JSON already are
+    /// [`Item::bytes`] and [`Item::raw_json`] ([`IntoItem`] says why).
     pub fn item(mut self, item: impl IntoItem) -> Self {
         self.items.push(item.into_item());
         self

@@ -52,8 +52,10 @@ impl Client {
     /// and watchers are woken, with its rollback nothing remains. The application's own rows and the work that they
     /// ask for are committed together.
     ///
-    /// On Postgres it pushes into this client's schema, whatever `search_path` says; in REPEATABLE READ and stricter
-    /// it can fail with `Conflict`, as any write there can. After an error roll back: on Postgres the transaction is
+    /// On Postgres it pushes into this client's schema, whatever `search_path` says. It waits for whoever has added one
+    /// of the ids and not committed yet, as long as the transaction waits for locks. It can fail with `Conflict` in
+    /// REPEATABLE READ and stricter, as any write there can, and where others add the same ids in another order.
+    /// After an error roll back: on Postgres the transaction is
     /// aborted and takes no more statements; on SQLite it stays open without what this push had added.
     ///
     /// Begin a SQLite transaction with `begin_with("BEGIN IMMEDIATE")`: one that has read before it writes can find

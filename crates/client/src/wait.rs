@@ -30,6 +30,10 @@ impl Client {
     /// held partition, and one whose feed no watcher serves, are not through however long one waits. A database that
     /// is away is waited for as well. Cancel-safe.
     ///
+    /// It looks when the database hints that the partition may have ended, and at least every second. A look counts
+    /// the partition's open and failed items by an index, about 10 ms for 100,000 of them, and between two looks it
+    /// rests four times as long as the last one took.
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # use gatefeed_client::{Client, Error, Options, Partition};

@@ -204,8 +204,31 @@ pub struct ItemFilter {
     pub after: Option<String>,
     /// At most this many, [`LIMIT_MAX`] at the most.
     pub limit: usize,
-    /// Whether to read the data too.
-    pub with_data: bool,
+    /// How much of the data to read too.
+    pub data: DataPart,
+}
+
+/// How much of each item's data a listing reads.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum DataPart {
+    /// None of it.
+    #[default]
+    None,
+    /// At most this many bytes from its beginning.
+    First(u32),
+    /// All of it.
+    All,
+}
+
+impl DataPart {
+    /// The number of bytes, for statements that cut.
+    pub fn bytes(self) -> i64 {
+        match self {
+            Self::None => 0,
+            Self::First(bytes) => bytes.into(),
+            Self::All => i64::from(i32::MAX),
+        }
+    }
 }
 
 /// One item, for `gatefeed items`.
@@ -231,7 +254,7 @@ pub struct ItemRow {
     pub content_type: String,
     /// The size of the data in bytes.
     pub size: i64,
-    /// The data, if it was asked for.
+    /// The data, or the part of it, that was asked for.
     #[serde(skip)]
     pub data: Option<Vec<u8>>,
     /// What its attempts failed with.

@@ -199,10 +199,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Begins a push into a partition, which is made if it is missing (an existing one is left as it is). The
     /// transaction may stay open while the caller fetches the next items: on SQLite that keeps every other writer
-    /// out, on Postgres it only keeps this partition from going idle, closing or failing.
+    /// out, on Postgres it only keeps this partition from going idle, closing or failing, and other such pushes
+    /// into it waiting; `Locked` says that another one was open for too long.
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>>;
 
-    /// Adds items, and their partition if it is missing, in one transaction; as [`Store::begin_push`].
+    /// Adds items, and their partition if it is missing, in one transaction; as [`Store::begin_push`], but safe to
+    /// do several times at once with the same ids.
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
         let mut push = self.begin_push(partition).await?;
         push.add(items).await?;
@@ -239,6 +241,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Hints that this partition may have closed (or been reopened, or changed in another way).
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups>;
+
+    /// Ends all connections; no call may follow. For programs that end: SQLite then tidies up the files
+    /// beside the database's.
+    async fn close(&self);
 
     /// Whether anything that a watcher could deliver is left in these feeds: leased elsewhere, delayed and
     /// waiting items count; paused, held and failed partitions do not.

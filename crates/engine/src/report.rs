@@ -16,6 +16,12 @@ use crate::{
 /// When it reports first: soon, so that who starts a watcher sees it.
 const FIRST: Duration = Duration::from_millis(150);
 
+/// How often it looks whether work has begun or ended.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A rate over less than this says nothing.
+const RATE_OVER: Duration = Duration::from_millis(500);
+
 /// Reports until the leases are released, also while the watcher drains, and then says farewell: after the last
 /// report, which would else bring the watcher back. One call at a time, and a rest after each, however it ended.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -23,14 +29,22 @@ pub(crate) async fn run(context: Arc<Context>) {
     if !left_within(&context, FIRST).await {
         // One of this name that died may be listed: it started at another time, and served other feeds perhaps.
         farewell(&context).await;
-        loop {
+        while !context.left.is_cancelled() {
             report(&context, &mut reporter).await;
-            if left_within(&context, REPORT_INTERVAL).await {
-                break;
-            }
+            rest(&context, &reporter).await;
         }
     }
     farewell(&context).await;
+}
+
+/// Until the next report is due: sooner when work begins or ends, so that nobody sees yesterday's rate.
+async fn rest(context: &Context, reporter: &Reporter) {
+    let due = Instant::now() + jittered(REPORT_INTERVAL);
+    while Instant::now() < due && !left_within(context, LOOK).await {
+        if reporter.is_news(&context.board().figures()) {
+            return;
+        }
+    }
 }
 
 /// Rests. True if the leases are released.
@@ -60,11 +74,13 @@ async fn attempt(what: &str, call: impl Future<Output = Result<()>>) {
 struct Reporter {
     at: Instant,
     outcomes: BTreeMap<Arc<str>, u64>,
+    /// Whether anything was in flight, or had been written.
+    is_busy: bool,
 }
 
 impl Reporter {
     fn new() -> Self {
-        Self { at: Instant::now(), outcomes: BTreeMap::new() }
+        Self { at: Instant::now(), outcomes: BTreeMap::new(), is_busy: false }
     }
 
     fn report(&mut self, context: &Context) -> Report {
@@ -79,21 +95,35 @@ impl Reporter {
 
     /// Rates are since the report before, even if that did not arrive: people want to know how fast it is now.
     fn feeds(&mut self, figures: BTreeMap<Arc<str>, Figures>) -> Vec<FeedReport> {
+        self.is_busy = self.finds_busy(&figures);
         let elapsed = self.at.elapsed();
+        if elapsed < RATE_OVER {
+            return figures.into_iter().map(|(feed, figures)| told(&feed, figures, 0.0)).collect();
+        }
         self.at += elapsed;
         figures.into_iter().map(|(feed, figures)| self.feed(feed, figures, elapsed)).collect()
     }
 
     fn feed(&mut self, feed: Arc<str>, figures: Figures, elapsed: Duration) -> FeedReport {
-        let Figures { partitions, in_flight, outcomes } = figures;
-        let before = self.outcomes.insert(feed.clone(), outcomes).unwrap_or(0);
-        let outcomes_per_second = rate(outcomes.saturating_sub(before), elapsed);
-        FeedReport { feed: feed.to_string(), partitions, in_flight, outcomes, outcomes_per_second }
+        let before = self.outcomes.insert(feed.clone(), figures.outcomes).unwrap_or(0);
+        let written = figures.outcomes.saturating_sub(before);
+        told(&feed, figures, written as f64 / elapsed.as_secs_f64())
+    }
+
+    fn finds_busy(&self, figures: &BTreeMap<Arc<str>, Figures>) -> bool {
+        let before = |feed: &Arc<str>| self.outcomes.get(feed).copied().unwrap_or(0);
+        figures.iter().any(|(feed, now)| now.in_flight > 0 || now.outcomes > before(feed))
+    }
+
+    /// Whether work has begun since the last report, or ended.
+    fn is_news(&self, figures: &BTreeMap<Arc<str>, Figures>) -> bool {
+        self.finds_busy(figures) != self.is_busy
     }
 }
 
-fn rate(count: u64, elapsed: Duration) -> f64 {
-    if elapsed.is_zero() { 0.0 } else { count as f64 / elapsed.as_secs_f64() }
+fn told(feed: &str, figures: Figures, outcomes_per_second: f64) -> FeedReport {
+    let Figures { partitions, in_flight, outcomes } = figures;
+    FeedReport { feed: feed.to_owned(), partitions, in_flight, outcomes, outcomes_per_second }
 }
 
 #[cfg(test)]
@@ -119,6 +149,22 @@ mod tests {
         assert_eq!(rates(&mut reporter, &[("a", 10), ("b", 1)]), [5.0, 0.5]);
         tokio::time::advance(Duration::from_secs(4)).await;
         assert_eq!(rates(&mut reporter, &[("a", 10), ("b", 3)]), [0.0, 0.5]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_beginning_and_the_end_of_work_are_news() {
+        let idle =
+            |outcomes| BTreeMap::from([(Arc::from("a"), Figures { partitions: 0, in_flight: 0, outcomes })]);
+        let mut reporter = Reporter::new();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        reporter.feeds(idle(0));
+        assert!(!reporter.is_news(&idle(0)));
+        assert!(reporter.is_news(&figures(&[("a", 0)])), "in flight");
+        assert!(reporter.is_news(&idle(1)), "written meanwhile");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        reporter.feeds(idle(1));
+        assert!(reporter.is_news(&idle(1)), "the rate has to go");
+        assert!(!reporter.is_news(&idle(2)), "still at work");
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,8 @@ use tokio::time::{Instant, timeout};
 const STEP: Duration = Duration::from_secs(15);
 /// What a person waits for, or a bulk insert.
 const LONG: Duration = Duration::from_secs(90);
+/// A push of any size, perhaps repeated; its statements have limits of their own.
+const PUSH: Duration = Duration::from_secs(900);
 /// A migration may rewrite tables.
 const MIGRATION: Duration = Duration::from_secs(3700);
 
@@ -106,6 +108,9 @@ impl<S: Store> Store for Instrumented<S> {
         let push = call("begin_push", 1, LONG, self.0.begin_push(partition)).await?;
         Ok(Box::new(InstrumentedPush(push)))
     }
+    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        call("push", items.len(), PUSH, self.0.push(partition, items)).await
+    }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         call("retry", 1, LONG, self.0.retry(partition, filter)).await
     }
@@ -129,6 +134,9 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.0.changes(partition).await
+    }
+    async fn close(&self) {
+        _ = timeout(STEP, self.0.close()).await;
     }
     async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
         call("idleness", feeds.len(), STEP, self.0.idleness(feeds)).await

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
     inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Wakeups},
     watcher::Report,
 };
 use tokio::{sync::watch, time::sleep};
@@ -311,6 +312,9 @@ impl Store for FaultStore {
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.inner.begin_push(partition).await
     }
+    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        self.inner.push(partition, items).await
+    }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         self.inner.retry(partition, filter).await
     }
@@ -334,6 +338,9 @@ impl Store for FaultStore {
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.inner.changes(partition).await
+    }
+    async fn close(&self) {
+        self.inner.close().await;
     }
     async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
         self.call(Call::Idleness, self.inner.idleness(feeds)).await

@@ -4,8 +4,9 @@
 //     node handler.mjs 8080
 //     gatefeed run --target http://127.0.0.1:8080/
 //
-// At gate 0 an item is {"text": "…"}, whose words are counted, or {"texts": ["…", "…"]}: then each text becomes an
-// item of its own, and the item goes to gate 1. There it comes back once all of them are through, and gets their sum.
+// At gate 0 an item is a text, whose words are counted: a file, a JSON string or {"text": "…"}. Or it is
+// {"texts": ["…", "…"]}: then each text becomes an item of its own, and the item goes to gate 1. There it comes back
+// once all of them are through, and gets their sum. {"total": true} at a later gate gets the sum of its whole partition.
 import { createServer } from "node:http";
 
 const BODY_MAX = 1 << 20; // bytes; times AT_ONCE it is the most memory that bodies take
@@ -25,10 +26,24 @@ function remember(memory, key, value) {
   memory.set(key, value);
 }
 
+/** The item's data: text as a string, else JSON. What is neither declared nor JSON is text too. */
+function understand(body, contentType) {
+  const kind = contentType.split(";")[0].trim().toLowerCase();
+  let text;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(body);
+    return kind.startsWith("text/") ? text : JSON.parse(text);
+  } catch {
+    if (text === undefined) throw new BadInput("the body is not text in UTF-8");
+    if (/[/+]json$/.test(kind)) throw new BadInput("the body is not JSON");
+    return text;
+  }
+}
+
 /** What becomes of the item: the fields of the answer. */
 function work(partition, item, gate, data) {
   const name = (n) => JSON.stringify([partition, n === undefined ? item : `${item}/${n}`]);
-  const { text, texts } = data ?? {};
+  const { text, texts, total } = typeof data === "string" ? { text: data } : (data ?? {});
   if (gate === 0 && typeof text === "string") {
     const count = (text.match(/\S+/g) ?? []).length;
     remember(words, name(), count);
@@ -40,15 +55,21 @@ function work(partition, item, gate, data) {
     return { gate: 1, data: { texts: texts.length }, items };
   }
   if (gate === 1 && Number.isInteger(texts)) {
-    let total = 0;
+    let sum = 0;
     for (let n = 0; n < texts; n++) {
       if (!words.has(name(n)))
         throw new BadInput("not all texts are known: they were counted before this handler was started");
-      total += words.get(name(n));
+      sum += words.get(name(n));
     }
-    return { data: { texts, words: total } };
+    return { data: { texts, words: sum } };
   }
-  throw new BadInput('expected {"text": "…"} or {"texts": ["…"]} at gate 0');
+  if (gate > 0 && total === true) {
+    // The gate has waited for all of them. A real handler sums in its database: this memory may have begun later.
+    let sum = 0;
+    for (const [name, count] of words) if (JSON.parse(name)[0] === partition) sum += count;
+    return { data: { total: sum } };
+  }
+  throw new BadInput('expected a text or {"texts": ["…"]} at gate 0, or {"total": true} after it');
 }
 
 const refusal = (message) => ({ error: { message, no_retry: true } });
@@ -73,11 +94,11 @@ function deliver(request, body) {
   if (answers.has(key)) return [200, answers.get(key)]; // the work is done, only the answer was lost
   try {
     const [partition, item] = [header(request, "gatefeed-partition"), header(request, "gatefeed-item")];
-    const answer = work(partition, item, Number(header(request, "gatefeed-gate")), JSON.parse(body));
+    const data = understand(body, header(request, "content-type"));
+    const answer = work(partition, item, Number(header(request, "gatefeed-gate")), data);
     if (key) remember(answers, key, answer);
     return [200, answer];
   } catch (error) {
-    if (error instanceof SyntaxError) return [400, refusal("the body is not JSON")];
     if (error instanceof BadInput) return [400, refusal(error.message)];
     throw error;
   }

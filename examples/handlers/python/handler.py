@@ -4,8 +4,9 @@
     python3 handler.py 8080
     gatefeed run --target http://127.0.0.1:8080/
 
-At gate 0 an item is {"text": "…"}, whose words are counted, or {"texts": ["…", "…"]}: then each text becomes an item
-of its own, and the item goes to gate 1. There it comes back once all of them are through, and gets their sum.
+At gate 0 an item is a text, whose words are counted: a file, a JSON string or {"text": "…"}. Or it is
+{"texts": ["…", "…"]}: then each text becomes an item of its own, and the item goes to gate 1. There it comes back once
+all of them are through, and gets their sum. {"total": true} at a later gate gets the sum of its whole partition.
 """
 import json, os, signal, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,9 +33,25 @@ def remember(memory, key, value):
         memory[key] = value
 
 
+def understand(body, content_type):
+    """The item's data: text as a string, else JSON. What is neither declared nor JSON is text too."""
+    kind = content_type.split(";")[0].strip().lower()
+    try:
+        text = body.decode("utf-8-sig")
+        return text if kind.startswith("text/") else json.loads(text)
+    except UnicodeDecodeError:
+        raise BadInput("the body is not text in UTF-8")
+    except (ValueError, RecursionError):
+        if kind.endswith(("/json", "+json")):
+            raise BadInput("the body is not JSON")
+        return text
+
+
 def work(partition, item, gate, data):
     """What becomes of the item: the fields of the answer."""
-    text, texts = (data.get("text"), data.get("texts")) if isinstance(data, dict) else (None, None)
+    if not isinstance(data, dict):
+        data = {"text": data}  # a string, or what will not do
+    text, texts = data.get("text"), data.get("texts")
     if gate == 0 and isinstance(text, str):
         remember(words, (partition, item), len(text.split()))
         return {"data": {"words": len(text.split())}}
@@ -47,7 +64,11 @@ def work(partition, item, gate, data):
         if None in counts:
             raise BadInput("not all texts are known: they were counted before this handler was started")
         return {"data": {"texts": texts, "words": sum(counts)}}
-    raise BadInput('expected {"text": "…"} or {"texts": ["…"]} at gate 0')
+    if gate > 0 and data.get("total") is True:
+        # The gate has waited for all of them. A real handler sums in its database: this memory may have begun later.
+        with lock:
+            return {"data": {"total": sum(n for (p, _), n in words.items() if p == partition)}}
+    raise BadInput('expected a text or {"texts": ["…"]} at gate 0, or {"total": true} after it')
 
 
 def refusal(message):
@@ -87,10 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         if answer := answers.get(key):
             return 200, answer  # the work is done, only the answer was lost
         try:
-            data = json.loads(body)
-        except ValueError:
-            return 400, refusal("the body is not JSON")
-        try:
+            data = understand(body, self.text("Content-Type"))
             partition, item = self.text("Gatefeed-Partition"), self.text("Gatefeed-Item")
             answer = work(partition, item, int(self.text("Gatefeed-Gate") or 0), data)
         except BadInput as error:

@@ -13,60 +13,64 @@ use super::service::example;
 
 /// What became of an item.
 #[derive(Debug)]
-pub(super) struct Item {
-    pub(super) status: String,
-    pub(super) gate: i32,
-    pub(super) pass: i32,
-    pub(super) retries: i32,
-    pub(super) content_type: String,
-    pub(super) data: Vec<u8>,
-    pub(super) errors: String,
+pub(crate) struct Item {
+    pub(crate) status: String,
+    pub(crate) gate: i32,
+    pub(crate) pass: i32,
+    pub(crate) retries: i32,
+    pub(crate) content_type: String,
+    pub(crate) data: Vec<u8>,
+    pub(crate) errors: String,
 }
 
 impl Item {
     /// Its data, which is JSON.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Its data, once it is through at this gate.
     #[track_caller]
-    pub(super) fn complete(&self, gate: i32) -> Value {
+    pub(crate) fn complete(&self, gate: i32) -> Value {
         assert_eq!((self.status.as_str(), self.gate), ("complete", gate), "{self:?}");
         self.json()
     }
 
     /// That it failed at its first attempt, with this message.
     #[track_caller]
-    pub(super) fn assert_refused(&self, message: &str) {
+    pub(crate) fn assert_refused(&self, message: &str) {
         assert_eq!((self.status.as_str(), self.retries), ("failed", 0), "{self:?}");
         assert!(self.errors.ends_with(message), "{message}: {self:?}");
     }
 }
 
 /// Makes the tables and these partitions.
-pub(super) fn prepare(database: &Database, partitions: &[&str]) {
+pub(crate) fn prepare(database: &Database, partitions: &[&str]) {
     assert!(gatefeed(database, &["migrate"]).status.success());
     partitions.iter().for_each(|id| database.insert_partition(id));
 }
 
 /// Pushes what docs/cookbook.md says under this heading, by the very commands that stand there.
-pub(super) fn push_as_documented(database: &Database, heading: &str) {
-    let root = example("..");
-    let cookbook = fs::read_to_string(root.join("docs/cookbook.md")).unwrap();
+pub(crate) fn push_as_documented(database: &Database, heading: &str) {
+    let cookbook = fs::read_to_string(example("../docs/cookbook.md")).unwrap();
     let section = cookbook.split("\n## ").find(|section| section.lines().next() == Some(heading));
     let lines = section.unwrap_or_else(|| panic!("no heading {heading}")).lines();
     let commands: Vec<&str> = lines.filter(|line| line.contains("gatefeed push --partition")).collect();
     assert!(!commands.is_empty(), "{heading}");
+    sh(database, &commands.join("\n"));
+}
+
+/// Runs what people type, in the repository's folder.
+pub(crate) fn sh(database: &Database, commands: &str) {
     let output = Command::new("sh")
-        .args(["-ec", &commands.join("\n")])
-        .current_dir(root)
+        .args(["-ec", commands])
+        .current_dir(example(".."))
         .env("PATH", path_with(binary().parent().unwrap()))
         .env("GATEFEED_DATABASE_URL", database.url())
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{commands:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn path_with(folder: &Path) -> std::ffi::OsString {
@@ -75,7 +79,7 @@ fn path_with(folder: &Path) -> std::ffi::OsString {
 }
 
 /// A plain INSERT of an item, whatever its bytes are.
-pub(super) fn insert(database: &Database, partition: &str, id: &str, gate: i32, data: &[u8]) {
+pub(crate) fn insert(database: &Database, partition: &str, id: &str, gate: i32, data: &[u8]) {
     let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
     let data = match database {
         Database::Sqlite { .. } => format!("x'{hex}'"),
@@ -87,7 +91,7 @@ pub(super) fn insert(database: &Database, partition: &str, id: &str, gate: i32, 
 }
 
 /// An item as it stands now.
-pub(super) fn item(database: &Database, partition: &str, id: &str) -> Item {
+pub(crate) fn item(database: &Database, partition: &str, id: &str) -> Item {
     let hex = match database {
         Database::Sqlite { .. } => "lower(hex(data))",
         Database::Postgres(_) => "encode(data, 'hex')",
@@ -117,12 +121,12 @@ fn unhex(hex: &str) -> Vec<u8> {
 }
 
 /// Runs a watcher until nothing is left to do, and checks how it ends.
-pub(super) async fn run(database: &Database, target: &str, code: i32) {
+pub(crate) async fn run(database: &Database, target: &str, code: i32) {
     let mut watcher = Gatefeed::run(database, target, &["--until-idle", "--poll-interval", "100ms"]);
     assert_eq!(watcher.ended().await.code(), Some(code), "{}", watcher.log());
 }
 
 /// The partition's status.
-pub(super) fn status(database: &Database, partition: &str) -> String {
+pub(crate) fn status(database: &Database, partition: &str) -> String {
     database.value(&format!("SELECT status FROM gatefeed_partitions WHERE id = '{partition}'"))
 }

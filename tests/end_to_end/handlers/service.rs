@@ -16,7 +16,7 @@ pub(super) fn example(path: &str) -> PathBuf {
 }
 
 /// A running handler, in a folder of its own; killed when dropped.
-pub(super) struct Service {
+pub(crate) struct Service {
     child: Child,
     /// Where it listens.
     pub(super) address: String,
@@ -47,7 +47,7 @@ impl Service {
     }
 
     /// For `--target`.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.address)
     }
 

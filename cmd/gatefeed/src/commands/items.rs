@@ -1,17 +1,20 @@
 //! `gatefeed items`.
 
+mod parts;
+
 use anyhow::Result;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use gatefeed_core::{
     Store,
-    inspect::{ItemFilter, ItemRow},
+    inspect::{DataPart, ItemFilter, ItemRow},
     item::ItemStatus,
 };
 use serde::Serialize;
 
-use super::listing::{self, Listing, ListingArgs, Page, prose};
+use self::parts::ItemParts;
+use super::listing::{self, Listing, ListingArgs, Page, Parts, prose};
 use crate::{
     args::PageArgs,
     database::DatabaseArgs,
@@ -22,10 +25,14 @@ use crate::{
 /// How much of an error or of an item's data a terminal shows at most, however wide it is.
 const CELL_CHARS_MAX: usize = 200;
 
+/// How much of an item's data is read for that: where there is more, enough to be cut, of characters of any length.
+const CELL_BYTES_MAX: u32 = 4 * (CELL_CHARS_MAX as u32 + 1);
+
 /// List the items of a partition, in order of id.
 ///
-/// A narrow terminal gets long names, errors and data with a … and may lose a column. What is piped on is whole, and
-/// --json has every column and every error.
+/// A narrow terminal gets long names and errors with a …, may lose columns, and in the end gets a block of lines for each
+/// item. What is piped on is whole but for the items' data, of which only the beginning is shown. --json has every
+/// column, every error, and all of the data.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed items import-42
@@ -66,7 +73,8 @@ pub(crate) struct ItemsArgs {
     after: Option<String>,
     #[command(flatten)]
     page: PageArgs,
-    /// Show the items' data too. In JSON it is the text "data", or "data_base64" where it is not UTF-8
+    /// Show the beginning of the items' data too. In JSON it is all of it: the text "data", or "data_base64" where it
+    /// is not UTF-8
     #[arg(
         long,
         env = "GATEFEED_DATA",
@@ -94,16 +102,23 @@ pub(crate) async fn items(database: &DatabaseArgs, args: ItemsArgs) -> Result<()
             id: args.id,
             after: args.after,
             limit: args.page.limit + 1,
-            with_data: args.data,
+            data: if args.data { DataPart::First(CELL_BYTES_MAX) } else { DataPart::None },
         },
     };
     listing::list(database, &args.listing, &items).await
 }
 
 struct Items {
+    /// As it is for people.
     filter: ItemFilter,
     is_filtered: bool,
     limit: usize,
+}
+
+impl Items {
+    fn with_data(&self) -> bool {
+        self.filter.data != DataPart::None
+    }
 }
 
 impl Listing for Items {
@@ -113,13 +128,17 @@ impl Listing for Items {
         Ok(Page::cut(store.items(&self.filter).await?, self.limit, |row| &row.id))
     }
 
+    fn parts(&self) -> impl Parts<Row = ItemRow> {
+        ItemParts::new(self.filter.clone(), self.limit, self.with_data())
+    }
+
     fn json(row: &ItemRow) -> impl Serialize {
         JsonItem::new(row)
     }
 
     fn text(&self, rows: &[ItemRow], look: Look) -> Vec<String> {
         let none = match rows.is_empty() {
-            false => return table(rows, self.filter.with_data, look).lines(look),
+            false => return table(rows, self.with_data(), look).lines(look),
             true if self.filter.after.is_some() => "No items after that one.",
             true if self.is_filtered => {
                 "No item fits: leave out a filter to see all of the partition's items."
@@ -144,7 +163,8 @@ fn table(rows: &[ItemRow], with_data: bool, look: Look) -> Table {
         ("updated", Kind::Left),
         (if with_data { "data" } else { "last error" }, Kind::Text),
     ])
-    .spare(&["pass", "updated"]);
+    .spare(&["pass", "updated"])
+    .spare_at_last(&["gate", "due", "size", "retries"]);
     let now = Utc::now();
     let last_max = if look.width.is_some() { CELL_CHARS_MAX } else { usize::MAX };
     rows.iter().for_each(|row| table.row(cells(row, with_data, last_max, now)));
@@ -153,7 +173,11 @@ fn table(rows: &[ItemRow], with_data: bool, look: Look) -> Table {
 
 fn cells(row: &ItemRow, with_data: bool, last_max: usize, now: DateTime<Utc>) -> Vec<String> {
     let due = if row.status.is_open() { relative(row.available_at, now) } else { "-".to_owned() };
-    let last = if with_data { data_cell(row) } else { error_cell(row) };
+    let last = if with_data {
+        shortened(&data_cell(row), CELL_CHARS_MAX)
+    } else {
+        shortened(&error_cell(row), last_max)
+    };
     vec![
         row.id.clone(),
         number(row.gate.into()),
@@ -163,7 +187,7 @@ fn cells(row: &ItemRow, with_data: bool, last_max: usize, now: DateTime<Utc>) ->
         due,
         size(row.size),
         relative(row.updated_at, now),
-        shortened(&last, last_max),
+        last,
     ]
 }
 
@@ -173,10 +197,22 @@ fn error_cell(row: &ItemRow) -> String {
 }
 
 fn data_cell(row: &ItemRow) -> String {
-    match row.data.as_deref().map(std::str::from_utf8) {
-        Some(Ok(text)) => text.to_owned(),
-        Some(Err(_)) => format!("({}, not text)", row.content_type),
+    match row.data.as_deref().map(|data| text(data, row.size)) {
+        Some(Some(text)) => text.to_owned(),
+        Some(None) => format!("({}, not text)", row.content_type),
         None => String::new(),
+    }
+}
+
+/// The beginning of data of this size as text. It may end within a character.
+fn text(beginning: &[u8], size: i64) -> Option<&str> {
+    let is_cut = i64::try_from(beginning.len()).is_ok_and(|length| length < size);
+    match std::str::from_utf8(beginning) {
+        Ok(text) => Some(text),
+        Err(error) if is_cut && error.error_len().is_none() => {
+            std::str::from_utf8(&beginning[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
     }
 }
 
@@ -197,5 +233,28 @@ impl<'a> JsonItem<'a> {
         let data = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
         let data_base64 = bytes.filter(|_| data.is_none()).map(|bytes| BASE64_STANDARD.encode(bytes));
         Self { row, data, data_base64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_that_was_cut_is_left_out_and_what_is_no_text_is_none() {
+        let data = "aé".as_bytes();
+        assert_eq!((text(&data[..2], 3), text(data, 3), text(b"", 0)), (Some("a"), Some("aé"), Some("")));
+        // All of it is there, and it ends within a character.
+        assert_eq!((text(&data[..2], 2), text(b"a\xffb", 9)), (None, None));
+    }
+
+    #[test]
+    fn what_is_read_for_a_cell_is_enough_to_tell_that_there_is_more() {
+        for character in ["a", "é", "履", "👩"] {
+            let data = character.repeat(CELL_CHARS_MAX + 2);
+            let beginning = &data.as_bytes()[..data.len().min(CELL_BYTES_MAX as usize)];
+            let cell = shortened(text(beginning, data.len() as i64).unwrap(), CELL_CHARS_MAX);
+            assert_eq!(cell, character.repeat(CELL_CHARS_MAX) + "…");
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::watch::{self, WatchArg};
 use crate::{
     args::JsonArg,
     database::DatabaseArgs,
-    output::{self, Look, Style, paint, quoted, shown, wrapped},
+    output::{self, JsonArray, Look, Style, paint, quoted, shown, wrapped},
 };
 
 /// How a listing is printed.
@@ -48,9 +48,26 @@ impl<R> Page<R> {
 
     /// How to go on where there are more.
     pub(crate) fn remark(&self) -> Option<String> {
-        let after = self.more_after.as_ref()?;
-        Some(format!("There are more; the next page: {}", shown(&next_page(std::env::args_os(), after))))
+        remark(self.more_after.as_deref())
     }
+}
+
+/// How to go on after the row with this id.
+pub(crate) fn remark(more_after: Option<&str>) -> Option<String> {
+    let next = next_page(std::env::args_os(), more_after?);
+    Some(format!("There are more; the next page: {}", shown(&next)))
+}
+
+/// A page that is read in parts, none of which is too large to be held.
+pub(crate) trait Parts {
+    /// What it consists of.
+    type Row;
+
+    /// The next part; `None` after the last one. After an error the same part can be asked for again.
+    async fn next(&mut self, store: &dyn Store) -> Result<Option<Vec<Self::Row>>>;
+
+    /// After the last part: the id of the page's last row, if there are more after it.
+    fn more_after(&self) -> Option<&str>;
 }
 
 /// Rows that can be read.
@@ -58,8 +75,11 @@ pub(crate) trait Listing {
     /// One of them.
     type Row;
 
-    /// Reads a page.
+    /// Reads a page for people.
     async fn read(&self, store: &dyn Store) -> Result<Page<Self::Row>>;
+
+    /// A page for programs.
+    fn parts(&self) -> impl Parts<Row = Self::Row>;
 
     /// A row for programs.
     fn json(row: &Self::Row) -> impl Serialize;
@@ -71,22 +91,59 @@ pub(crate) trait Listing {
 /// Prints a listing as it is asked for.
 pub(crate) async fn list<L: Listing>(database: &DatabaseArgs, args: &ListingArgs, listing: &L) -> Result<()> {
     let store = database.open_migrated().await?;
-    let page = listing.read(&*store).await?;
     if let Some(every) = args.watch.watch {
-        return watch::watch(&*store, listing, page, every, args.json.json).await;
+        return watch::watch(&*store, listing, every, args.json.json).await;
     }
-    if args.json.json {
-        output::json_rows(&json_rows::<L>(&page))?;
+    let remark = if args.json.json {
+        print_json(&*store, listing).await?
     } else {
+        let page = listing.read(&*store).await?;
         output::lines(&listing.text(&page.rows, Look::of_stdout()))?;
-    }
-    page.remark().iter().for_each(|remark| output::note(remark));
+        page.remark()
+    };
+    remark.iter().for_each(|remark| output::note(remark));
     Ok(())
 }
 
-/// The rows for programs.
-pub(crate) fn json_rows<L: Listing>(page: &Page<L::Row>) -> Vec<impl Serialize> {
-    page.rows.iter().map(L::json).collect()
+/// Prints a page for programs, each part before the next is read, and says how to go on.
+async fn print_json<L: Listing>(store: &dyn Store, listing: &L) -> Result<Option<String>> {
+    let (mut parts, mut array) = (listing.parts(), JsonArray::of_lines());
+    while let Some(rows) = parts.next(store).await? {
+        array.add(rows.iter().map(L::json))?;
+    }
+    array.end()?;
+    Ok(remark(parts.more_after()))
+}
+
+/// A page in one part.
+pub(crate) struct OnePart<'a, L: Listing> {
+    listing: &'a L,
+    is_read: bool,
+    more_after: Option<String>,
+}
+
+impl<'a, L: Listing> OnePart<'a, L> {
+    /// All that [`Listing::read`] reads.
+    pub(crate) fn of(listing: &'a L) -> Self {
+        Self { listing, is_read: false, more_after: None }
+    }
+}
+
+impl<L: Listing> Parts for OnePart<'_, L> {
+    type Row = L::Row;
+
+    async fn next(&mut self, store: &dyn Store) -> Result<Option<Vec<L::Row>>> {
+        if self.is_read {
+            return Ok(None);
+        }
+        let page = self.listing.read(store).await?;
+        (self.is_read, self.more_after) = (true, page.more_after);
+        Ok(Some(page.rows))
+    }
+
+    fn more_after(&self) -> Option<&str> {
+        self.more_after.as_deref()
+    }
 }
 
 /// A sentence in place of a table or below it, in lines that fit.

@@ -17,13 +17,19 @@ use anyhow::Result;
 
 use crate::{
     args::{Cli, Command},
+    database::DatabaseArgs,
     demo, exit,
 };
 
 /// Runs the command and returns the exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8> {
-    let database = &cli.database;
-    match cli.command {
+    let ended = perform(cli.command, &cli.database).await;
+    cli.database.close().await;
+    ended
+}
+
+async fn perform(command: Command, database: &DatabaseArgs) -> Result<u8> {
+    match command {
         Command::Demo(args) => return demo::demo(args).await,
         Command::Run(args) => return run::run(database, *args).await,
         Command::Bench(args) => return bench::bench(database, args).await,

@@ -10,7 +10,7 @@ use gatefeed_core::{
 };
 use serde::Serialize;
 
-use super::listing::{self, Listing, ListingArgs, Page, prose};
+use super::listing::{self, Listing, ListingArgs, OnePart, Page, Parts, prose};
 use crate::{
     args::PageArgs,
     database::DatabaseArgs,
@@ -19,7 +19,8 @@ use crate::{
 
 /// List partitions, in order of id, with their open and failed items.
 ///
-/// A narrow terminal gets long names with a … and may lose a column. What is piped on, and --json, is always whole.
+/// A narrow terminal gets long names with a …, may lose columns, and in the end gets a block of lines for each partition.
+/// What is piped on, and --json, is always whole.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed partitions
@@ -84,6 +85,10 @@ impl Listing for Partitions {
         Ok(Page::cut(store.partitions(&self.filter).await?, self.limit, |row| &row.id))
     }
 
+    fn parts(&self) -> impl Parts<Row = PartitionRow> {
+        OnePart::of(self)
+    }
+
     fn json(row: &PartitionRow) -> impl Serialize {
         row
     }
@@ -116,7 +121,8 @@ fn table(rows: &[PartitionRow]) -> Table {
         ("owner", Kind::Id),
         ("updated", Kind::Left),
     ])
-    .spare(&["feed", "updated"]);
+    .spare(&["feed", "updated"])
+    .spare_at_last(&["gate", "waiting", "blocked", "next run", "owner"]);
     let now = Utc::now();
     rows.iter().for_each(|row| table.row(cells(row, now)));
     table

@@ -1,7 +1,7 @@
 //! `gatefeed status`.
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use gatefeed_core::{
     Store,
@@ -10,7 +10,7 @@ use gatefeed_core::{
 };
 use serde::Serialize;
 
-use super::listing::{self, Listing, ListingArgs, Page, prose};
+use super::listing::{self, Listing, ListingArgs, OnePart, Page, Parts, prose};
 use crate::{
     database::DatabaseArgs,
     output::{Kind, Look, Style, Table, count, quoted, rate, relative, relative_or_dash},
@@ -20,8 +20,9 @@ use crate::{
 ///
 /// OLDEST DUE tells since when the item that has waited longest has been due: while it grows, watchers are missing or
 /// too slow. IN FLIGHT and ITEMS/S (outcomes a second, failed attempts included) are what watchers report, about every
-/// 5 seconds. Items that are complete are not counted, so that looking stays cheap. Columns without a count may be
-/// left out, and a narrow terminal gets two tables; --json has everything.
+/// 5 seconds; one that has been silent for over 10 is marked, and its rate is left out of the feed's. Items that are
+/// complete are not counted, so that looking stays cheap. Columns without a count may be left out, and a narrow terminal
+/// gets two tables, or a block of lines for each row; --json has everything.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed status
@@ -30,6 +31,13 @@ use crate::{
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     listing: ListingArgs,
+}
+
+/// From then on a watcher's rate is no longer taken for what it does: it reports about every 5 seconds.
+const SILENT_AFTER: TimeDelta = TimeDelta::seconds(10);
+
+fn is_silent(watcher: &WatcherStatus, now: DateTime<Utc>) -> bool {
+    now.signed_duration_since(watcher.seen_at) > SILENT_AFTER
 }
 
 pub(crate) async fn status(database: &DatabaseArgs, args: StatusArgs) -> Result<()> {
@@ -43,6 +51,10 @@ impl Listing for Feeds {
 
     async fn read(&self, store: &dyn Store) -> Result<Page<FeedStatus>> {
         Ok(Page::whole(store.status().await?))
+    }
+
+    fn parts(&self) -> impl Parts<Row = FeedStatus> {
+        OnePart::of(self)
     }
 
     fn json(row: &FeedStatus) -> impl Serialize {
@@ -131,6 +143,8 @@ const ITEMS: &[(&str, Kind)] = &[
 
 fn item_cells(feed: &FeedStatus, now: DateTime<Utc>) -> Vec<String> {
     let items = &feed.items;
+    let heard = feed.watchers.iter().filter(|watcher| !is_silent(watcher, now));
+    let per_second = heard.map(|watcher| watcher.outcomes_per_second).sum();
     vec![
         count(items.available),
         count(items.waiting),
@@ -138,7 +152,7 @@ fn item_cells(feed: &FeedStatus, now: DateTime<Utc>) -> Vec<String> {
         count(items.failed),
         relative_or_dash(feed.oldest_due_at, now),
         count(feed.in_flight),
-        rate(feed.outcomes_per_second),
+        rate(per_second),
         count(i64::try_from(feed.watchers.len()).unwrap_or(i64::MAX)),
     ]
 }
@@ -156,12 +170,16 @@ fn watchers(feeds: &[FeedStatus], now: DateTime<Utc>) -> Table {
     ])
     .spare(&["started"]);
     for feed in feeds {
-        feed.watchers.iter().for_each(|watcher| table.row(watcher_cells(feed, watcher, now)));
+        for watcher in &feed.watchers {
+            let cells = watcher_cells(feed, watcher, now);
+            if is_silent(watcher, now) { table.dim_row(cells) } else { table.row(cells) }
+        }
     }
     table
 }
 
 fn watcher_cells(feed: &FeedStatus, watcher: &WatcherStatus, now: DateTime<Utc>) -> Vec<String> {
+    let silent = if is_silent(watcher, now) { " (silent)" } else { "" };
     vec![
         watcher.id.clone(),
         feed.feed.clone(),
@@ -169,7 +187,7 @@ fn watcher_cells(feed: &FeedStatus, watcher: &WatcherStatus, now: DateTime<Utc>)
         count(watcher.in_flight),
         rate(watcher.outcomes_per_second),
         relative(watcher.started_at, now),
-        relative(watcher.seen_at, now),
+        format!("{}{silent}", relative(watcher.seen_at, now)),
     ]
 }
 
@@ -247,5 +265,31 @@ mod tests {
         for text in ["1,234,567", "1,234", "PARTITIONS", "ITEMS ", "worker-1", "WATCHERS"] {
             assert!(narrow.iter().any(|line| line.contains(text)), "{text}: {narrow:#?}");
         }
+    }
+
+    #[test]
+    fn a_very_narrow_terminal_gets_blocks_and_nothing_is_cut_either() {
+        let lines = Feeds.text(&[feed("default", true, true)], Look { width: Some(40), colours: false });
+        assert!(lines.iter().all(|line| line.chars().count() <= 40), "{lines:#?}");
+        for line in ["partitions: default", "items: default", "available: 1,234,567", "watcher: worker-1"] {
+            assert!(lines.iter().any(|found| found == line), "{line}: {lines:#?}");
+        }
+    }
+
+    #[test]
+    fn the_rate_of_a_silent_watcher_no_longer_counts() {
+        let mut feed = feed("default", true, true);
+        let silent = WatcherStatus {
+            id: "gone".into(),
+            seen_at: Utc::now() - SILENT_AFTER * 2,
+            ..feed.watchers[0].clone()
+        };
+        feed.watchers[0].outcomes_per_second = 50.0;
+        feed.watchers.push(silent);
+        let lines = Feeds.text(&[feed], Look { width: None, colours: true });
+        let of_feed = lines.iter().find(|line| line.starts_with("default")).unwrap();
+        assert!(of_feed.contains("  50 ") && !of_feed.contains("1,284"), "{lines:#?}");
+        let marked: Vec<_> = lines.iter().filter(|line| line.contains("20s ago (silent)")).collect();
+        assert!(marked.len() == 1 && marked[0].starts_with("\x1b[2mgone\x1b[0m"), "{lines:#?}");
     }
 }

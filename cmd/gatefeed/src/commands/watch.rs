@@ -11,11 +11,11 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
-use super::listing::{Listing, Page, json_rows, prose};
+use super::listing::{Listing, Page, Parts, prose, remark};
 use crate::{
     exit,
     logging::is_drawn_on,
-    output::{self, Look, Screen, Style},
+    output::{self, JsonArray, Look, Screen, Style},
     parse,
     signals::Signals,
 };
@@ -38,19 +38,22 @@ pub(crate) struct WatchArg {
     pub(crate) watch: Option<Duration>,
 }
 
-/// Shows the first page and reads it again every so often. A database that goes away is waited for; a signal is the
-/// end that was asked for.
+/// Shows a page and reads it again every so often. Where the first look fails that is an error; later a database that
+/// goes away is waited for, and a signal is the end that was asked for.
 pub(crate) async fn watch<L: Listing>(
     store: &dyn Store,
     listing: &L,
-    first: Page<L::Row>,
     every: Duration,
     json: bool,
 ) -> Result<()> {
-    if !json && is_drawn_on(&io::stdout()) {
+    if json {
+        return arrays(store, listing, every).await;
+    }
+    let first = listing.read(store).await?;
+    if is_drawn_on(&io::stdout()) {
         in_place(store, listing, first, every).await
     } else {
-        one_after_another(store, listing, first, every, json).await
+        one_after_another(store, listing, first, every).await
     }
 }
 
@@ -127,7 +130,6 @@ async fn one_after_another<L: Listing>(
     listing: &L,
     first: Page<L::Row>,
     every: Duration,
-    json: bool,
 ) -> Result<()> {
     end_on_signal()?;
     let mut ticks = ticks(every);
@@ -136,20 +138,43 @@ async fn one_after_another<L: Listing>(
     let mut before = "";
     loop {
         match read {
-            Ok(page) if json => {
-                output::json_object(&json_rows::<L>(&page))?;
-                remarks.note(page.remark());
-            }
             Ok(page) => {
                 let text = listing.text(&page.rows, Look::of_stdout()).join("\n");
                 output::line(&format!("{before}{text}"))?;
                 before = "\n";
                 remarks.note(page.remark());
             }
-            Err(error) => remarks.note(Some(format!("error: {error:#}; trying again"))),
+            Err(error) => remarks.trying_again(&error),
         }
         ticks.tick().await;
         read = listing.read(store).await;
+    }
+}
+
+/// One JSON array after another.
+async fn arrays<L: Listing>(store: &dyn Store, listing: &L, every: Duration) -> Result<()> {
+    let mut parts = listing.parts();
+    let mut read = Ok(parts.next(store).await?);
+    let mut array = JsonArray::on_a_line();
+    end_on_signal()?;
+    let mut ticks = ticks(every);
+    let mut remarks = Remarks::default();
+    loop {
+        match read {
+            Ok(Some(rows)) => array.add(rows.iter().map(L::json))?,
+            Ok(None) => {
+                array.end()?;
+                remarks.note(remark(parts.more_after()));
+                (parts, array) = (listing.parts(), JsonArray::on_a_line());
+                ticks.tick().await;
+            }
+            // An array that has been begun goes on where it stopped.
+            Err(error) => {
+                remarks.trying_again(&error);
+                ticks.tick().await;
+            }
+        }
+        read = parts.next(store).await;
     }
 }
 
@@ -170,6 +195,10 @@ struct Remarks {
 }
 
 impl Remarks {
+    fn trying_again(&mut self, error: &anyhow::Error) {
+        self.note(Some(format!("error: {error:#}; trying again")));
+    }
+
     fn note(&mut self, remark: Option<String>) {
         if remark != self.last {
             remark.iter().for_each(|remark| output::note(&output::shown(remark)));

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, path::Path, time::Duration};
 use anyhow::{Context, Result, bail};
 use gatefeed_core::{
     Store,
-    inspect::{ItemFilter, ItemRow},
+    inspect::{DataPart, ItemFilter, ItemRow},
     item::ItemStatus,
 };
 
@@ -24,7 +24,7 @@ pub(crate) struct Report {
 impl Report {
     /// Reads the ranking from the database; errs, saying why, if there is none.
     pub(crate) async fn read(store: &dyn Store, elapsed: Duration) -> Result<Self> {
-        let filter = ItemFilter { id: Some(RANKING_ID.to_owned()), with_data: true, ..all() };
+        let filter = ItemFilter { id: Some(RANKING_ID.to_owned()), data: DataPart::All, ..all() };
         let item = store.items(&filter).await?.pop().context("the ranking item is missing")?;
         if item.status != ItemStatus::Complete {
             bail!("the ranking was not reached: {}", failure(store).await?);

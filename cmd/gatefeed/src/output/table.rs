@@ -67,30 +67,57 @@ fn status_style(cell: &str) -> Option<Style> {
     }
 }
 
+impl Row {
+    fn style(&self, kind: Kind, cell: &str) -> Option<Style> {
+        if self.is_dim { Some(Style::Dim) } else { kind.style(cell) }
+    }
+}
+
 /// Rows in aligned columns.
 pub(crate) struct Table {
     columns: Vec<(String, Kind)>,
     spare: &'static [&'static str],
-    rows: Vec<Vec<String>>,
+    spare_at_last: &'static [&'static str],
+    rows: Vec<Row>,
+}
+
+struct Row {
+    cells: Vec<String>,
+    is_dim: bool,
 }
 
 impl Table {
     /// A table with these headings.
     pub(crate) fn new(columns: &[(&str, Kind)]) -> Self {
         let columns = columns.iter().map(|(name, kind)| (name.to_uppercase(), *kind)).collect();
-        Self { columns, spare: &[], rows: Vec::new() }
+        Self { columns, spare: &[], spare_at_last: &[], rows: Vec::new() }
     }
 
-    /// Columns, by their headings, that are left out where there is little room, the last one first.
+    /// Columns, by their headings, that are left out before names get short, the last one first.
     pub(crate) fn spare(mut self, columns: &'static [&'static str]) -> Self {
         self.spare = columns;
         self
     }
 
+    /// Columns that are left out where the others do not fit with names as short as they get, the last one first.
+    pub(crate) fn spare_at_last(mut self, columns: &'static [&'static str]) -> Self {
+        self.spare_at_last = columns;
+        self
+    }
+
     /// Adds a row; it has a cell for each column. What a terminal would obey becomes visible.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
+        self.add(&cells, false);
+    }
+
+    /// Adds a row that counts for less than the others.
+    pub(crate) fn dim_row(&mut self, cells: Vec<String>) {
+        self.add(&cells, true);
+    }
+
+    fn add(&mut self, cells: &[String], is_dim: bool) {
         debug_assert_eq!(cells.len(), self.columns.len());
-        self.rows.push(cells.iter().map(|cell| shown(cell)).collect());
+        self.rows.push(Row { cells: cells.iter().map(|cell| shown(cell)).collect(), is_dim });
     }
 
     /// Prints it as it fits on stdout.
@@ -103,23 +130,25 @@ impl Table {
         look.width.is_none_or(|width| total(&self.whole()) <= width)
     }
 
-    /// The headings and the rows.
+    /// The headings and the rows; where not even the narrowest of them fits, each row as lines of its own.
     pub(crate) fn lines(&self, look: Look) -> Vec<String> {
         let columns = self.fitted(look.width);
-        let headings: Vec<_> = self.columns.iter().map(|(name, _)| name.clone()).collect();
+        if let Some(width) = look.width.filter(|width| total(&columns) > *width) {
+            return self.blocks(width, look.colours);
+        }
+        let headings = self.columns.iter().map(|(name, _)| name.clone()).collect();
+        let headings = Row { cells: headings, is_dim: false };
         let headings = joined(columns.iter().map(|column| self.aligned(*column, &headings, false)));
-        let row = |cells: &Vec<String>| {
-            joined(columns.iter().map(|column| self.aligned(*column, cells, look.colours)))
-        };
+        let line = |row: &Row| joined(columns.iter().map(|column| self.aligned(*column, row, look.colours)));
         let headings = paint(&headings, Some(Style::Bold), look.colours);
-        std::iter::once(headings).chain(self.rows.iter().map(row)).collect()
+        std::iter::once(headings).chain(self.rows.iter().map(line)).collect()
     }
 
-    fn aligned(&self, (column, width): (usize, usize), cells: &[String], colours: bool) -> String {
+    fn aligned(&self, (column, width): (usize, usize), row: &Row, colours: bool) -> String {
         let kind = self.columns[column].1;
-        let cell = cut(&cells[column], width, kind);
+        let cell = cut(&row.cells[column], width, kind);
         let padding = width.saturating_sub(cell.width());
-        let cell = paint(&cell, kind.style(&cell), colours);
+        let cell = paint(&cell, row.style(kind, &cell), colours);
         match kind.is_right() {
             true => " ".repeat(padding) + &cell,
             // What is piped on may be as wide as an item's data.
@@ -128,26 +157,51 @@ impl Table {
         }
     }
 
+    /// A `name: cell` a line, and a blank line between rows.
+    fn blocks(&self, width: usize, colours: bool) -> Vec<String> {
+        let columns: Vec<usize> = self.whole().iter().map(|(column, _)| *column).collect();
+        let line = |row: &Row, column: usize| {
+            let ((name, kind), cell) = (&self.columns[column], &row.cells[column]);
+            let name = if name.is_empty() { String::new() } else { format!("{}: ", name.to_lowercase()) };
+            let cell = cut(cell, width.saturating_sub(name.width()), *kind);
+            name + &paint(&cell, row.style(*kind, &cell), colours)
+        };
+        let block = |row: &Row| -> Vec<String> {
+            let told = columns.iter().filter(|column| !row.cells[**column].is_empty());
+            told.map(|column| line(row, *column)).collect()
+        };
+        self.rows.iter().map(block).collect::<Vec<_>>().join(&String::new())
+    }
+
     /// The columns that are shown, and how wide.
     fn fitted(&self, width: Option<usize>) -> Vec<(usize, usize)> {
         let mut columns = self.whole();
         let Some(width) = width else { return columns };
-        let comfortable = |columns: &[(usize, usize)]| {
-            let width =
-                |column: &(usize, usize)| self.at_least(*column, self.columns[column.0].1.comfortable());
-            total(&columns.iter().map(|column| (column.0, width(column))).collect::<Vec<_>>())
-        };
-        for name in self.spare.iter().rev() {
-            if comfortable(&columns) > width {
-                columns.retain(|(column, _)| self.columns[*column].0 != name.to_uppercase());
-            }
-        }
+        self.leave_out(self.spare, width, &mut columns, Kind::comfortable);
+        self.leave_out(self.spare_at_last, width, &mut columns, |_| NARROWEST);
         while total(&columns) > width {
             let can_shrink = |c: &&mut (usize, usize)| c.1 > self.at_least(**c, NARROWEST);
             let Some(widest) = columns.iter_mut().filter(can_shrink).max_by_key(|c| c.1) else { break };
             widest.1 -= 1;
         }
         columns
+    }
+
+    /// Leaves columns out, the last one first, while the others do not fit although names are as narrow as this.
+    fn leave_out(
+        &self,
+        names: &[&str],
+        width: usize,
+        columns: &mut Vec<(usize, usize)>,
+        narrow: fn(Kind) -> usize,
+    ) {
+        let narrowed =
+            |column: &(usize, usize)| (column.0, self.at_least(*column, narrow(self.columns[column.0].1)));
+        for name in names.iter().rev() {
+            if total(&columns.iter().map(narrowed).collect::<Vec<_>>()) > width {
+                columns.retain(|(column, _)| self.columns[*column].0 != name.to_uppercase());
+            }
+        }
     }
 
     /// How narrow a column of this width may get.
@@ -163,11 +217,11 @@ impl Table {
     }
 
     fn is_shown(&self, column: usize) -> bool {
-        self.columns[column].1 != Kind::RightIfAny || self.rows.iter().any(|row| row[column] != NONE)
+        self.columns[column].1 != Kind::RightIfAny || self.rows.iter().any(|row| row.cells[column] != NONE)
     }
 
     fn width(&self, column: usize) -> usize {
-        let cells = self.rows.iter().map(|row| row[column].width());
+        let cells = self.rows.iter().map(|row| row.cells[column].width());
         cells.chain([self.columns[column].0.width()]).max().unwrap_or(0)
     }
 }
@@ -232,8 +286,7 @@ mod tests {
         assert!(table.fits(narrow(51)) && !table.fits(narrow(50)));
         assert_eq!(table.lines(narrow(50))[1], "0199-aaaa-0001  1234567  the handler did not answ…");
         assert_eq!(table.lines(narrow(33))[1], "0199-…-0001  1234567  the handle…");
-        // No number is cut, whatever the terminal.
-        assert_eq!(table.lines(narrow(10))[1], "0199…001  1234567  the han…");
+        assert_eq!(table.lines(narrow(27))[1], "0199…001  1234567  the han…");
     }
 
     #[test]
@@ -253,6 +306,28 @@ mod tests {
         assert_eq!(at(50)[0], format!("ID{}PASS", " ".repeat(40)));
         assert_eq!(at(41), ["ID".to_owned(), "x".repeat(40)]);
         assert_eq!(at(16), ["ID", "xxxxxxxx…xxxxxxx"]);
+    }
+
+    #[test]
+    fn a_row_becomes_a_block_where_no_table_fits() {
+        let mut table = Table::new(&[("id", Kind::Id), ("n", Kind::Right), ("error", Kind::Text)]);
+        table.row(vec!["0199-aaaa-0001".into(), "1234567".into(), "the handler did not answer".into()]);
+        table.row(vec!["b".into(), "2".into(), String::new()]);
+        // No number is cut, whatever the terminal.
+        let blocks = ["id: 0199-aaaa-0001", "n: 1234567", "error: the handler di…", "", "id: b", "n: 2"];
+        assert_eq!(table.lines(narrow(22)), blocks);
+        assert_eq!(table.lines(narrow(8))[..2], ["id: 01…1", "n: 1234567"]);
+    }
+
+    #[test]
+    fn columns_that_can_be_spared_at_last_go_once_names_are_short() {
+        let columns = [("id", Kind::Id), ("size", Kind::Right), ("due", Kind::Left)];
+        let mut table = Table::new(&columns).spare_at_last(&["size", "due"]);
+        table.row(vec!["x".repeat(40), "1".into(), "now".into()]);
+        let at = |width| table.lines(narrow(width))[0].clone();
+        assert_eq!(at(19), "ID        SIZE  DUE");
+        assert_eq!(at(18), format!("ID{}SIZE", " ".repeat(12)));
+        assert_eq!((at(13), at(7)), ("ID".to_owned(), "id: x…x".to_owned()));
     }
 
     #[test]

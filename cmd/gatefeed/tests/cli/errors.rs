@@ -1,8 +1,8 @@
 //! What is said when something is wrong.
 
-use std::fs;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt};
 
-use crate::place::{Place, json};
+use crate::place::{Done, Place, json};
 
 #[test]
 fn bad_values_say_what_was_expected() {
@@ -33,6 +33,8 @@ fn bad_values_say_what_was_expected() {
     place.fails(&["frobnicate"], 2, &["frobnicate"]);
     place.fails(&["status", "--frobnicate"], 2, &["--frobnicate"]);
     place.fails(&["partitions", "--limit", "0"], 2, &["from 1 to 9999"]);
+    place.fails(&["partitions", "--limit", "-1"], 2, &["--limit", "from 1 to 9999"]);
+    place.fails(&["bench", "drain", "--items", "-1"], 2, &["--items", "from 1 to"]);
     place.fails(&["partitions", "--status", "waiting"], 2, &["paused"]);
     place.fails(&["items", "p", "--status", "paused"], 2, &["blocked"]);
     place.fails(&["items", "p", "--gate", "-1"], 2, &["from 0 to"]);
@@ -43,11 +45,46 @@ fn bad_values_say_what_was_expected() {
 }
 
 #[test]
+fn words_that_were_taken_for_something_else_are_named_with_what_to_write() {
+    let place = Place::migrated();
+    place.fails(&["status", "--watch", "5s"], 2, &["'5s'", "--watch=5s"]);
+    place.fails(&["items", "p", "--watch", "5s"], 2, &["--watch=5s"]);
+    place.fails(&["items", "-dash"], 2, &["-- -dash\n"]);
+    place.fails(&["items", "--", "-dash"], 1, &["-dash", "does not exist"]);
+    assert!(!place.run(&["status", "5s", "--watch"]).err.contains("--watch=5s"));
+    let refused = |mut command: std::process::Command| {
+        let done = Done::from(command.output().unwrap());
+        assert_eq!(done.code, Some(2));
+        done.err
+    };
+    let not_utf8 = OsStr::from_bytes(b"a\xffb");
+    let mut typed = place.command(&["items"]);
+    typed.arg(not_utf8);
+    assert!(refused(typed).contains(r#"Not UTF-8: "a\xFFb""#));
+    let mut from_environment = place.command(&["items"]);
+    from_environment.env("GATEFEED_PARTITION", not_utf8);
+    assert!(refused(from_environment).contains("variable GATEFEED_PARTITION"));
+    assert!(place.run(&["bench", "drain", "--items", "none"]).err.contains("from 1 to"));
+}
+
+#[test]
+fn a_value_that_was_not_typed_is_told_with_its_variable() {
+    let place = Place::new();
+    for (args, variable) in [(&["partitions"][..], "GATEFEED_LIMIT"), (&["bench", "drain"], "GATEFEED_GATES")]
+    {
+        let done = Done::from(place.command(args).env(variable, "many").output().unwrap());
+        assert!(done.code == Some(2) && done.err.contains(&format!("variable {variable}")), "{}", done.err);
+    }
+}
+
+#[test]
 fn databases_that_will_not_do() {
     let place = Place::new();
     let url = |url: &'static str| ["status", "--database-url", url];
     place.fails(&url("mysql://root@localhost/x"), 2, &["sqlite://", "postgres://"]);
     place.fails(&url("gatefeed.db"), 2, &["sqlite://", "postgres://"]);
+    fs::write(place.path().join("text"), "a page of text that is surely not a database").unwrap();
+    place.fails(&url("sqlite://text"), 2, &["is not a SQLite database"]);
     place.fails(&["migrate", "--schema", "s"], 2, &["--schema is for Postgres"]);
     let unreachable = ["migrate", "--database-url", "postgres://u:hunter2@127.0.0.1:9/d"];
     place.fails(&unreachable, 1, &["127.0.0.1:9"]);

@@ -2,8 +2,16 @@
 
 use crate::place::{Done, Place};
 
-const COMMANDS: [&str; 10] =
-    ["demo", "migrate", "push", "run", "status", "partitions", "items", "retry", "seal", "advance"];
+const COMMANDS: [&str; 11] =
+    ["demo", "migrate", "push", "run", "status", "partitions", "items", "retry", "seal", "advance", "bench"];
+
+const BENCHES: [&str; 4] = ["drain", "http", "latency", "idle"];
+
+/// Every command, word by word.
+fn commands() -> Vec<Vec<&'static str>> {
+    let benches = BENCHES.map(|bench| vec!["bench", bench]);
+    COMMANDS.map(|command| vec![command]).into_iter().chain(benches).collect()
+}
 
 #[test]
 fn help_tells_what_each_command_and_flag_is_for() {
@@ -12,11 +20,14 @@ fn help_tells_what_each_command_and_flag_is_for() {
     assert!(help.contains("Exit codes:") && help.contains("--database-url"), "{help}");
     for command in COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
-        let own = place.succeeds(&[command, "--help"]);
+    }
+    for command in commands() {
+        let own = place.succeeds(&[&command[..], &["--help"]].concat());
         assert!(own.contains("Example") && own.contains("Usage:"), "{own}");
         let flags = own.lines().filter(|line| line.starts_with("      --")).count();
         let variables = own.matches("[env: GATEFEED_").count();
-        assert_eq!(flags, variables, "a flag of {command} has no variable: {own}");
+        assert_eq!(flags, variables, "a flag of {command:?} has no variable: {own}");
+        assert!(!own.contains("=]"), "the value of a variable is shown: {own}");
     }
     assert!(place.succeeds(&["--version"]).starts_with("gatefeed "));
     assert_eq!(place.run(&[]).code, Some(2));
@@ -36,17 +47,20 @@ fn help_fits_80_columns_and_a_first_look_is_short() {
     let place = Place::new();
     let alone = place.run(&[]).err;
     assert!(alone.lines().count() <= 45, "{alone}");
-    for heading in ["Start:", "Work:", "Look:", "Act:"] {
+    for heading in ["Start:", "Work:", "Look:", "Act:", "Measure:"] {
         assert!(alone.contains(&format!("\n{heading}\n")), "{alone}");
     }
-    for command in COMMANDS {
+    for command in commands() {
         for flag in ["-h", "--help"] {
-            let help = Done::from(place.command(&[command, flag]).env("COLUMNS", "80").output().unwrap()).out;
+            let args = [&command[..], &[flag]].concat();
+            let help = Done::from(place.command(&args).env("COLUMNS", "80").output().unwrap()).out;
             let widest = help.lines().max_by_key(|line| line.chars().count()).unwrap();
-            assert!(widest.chars().count() <= 80, "{command} {flag}: {widest}");
+            assert!(widest.chars().count() <= 80, "{args:?}: {widest}");
             let (own, shared) = (help.find("Example"), help.find("\nDatabase:\n"));
             assert!(own.is_some() && own < shared, "{help}");
         }
+    }
+    for command in COMMANDS {
         let line = alone.lines().find(|line| line.starts_with(&format!("  {command} ")));
         assert!(line.is_some_and(|line| line.chars().count() <= 80), "{command}: {line:?}");
     }

@@ -8,7 +8,7 @@ use std::{
 use gatefeed_core::partition::NewPartition;
 use serde_json::Value;
 
-use crate::place::{Done, OnTerminal, Place, json};
+use crate::place::{Done, OnTerminal, Place, Running, json};
 
 #[test]
 fn empty_lists() {
@@ -59,6 +59,78 @@ fn data_is_text_or_base64_and_harms_no_terminal() {
 }
 
 #[test]
+fn of_data_a_table_shows_the_beginning() {
+    let place = Place::migrated();
+    let long = "é".repeat(5_000);
+    place.push(
+        NewPartition::new("p"),
+        &[("long", 0, long.as_bytes()), ("short", 0, "é".repeat(200).as_bytes())],
+    );
+    let shown = place.succeeds(&["items", "p", "--data"]);
+    let cells: Vec<_> = shown.lines().skip(1).map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(cells, ["é".repeat(200) + "…", "é".repeat(200)]);
+    assert_eq!(json(&place.succeeds(&["items", "p", "--data", "--json"]))[0]["data"], long);
+}
+
+#[test]
+fn json_with_data_is_one_array_however_much_there_is() {
+    let place = Place::migrated();
+    let (large, larger) = (vec![b'x'; 3 << 20], vec![b'y'; 5 << 20]);
+    let items: [(&str, i32, &[u8]); 7] = [
+        ("1", 0, b"{}"),
+        ("2", 0, &large),
+        ("3", 0, &large),
+        ("4", 0, b"{}"),
+        ("5", 0, &larger),
+        ("6", 0, b"\xff"),
+        ("7", 0, b"{}"),
+    ];
+    place.push(NewPartition::new("p"), &items);
+    let ids = |text: &str| -> Vec<String> {
+        let rows = json(text);
+        rows.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let list = |more: &[&str]| place.run(&[&["items", "p", "--json", "--data"], more].concat());
+    let all = list(&[]);
+    assert_eq!((ids(&all.out).join(""), all.err.as_str()), ("1234567".to_owned(), ""));
+    let size = |index: usize| json(&all.out)[index]["data"].as_str().unwrap().len();
+    assert_eq!((size(1), size(4)), (large.len(), larger.len()));
+    let five = list(&["--limit", "5", "--after", "1"]);
+    assert_eq!((ids(&five.out).join(""), five.err.contains("--after 6")), ("23456".to_owned(), true));
+    assert_eq!(list(&["--limit", "6", "--after", "1"]).err, "");
+}
+
+/// The most memory that a process has had, in bytes.
+fn most_memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn the_data_of_a_page_is_never_held_as_a_whole() {
+    const ITEM: u64 = 2 << 20;
+    const ITEMS: u64 = 60;
+    let place = Place::migrated();
+    place.push(NewPartition::new("p"), &[]);
+    place.sql(&format!(
+        "WITH RECURSIVE n (n) AS (SELECT 10 UNION ALL SELECT n + 1 FROM n WHERE n < {})
+         INSERT INTO gatefeed_items (partition_id, id, data) SELECT 'p', n, hex(zeroblob({})) FROM n",
+        ITEMS + 9,
+        ITEM / 2
+    ));
+    for (args, enough) in [(&["--json", "--limit=60"][..], (ITEMS - 1) * ITEM), (&["--watch=100ms"], 100)] {
+        let command = place.command(&[&["items", "p", "--data"], args].concat());
+        let mut running = Running::start(command);
+        let mut out = running.0.stdout.take().unwrap();
+        // More is to come, and so the process is still there.
+        std::io::copy(&mut out.by_ref().take(enough), &mut std::io::sink()).unwrap();
+        let memory = most_memory(running.0.id());
+        assert!(memory < ITEMS * ITEM / 2, "{args:?} took {} MiB", memory >> 20);
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let place = Place::migrated();
     place.fill(5000);
@@ -97,6 +169,21 @@ fn what_is_too_wide_for_a_terminal_is_cut_there_and_nowhere_else() {
     assert!(place.succeeds(&["partitions"]).contains(&id));
     let mut command = place.command(&["partitions"]);
     assert!(Done::from(command.env("COLUMNS", "60").output().unwrap()).out.contains(&id));
+}
+
+#[test]
+fn every_list_fits_40_columns() {
+    let place = Place::migrated();
+    let held = NewPartition { manual_checkpoint: true, ..NewPartition::new("a-partition-with-a-long-name") };
+    place.push(held, &[("an-item-with-a-very-long-name", 0, b"{}"), ("b", 1, b"{}")]);
+    place.sql("INSERT INTO gatefeed_partitions (id, status) VALUES ('p', 'paused')");
+    let items = ["items", "a-partition-with-a-long-name", "--data"];
+    for (args, last) in [(&["status"][..], "--target URL"), (&["partitions"], "paused"), (&items, "b")] {
+        let mut terminal = OnTerminal::start(place.command(args), 40);
+        assert_eq!(terminal.wait(), Some(0));
+        let lines = plain(&terminal.wait_for(&[last]));
+        assert!(lines.iter().all(|line| line.chars().count() <= 40), "{args:?}: {lines:#?}");
+    }
 }
 
 #[test]

@@ -108,6 +108,21 @@ fn push_prints_the_documented_fields() {
     keeps_its_word("push", &[push]);
 }
 
+#[test]
+fn bench_prints_the_documented_fields() {
+    let place = Place::new();
+    let small = ["--items", "20", "--partitions", "2", "--duration", "1ms", "--json"];
+    for bench in ["drain", "http"] {
+        let printed = place.succeeds(&[&["bench", bench], &small[..]].concat());
+        keeps_its_word("bench drain", &[printed]);
+    }
+    keeps_its_word("bench latency", &[place.succeeds(&["bench", "latency", "--duration", "1ms", "--json"])]);
+    let idle = place.succeeds(&["bench", "idle", "--partitions", "5", "--duration", "10ms", "--json"]);
+    // SQLite has no server to measure.
+    keeps_its_word("bench idle", &[idle, r#"{"database_cpu_percent": 0.5}"#.to_owned()]);
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "something was left behind");
+}
+
 /// What people see in many situations.
 struct Seen {
     place: Place,
@@ -188,6 +203,10 @@ fn naming(seen: &mut Seen) {
     seen.run(&["retry", "p", "--item", "nobody"]);
     seen.run(&["stats"]);
     seen.run_with(&["partitions"], "GATEFEED_LIMIT", "many");
+    seen.run(&["status", "--watch", "5s"]);
+    seen.run(&["items", "-dash"]);
+    let mut command = seen.place.command(&["items"]);
+    seen.add(command.arg(OsStr::from_bytes(b"a\xff")).output().unwrap().into());
     let mut command = seen.place.command(&["status"]);
     let done = command.env("DATABASE_URL", OsStr::from_bytes(b"\xff")).output().unwrap();
     seen.add(done.into());

@@ -54,6 +54,20 @@ fn text_comes_again_after_a_blank_line_and_outlives_an_outage() {
 }
 
 #[test]
+fn json_outlives_an_outage_too() {
+    let place = Place::migrated();
+    place.fill(1);
+    let mut running = Running::start(place.command(&["status", "--json", "--watch=100ms"]));
+    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut feeds = || json(&lines.next().unwrap()).as_array().unwrap().len();
+    assert_eq!(feeds(), 1);
+    place.sql(GOES);
+    running.wait_for_log("trying again");
+    place.sql(COMES_BACK);
+    assert!((0..20).all(|_| feeds() == 1));
+}
+
+#[test]
 fn a_first_look_that_fails_is_an_error() {
     let place = Place::new();
     place.fails(&["status", "--watch"], 1, &["does not exist"]);

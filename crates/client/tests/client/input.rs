@@ -71,6 +71,18 @@ fn what_has_no_json_is_named() {
 }
 
 #[test]
+fn text_that_is_not_json_is_named() {
+    let text = item(Item::raw_json("{\"secret\": tru}").id("x"));
+    assert_eq!(text, "items[2] (\"x\"): its data is not JSON: expected ident at line 1 column 15");
+    let text = item(Item::raw_json("{} {}"));
+    assert_eq!(text, "items[2]: its data is not JSON: trailing characters at line 1 column 4");
+    let text = item(Item::raw_json(""));
+    assert_eq!(text, "items[2]: its data is not JSON: EOF while parsing a value at line 1 column 0");
+    let text = item(Item::bytes("", "x"));
+    assert!(text.starts_with("items[2]: content type is empty"), "{text}");
+}
+
+#[test]
 fn data_is_not_shown() {
     let partition = Partition::builder("p").item(Item::json("secret").id("x"));
     let shown = format!("{partition:?} {:?} {:?}", Item::json("secret"), partition.clone().build().unwrap());

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use futures_util::{TryStreamExt, future::join_all};
-use gatefeed_client::{Data, FailurePolicy, Item, ItemStatus, Partition, PartitionStatus};
+use gatefeed_client::{Data, FailurePolicy, Item, ItemStatus, Partition, PartitionStatus, Pushed};
 
 use crate::db::{Db, pushed};
 
 on_both! {
     everything_that_was_said_is_stored,
+    bytes_and_json_are_stored_to_the_letter,
     a_partition_can_be_pushed_again,
     ids_twice_are_existing,
     many_items_are_one_transaction,
@@ -57,6 +58,22 @@ async fn everything_that_was_said_is_stored(db: Arc<Db>) {
         (0, ItemStatus::Available, "application/json")
     );
     assert_eq!(item.json::<serde_json::Value>().unwrap(), serde_json::json!({"n": 1}));
+}
+
+async fn bytes_and_json_are_stored_to_the_letter(db: Arc<Db>) {
+    let (image, json) = (vec![0x89, b'P', 0, 0xff, b'\\'], r#" {"n": 12345678901234567890123, "m": 1.00}"#);
+    let partition = Partition::builder("p")
+        .item(Item::bytes("image/png", image.clone()).id("image"))
+        .item(Item::raw_json(json).id("json"))
+        .build()
+        .unwrap();
+    db.client.push(&partition).await.unwrap();
+    let stored = async |id| {
+        let item = db.client.item("p", id).await.unwrap();
+        (item.content_type, item.data.unwrap())
+    };
+    assert_eq!(stored("image").await, ("image/png".to_owned(), image));
+    assert_eq!(stored("json").await, ("application/json".to_owned(), json.as_bytes().to_vec()));
 }
 
 async fn a_partition_can_be_pushed_again(db: Arc<Db>) {
@@ -158,4 +175,40 @@ async fn large_items_are_split_over_statements(db: Arc<Db>) {
     assert_eq!(db.client.push_many(&empty("p"), items).await.unwrap(), pushed(true, 6, 0));
     let sizes = db.client.items("p").with_data().stream().map_ok(|item| item.data.unwrap().len());
     assert_eq!(sizes.try_collect::<Vec<_>>().await.unwrap(), [(3 << 20) + 2; 6]);
+}
+
+/// So many that each of two pushes, which go through the ids in opposite directions, has written a good part of them
+/// when they meet.
+const SHARED: usize = 60_000;
+
+/// On Postgres only: SQLite has one writer at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_that_meet_in_the_middle_do_not_deadlock() {
+    crate::db::run(Db::postgres().await, |db| async move {
+        let other = db.another().await;
+        let (many, whole) = (empty("many"), empty("whole"));
+        db.client.push(&many).await.unwrap();
+        db.client.push(&whole).await.unwrap();
+        let down = || numbered((0..SHARED).rev());
+        let (a, b) =
+            tokio::join!(db.client.push_many(&many, down()), other.push_many(&many, numbered(0..SHARED)));
+        assert_shared(&db, "many", a.unwrap(), b.unwrap()).await;
+        let up = Partition::builder("whole").items(numbered(0..SHARED)).build().unwrap();
+        let (a, b) = tokio::join!(db.client.push_many(&whole, down()), other.push(&up));
+        assert_shared(&db, "whole", a.unwrap(), b.unwrap()).await;
+    })
+    .await;
+}
+
+/// Both pushes said each id once, and so does the table.
+async fn assert_shared(db: &Db, partition: &str, a: Pushed, b: Pushed) {
+    assert!(!a.created && !b.created, "{a:?} {b:?}");
+    let all = SHARED as u64;
+    assert_eq!(
+        (a.added + a.existing, b.added + b.existing, a.added + b.added),
+        (all, all, all),
+        "{a:?} {b:?}"
+    );
+    let available = db.client.partition(partition).await.unwrap().items.available;
+    assert_eq!(available, SHARED as i64);
 }

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use gatefeed_core::{
     Store,
     answer::Child,
-    inspect::{ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{DataPart, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::{Data, ItemStatus, NewItem},
     lease::{Claim, Grant},
     partition::{NewPartition, PartitionStatus},
@@ -95,7 +95,7 @@ impl Db {
     /// Every item of a partition, with data, in order of id.
     pub(crate) async fn items(&self, partition: &str) -> Vec<ItemRow> {
         let partition = partition.to_owned();
-        let filter = ItemFilter { partition, limit: 10_000, with_data: true, ..ItemFilter::default() };
+        let filter = ItemFilter { partition, limit: 10_000, data: DataPart::All, ..ItemFilter::default() };
         self.store.items(&filter).await.unwrap()
     }
 

@@ -1,6 +1,9 @@
 //! Adding partitions and items: for `push`, in a caller's own transaction, and for the children of an answer.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use gatefeed_core::{
@@ -19,15 +22,24 @@ use super::{
     wake::Hint,
 };
 
-/// Rows of one statement.
+/// Rows of one statement, and bytes of their data unless a single one has more: a message of Postgres' protocol ends
+/// at 1 GB.
 const ROWS_MAX: usize = 2_000;
+const BYTES_MAX: usize = 8 << 20;
 
 /// For one statement of a push.
 const STATEMENT_MAX: Duration = Duration::from_secs(60);
 
 /// For how long a push may lie idle between its statements: whoever reads its items from a pipe may have to wait
 /// for them, but a client that is gone must not keep a partition from closing for ever.
-const IDLE_MAX: Duration = Duration::from_secs(3600);
+const IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// Two pushes of the same ids, in different orders, wait for each other in a circle. Those of several statements go one
+/// after another. One of a single statement runs beside all others: it waits for a row for less than Postgres'
+/// `deadlock_timeout` (1 s), so that it is the one that gives way, and is repeated for this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+const ROW_WAIT: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(50);
 
 const PARTITION: &str = "INSERT INTO {schema}.gatefeed_partitions
     (id, feed, priority, manual_checkpoint, auto_close, max_in_flight, failure_policy)
@@ -98,7 +110,7 @@ impl Inserter<'_> {
 
     async fn insert(&mut self, sql: &'static str, items: &[&NewItem]) -> Result<u64> {
         let mut added = 0;
-        for items in items.chunks(ROWS_MAX) {
+        for items in statements(items) {
             let all = || items.iter();
             let query = sqlx::query(self.sql.get(sql)).persistent(self.prepared);
             let query = query.bind(all().map(|i| i.partition.as_str()).collect::<Vec<_>>());
@@ -114,12 +126,37 @@ impl Inserter<'_> {
     }
 }
 
+/// Cuts items into those of one statement each.
+fn statements<'a, 'i>(mut items: &'a [&'i NewItem]) -> impl Iterator<Item = &'a [&'i NewItem]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |item: &&NewItem| {
+            bytes += item.data.bytes.len();
+            bytes <= BYTES_MAX
+        };
+        let fitting = items.iter().take(ROWS_MAX).copied().take_while(fits).count();
+        let (statement, rest) = items.split_at(fitting.max(1).min(items.len()));
+        items = rest;
+        (!statement.is_empty()).then_some(statement)
+    })
+}
+
 fn refuse_others(partition: &str, items: &[NewItem]) -> Result<()> {
     let Some(item) = items.iter().find(|item| item.partition != partition) else { return Ok(()) };
     Err(StoreError::Refused(format!(
         "item {:?} is of partition {:?}, not of {partition:?}: push one partition at a time",
         item.id, item.partition
     )))
+}
+
+/// What a lock that cannot be had means to whoever pushes.
+fn busy(partition: &str, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Locked(_) => StoreError::Locked(format!(
+            "another push into partition {partition:?} is open and has not committed: wait for its end, or end it"
+        )),
+        error => error,
+    }
 }
 
 fn over() -> StoreError {
@@ -174,9 +211,56 @@ impl Growing {
 }
 
 impl Postgres {
+    /// A push whose items come bit by bit.
     pub(super) async fn start_push(&self, partition: &NewPartition) -> Result<Pushing> {
-        let mut tx = self.begin(Lane::Push, STATEMENT_MAX).await?;
-        tx.idle_for(IDLE_MAX).await?;
+        let begun = async {
+            let mut tx = self.begin(Lane::Push, STATEMENT_MAX).await?;
+            tx.idle_for(IDLE_MAX).await?;
+            self.be_alone(&mut tx, &partition.id).await?;
+            self.pushing(tx, partition).await
+        };
+        begun.await.map_err(|error| busy(&partition.id, error))
+    }
+
+    /// Waits until no other push of several statements into this partition is open.
+    async fn be_alone(&self, tx: &mut Tx, partition: &str) -> Result<()> {
+        let lock = "SELECT pg_advisory_xact_lock(hashtextextended('gatefeed push ' || $1 || ' ' || $2, 0))";
+        let lock = tx.query(lock).bind(&self.sql.schema).bind(partition);
+        lock.execute(tx.conn()?).await.map_err(translate)?;
+        Ok(())
+    }
+
+    /// A push of items that are all here, as often as it takes.
+    pub(super) async fn push_all(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        let mut sorted = items.to_vec();
+        sorted.sort_by(|a, b| a.id.cmp(&b.id));
+        let started = Instant::now();
+        loop {
+            match self.push_once(partition, &sorted).await {
+                Err(StoreError::Locked(_) | StoreError::Conflict(_)) if started.elapsed() < PATIENCE => {
+                    tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
+                }
+                pushed => return pushed.map_err(|error| busy(&partition.id, error)),
+            }
+        }
+    }
+
+    async fn push_once(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        let all: Vec<&NewItem> = items.iter().collect();
+        let tx = match statements(&all).count() {
+            0 | 1 => self.begin_with_lock_wait(Lane::Push, STATEMENT_MAX, ROW_WAIT).await?,
+            _ => {
+                let mut tx = self.begin(Lane::Push, STATEMENT_MAX).await?;
+                self.be_alone(&mut tx, &partition.id).await?;
+                tx
+            }
+        };
+        let mut push = Box::new(self.pushing(tx, partition).await?);
+        push.add(items).await?;
+        push.commit().await
+    }
+
+    async fn pushing(&self, mut tx: Tx, partition: &NewPartition) -> Result<Pushing> {
         let created = self.inserter(&mut tx)?.partition(partition).await?;
         let pushed = Pushed { created, ..Pushed::default() };
         let (store, partition, growing) = (self.clone(), partition.id.clone(), Growing::new(created));
@@ -196,7 +280,8 @@ impl Push for Pushing {
         refuse_others(&self.partition, items)?;
         let all: Vec<&NewItem> = items.iter().collect();
         let statement = self.growing.statement(items);
-        let added = self.store.inserter(&mut tx)?.insert(statement, &all).await?;
+        let added = self.store.inserter(&mut tx)?.insert(statement, &all).await;
+        let added = added.map_err(|error| busy(&self.partition, error))?;
         self.tx = Some(tx);
         self.pushed.added += added;
         self.pushed.existing += items.len() as u64 - added;
@@ -225,6 +310,19 @@ mod tests {
         let items =
             |ids: &&[&str]| ids.iter().map(|id| NewItem::new("p", *id, Data::json("1"))).collect::<Vec<_>>();
         batches.iter().map(|ids| growing.statement(&items(ids)) == NEW_ITEMS).collect()
+    }
+
+    #[test]
+    fn a_statement_has_so_many_rows_or_bytes_at_the_most() {
+        let item = |bytes: usize| NewItem::new("p", "i", Data::json(vec![b'1'; bytes]));
+        let cut = |sizes: &[usize]| {
+            let items: Vec<NewItem> = sizes.iter().map(|size| item(*size)).collect();
+            super::statements(&items.iter().collect::<Vec<_>>()).map(<[_]>::len).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(&[1; 4_500]), [2_000, 2_000, 500]);
+        let mib = 1 << 20;
+        assert_eq!(cut(&[3 * mib, 5 * mib, mib, 9 * mib, mib]), [2, 1, 1, 1]);
+        assert_eq!(cut(&[]), Vec::<usize>::new());
     }
 
     #[test]

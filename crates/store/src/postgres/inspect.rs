@@ -86,7 +86,7 @@ const PARTITIONS: &str = "SELECT p.*, i.*
 
 const ITEMS: &str =
     "SELECT i.partition_id, i.id, i.gate, i.status, i.priority, i.pass, i.retry_count, i.available_at,
-        i.content_type, octet_length(i.data)::bigint AS size, CASE WHEN $7 THEN i.data END AS data,
+        i.content_type, octet_length(i.data)::bigint AS size, CASE WHEN $7::int > 0 THEN substring(i.data FROM 1 FOR $7::int) END AS data,
         i.error_messages, i.version, i.created_at, i.updated_at
     FROM {schema}.gatefeed_items i
     WHERE i.partition_id = $1 AND ($2::text IS NULL OR i.status = $2) AND ($3::int IS NULL OR i.gate = $3)
@@ -130,7 +130,7 @@ impl Postgres {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
         let query = tx.query(self.sql.get(ITEMS)).bind(&filter.partition);
         let query = query.bind(filter.status.map(ItemStatus::as_str)).bind(filter.gate).bind(&filter.id);
-        let query = query.bind(&filter.after).bind(limit(filter.limit)).bind(filter.with_data);
+        let query = query.bind(&filter.after).bind(limit(filter.limit)).bind(filter.data.bytes() as i32);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         if rows.is_empty() {
             self.find_partition(&mut tx, &filter.partition).await?;

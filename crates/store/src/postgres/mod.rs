@@ -32,10 +32,11 @@ use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
     inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Wakeups},
     watcher::Report,
 };
 
@@ -116,6 +117,9 @@ impl Store for Postgres {
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         Ok(Box::new(self.start_push(partition).await?))
     }
+    async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        self.push_all(partition, items).await
+    }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         self.retry_failed(partition, filter).await
     }
@@ -139,6 +143,9 @@ impl Store for Postgres {
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.listen(self.sql.ended.clone(), &[partition.to_owned()])
+    }
+    async fn close(&self) {
+        self.lanes.close().await;
     }
     async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
         self.measure_idleness(feeds).await

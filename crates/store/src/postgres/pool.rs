@@ -61,6 +61,12 @@ impl Lanes {
         Ok(Self { renew: pool(&options, 1), complete: pool(&options, 1), push, work, listen, prepared })
     }
 
+    pub(super) async fn close(&self) {
+        for pool in [&self.renew, &self.complete, &self.push, &self.work] {
+            pool.close().await;
+        }
+    }
+
     fn pool(&self, lane: Lane) -> &Pool<Pg> {
         match lane {
             Lane::Renew => &self.renew,

@@ -29,8 +29,10 @@ pub(super) const PARTITIONS: &str = "SELECT p.*,
     ORDER BY p.id LIMIT ?4";
 
 /// `{which}` is [`which`].
-pub(super) const ITEMS: &str = "SELECT partition_id, id, gate, status, priority, pass, retry_count, available_at,
-        content_type, octet_length(data) AS size, CASE WHEN ?6 THEN CAST(data AS BLOB) END AS data, error_messages,
+pub(super) const ITEMS: &str =
+    "SELECT partition_id, id, gate, status, priority, pass, retry_count, available_at,
+        content_type, octet_length(data) AS size,
+        CASE WHEN ?6 > 0 THEN coalesce(substr(CAST(data AS BLOB), 1, ?6), x'') END AS data, error_messages,
         version, created_at, updated_at
     FROM gatefeed_items
     WHERE partition_id = ?1 AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR gate = ?3)
@@ -81,7 +83,7 @@ impl Sqlite {
         let query = sqlx::query(&sql).bind(&filter.partition).bind(filter.status.map(ItemStatus::as_str));
         let query =
             query.bind(filter.gate).bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit));
-        let query = query.bind(filter.with_data).bind(&filter.id);
+        let query = query.bind(filter.data.bytes()).bind(&filter.id);
         let rows = query.fetch_all(&mut *connection).await?;
         if rows.is_empty() && !exists(&mut connection, &filter.partition).await? {
             return Err(no_partition(&filter.partition).into());

@@ -138,6 +138,9 @@ impl Store for Sqlite {
     async fn changes(&self, _partition: &str) -> Box<dyn Wakeups> {
         self.listen()
     }
+    async fn close(&self) {
+        self.lanes.close().await;
+    }
     async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {
         self.named(self.measure_idleness(feeds).await)
     }

@@ -8,7 +8,7 @@ use std::{
 
 use gatefeed_core::StoreError;
 use sqlx::{
-    ConnectOptions, SqliteConnection, SqlitePool,
+    ConnectOptions, Connection, SqliteConnection, SqlitePool,
     pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -107,6 +107,13 @@ impl Lanes {
         &self.options
     }
 
+    /// Closes every connection; the last one of all processes moves the log into the file and removes it.
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
+        self.renewer.close().await;
+        self.writer.close().await;
+    }
+
     /// A connection that cannot write.
     pub(super) async fn read(&self) -> Result<PoolConnection<sqlx::Sqlite>> {
         Ok(self.readers.acquire().await?)
@@ -139,6 +146,16 @@ struct Writer {
 impl Writer {
     fn new(options: SqliteConnectOptions) -> Self {
         Self { options, slot: Arc::default() }
+    }
+
+    /// Waits for the transaction that is under way, if there is one.
+    async fn close(&self) {
+        let connection = self.slot.lock().await.take();
+        if let Some(connection) = connection
+            && let Err(error) = connection.close().await
+        {
+            tracing::debug!(%error, "a connection did not close");
+        }
     }
 
     async fn begin(&self, patience: Duration, renewing: Option<&Mutex<()>>) -> Result<Tx> {

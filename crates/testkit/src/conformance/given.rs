@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Result, Store,
-    inspect::{ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{DataPart, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::{Data, DueItem, ItemStatus, NewItem},
     lease::{Claim, Grant, Lease},
     outcome::{Change, Completion, Settled},
@@ -84,7 +84,12 @@ pub async fn item_row(store: &Arc<dyn Store>, partition: &str, id: &str) -> Item
 
 /// Every item of a partition, with data.
 pub fn all_items(partition: &str) -> ItemFilter {
-    ItemFilter { partition: partition.to_owned(), limit: 10_000, with_data: true, ..ItemFilter::default() }
+    ItemFilter {
+        partition: partition.to_owned(),
+        limit: 10_000,
+        data: DataPart::All,
+        ..ItemFilter::default()
+    }
 }
 
 /// The ids of a partition's items, in order.

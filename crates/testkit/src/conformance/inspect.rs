@@ -2,7 +2,7 @@
 
 use gatefeed_core::{
     StoreError,
-    inspect::{ItemFilter, PartitionFilter},
+    inspect::{DataPart, ItemFilter, PartitionFilter},
     item::ItemStatus,
     partition::{NewPartition, PartitionStatus},
 };
@@ -100,8 +100,10 @@ pub async fn items_are_filtered(db: TestDb) {
     assert_eq!(listed(ItemFilter { after: Some("i1".into()), limit: 2, ..all() }).await, ["i2", "i3"]);
     assert!(listed(ItemFilter { limit: 0, ..all() }).await.is_empty());
     assert!(listed(ItemFilter { id: Some("other".into()), ..all() }).await.is_empty());
-    let without = store.items(&ItemFilter { with_data: false, ..all() }).await.unwrap();
+    let without = store.items(&ItemFilter { data: DataPart::None, ..all() }).await.unwrap();
     assert!(without.iter().all(|i| i.data.is_none() && i.size == 11 && i.partition_id == "p"));
+    let first = store.items(&ItemFilter { data: DataPart::First(4), ..all() }).await.unwrap();
+    assert!(first.iter().all(|i| i.data.as_deref() == Some(b"{\"id") && i.size == 11));
     let nowhere = store.items(&all_items("nowhere")).await.unwrap_err();
     assert!(matches!(&nowhere, StoreError::NotFound(text) if text.contains("nowhere")), "{nowhere:?}");
 }

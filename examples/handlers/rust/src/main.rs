@@ -5,9 +5,10 @@
 //! gatefeed run --target http://127.0.0.1:8080/
 //! ```
 //!
-//! At gate 0 an item is `{"text": "…"}`, whose words are counted, or `{"texts": ["…", "…"]}`: then each text becomes
-//! an item of its own, and the item goes to gate 1. There it comes back once all of them are through, and gets their
-//! sum.
+//! At gate 0 an item is a text, whose words are counted: a file, a JSON string or `{"text": "…"}`. Or it is
+//! `{"texts": ["…", "…"]}`: then each text becomes an item of its own, and the item goes to gate 1. There it comes back
+//! once all of them are through, and gets their sum. `{"total": true}` at a later gate gets the sum of its whole
+//! partition.
 
 #![allow(clippy::print_stdout, reason = "it says where it listens")]
 
@@ -58,9 +59,24 @@ struct Memory {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Data {
+    Plain(String),
     Text { text: String },
     Texts { texts: Vec<String> },
     Sum { texts: usize },
+    Total { total: bool },
+}
+
+/// The item's data: text as a string, else JSON. What is neither declared nor JSON is text too.
+fn understand(body: &[u8], content_type: &str) -> Result<Value, &'static str> {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_lowercase();
+    let text = str::from_utf8(body).map_err(|_| "the body is not text in UTF-8")?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match serde_json::from_str(text) {
+        _ if kind.starts_with("text/") => Ok(text.into()),
+        Ok(data) => Ok(data),
+        Err(_) if kind.ends_with("/json") || kind.ends_with("+json") => Err("the body is not JSON"),
+        Err(_) => Ok(text.into()),
+    }
 }
 
 /// What the item's headers say.
@@ -69,6 +85,7 @@ struct Item {
     partition: String,
     id: String,
     gate: u32,
+    content_type: String,
 }
 
 impl Item {
@@ -82,6 +99,7 @@ impl Item {
             partition: text("Gatefeed-Partition"),
             id: text("Gatefeed-Item"),
             gate: text("Gatefeed-Gate").parse().unwrap_or(0),
+            content_type: text("Content-Type"),
         }
     }
 }
@@ -105,9 +123,9 @@ impl Memory {
     }
 
     fn work(&mut self, item: &Item, body: &[u8]) -> Result<Value, String> {
-        let data: Value = serde_json::from_slice(body).map_err(|_| "the body is not JSON")?;
+        let data = understand(body, &item.content_type)?;
         match (item.gate, serde_json::from_value(data)) {
-            (0, Ok(Data::Text { text })) => {
+            (0, Ok(Data::Plain(text) | Data::Text { text })) => {
                 let count = text.split_whitespace().count();
                 self.words.insert((item.partition.clone(), item.id.clone()), count);
                 Ok(json!({"data": {"words": count}}))
@@ -125,7 +143,13 @@ impl Memory {
                     .ok_or("not all texts are known: they were counted before this handler was started")?;
                 Ok(json!({"data": {"texts": texts, "words": words}}))
             }
-            _ => Err(r#"expected {"text": "…"} or {"texts": ["…"]} at gate 0"#.to_owned()),
+            (1.., Ok(Data::Total { total: true })) => {
+                // The gate has waited for all of them. A real handler sums in its database: this memory may have begun
+                // later.
+                let here = self.words.iter().filter(|((partition, _), _)| *partition == item.partition);
+                Ok(json!({"data": {"total": here.map(|(_, words)| words).sum::<usize>()}}))
+            }
+            _ => Err(r#"expected a text or {"texts": ["…"]} at gate 0, or {"total": true} after it"#.into()),
         }
     }
 }

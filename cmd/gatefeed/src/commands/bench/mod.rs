@@ -36,14 +36,31 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// Items a second through a watcher whose processor does nothing; the limit is the plain batched UPDATE
+    /// Items a second through a watcher whose processor does nothing
+    ///
+    /// The limit is a plain batched UPDATE of as many rows of the same table.
+    #[command(after_help = "Example:
+  gatefeed bench drain --items 20000 --gates 2")]
     Drain(LoadArgs),
-    /// Items a second through a watcher, one POST an item, to a handler in a process of its own; the limit is the
-    /// same client in a loop without a database
+    /// Items a second through a watcher to an HTTP handler, one POST an item
+    ///
+    /// The handler is a process of its own that answers at once. The limit is the same HTTP client in a loop, without a
+    /// database.
+    #[command(after_help = "Example:
+  gatefeed bench http --concurrency 200 --payload 10KB")]
     Http(LoadArgs),
-    /// From the commit of an item to the start of its delivery, on an idle queue
+    /// Time from an item's commit to the start of its delivery, on an idle queue
+    ///
+    /// One item at a time, committed through another connection. There is no limit beside it.
+    #[command(after_help = "Example:
+  gatefeed bench latency --duration 30s --json")]
     Latency(LatencyArgs),
     /// What a watcher and its database cost while nothing is due
+    ///
+    /// CPU time as a share of one core, and the watcher's memory. That of the database is measured where a Postgres
+    /// server runs on this machine; SQLite is part of the watcher.
+    #[command(after_help = "Example:
+  gatefeed bench idle --partitions 100000")]
     Idle(IdleArgs),
     /// The handler of `bench http`
     #[command(hide = true)]

@@ -14,9 +14,13 @@ use crate::{args::JsonArg, parse};
 /// skipped. The partition is made if it is missing.
 ///
 /// All of it is one transaction: nothing is delivered before everything is in, and after an error or an interrupt
-/// nothing is. Files are read twice, once to check them. Stdin goes into the open transaction as it comes, and on
-/// SQLite that keeps other writers out until it ends. With --chunk a transaction ends after every so many items;
-/// then a bad line on stdin leaves what came before its part, and the message says which lines that are.
+/// nothing is. Files are read twice, once to check them; stdin goes into the open transaction as it comes. With
+/// --chunk a transaction ends after every so many items; then a bad line on stdin leaves what came before its part,
+/// and the message says which lines that are.
+///
+/// On SQLite nobody else can write while a transaction is open, be it fed from files or from stdin. Watchers cannot
+/// then renew their leases: when it lasts longer than those, what is in flight can be delivered twice. Where watchers
+/// run, push what is large with --chunk 10000, which lets them write in between.
 ///
 /// Plain lines get a fresh id each, so pushing a file twice adds its items twice. Give ids with --envelope (with
 /// --files the path is the id), and an item whose id is there already is left as it is.
@@ -55,7 +59,8 @@ pub(crate) struct PushArgs {
     #[arg(long, env = "GATEFEED_ENVELOPE", help_heading = "Input", value_parser = FalseyValueParser::new())]
     pub(super) envelope: bool,
     /// Each FILE is one item: its bytes, with the path as its id and a content type by its name. A folder stands for
-    /// the files in it
+    /// the files in it. ./a//b and a/c/../b are both a/b, so that the spelling does not matter; a relative path and the
+    /// absolute one are two ids
     #[arg(long, env = "GATEFEED_FILES", help_heading = "Input", value_parser = FalseyValueParser::new())]
     pub(super) files: bool,
     /// Leave bad lines out and say which they were, instead of writing nothing

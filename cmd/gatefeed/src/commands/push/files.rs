@@ -16,10 +16,14 @@ use walkdir::WalkDir;
 use super::{
     entry::{Entries, Entry, Place, Reading},
     input::Input,
+    path,
 };
 
 /// The type of a file whose name says nothing.
 const BYTES: &str = "application/octet-stream";
+
+/// Many JSON values are not JSON.
+const JSON_LINES: &str = "application/x-ndjson";
 
 /// The file, or the files in the folder and its subfolders in order of name.
 pub(super) fn entries(input: Input, reading: &Reading) -> Entries {
@@ -64,11 +68,19 @@ fn item(path: &Path, bytes: u64, content: Vec<u8>, reading: &Reading) -> Result<
     if let Some(problem) = reading.too_large(bytes) {
         return Err(problem);
     }
-    let id = path.to_str().ok_or("its name is not UTF-8; expected a name that can be an item's id")?;
+    let id = path::plain(path);
+    let id = id.to_str().ok_or("its name is not UTF-8; expected a name that can be an item's id")?;
     check_id("the path", id).map_err(|error| format!("{error} to be an item's id"))?;
-    let content_type = mime_guess::from_path(path).first_raw().unwrap_or(BYTES).to_owned();
-    let data = Data { bytes: content.into(), content_type };
+    let data = Data { bytes: content.into(), content_type: content_type(path).to_owned() };
     Ok(NewItem { gate: reading.format.gate, ..NewItem::new(&reading.format.partition, id, data) })
+}
+
+fn content_type(path: &Path) -> &'static str {
+    let is_lines = |ending: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
+    if is_lines("ndjson") || is_lines("jsonl") {
+        return JSON_LINES;
+    }
+    mime_guess::from_path(path).first_raw().unwrap_or(BYTES)
 }
 
 /// Also errs when the file cannot be opened.
@@ -107,9 +119,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
         fs::create_dir(path.join("b")).unwrap();
-        for (name, content) in
-            [("b/x.PDF", "1"), ("a é'\".json", "{}"), ("c", ""), ("a.txt", "12345"), ("large", "123456")]
-        {
+        for (name, content) in [
+            ("b/x.PDF", "1"),
+            ("d.jsonl", ""),
+            ("d.NDJSON", ""),
+            ("a é'\".json", "{}"),
+            ("c", ""),
+            ("a.txt", "12345"),
+            ("large", "123456"),
+        ] {
             fs::write(path.join(name), content).unwrap();
         }
         fs::write(path.join("a\nb"), "").unwrap();
@@ -132,6 +150,8 @@ mod tests {
                 ("/a.txt", "text/plain"),
                 ("/b/x.PDF", "application/pdf"),
                 ("/c", BYTES),
+                ("/d.NDJSON", JSON_LINES),
+                ("/d.jsonl", JSON_LINES),
             ];
             assert_eq!(told, expected);
             assert!(good.iter().all(|item| item.gate == 2));

@@ -7,6 +7,8 @@ use std::{
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 
+use crate::output;
+
 /// Keeps a spinner alive while nothing comes in.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -38,6 +40,14 @@ impl Progress {
             None => bar.set_message(format!("{items}  {}", HumanBytes(bytes_read))),
         }
         bar.set_position(bytes_read);
+    }
+
+    /// Writes a remark, above the bar if there is one.
+    pub(super) fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => output::note(text),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a push tells at its end.
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use gatefeed_core::{
-    Store,
+    Store, StoreError,
     inspect::{GateCounts, ItemFilter, ItemRow, PartitionRow},
     item::ItemStatus,
     partition::PartitionStatus,
@@ -119,16 +119,32 @@ pub(super) fn remarks(args: &PushArgs, row: &PartitionRow, is_created: bool) -> 
     remarks
 }
 
+/// What all later errors begin with; `None`: there was nothing to push.
+pub(super) fn all_in(sent: &Sent) -> Option<String> {
+    match sent.pushed.added + sent.pushed.existing {
+        0 => None,
+        1 => Some("the item is in; after that".to_owned()),
+        number => Some(format!("all {} are in; after that", items(number))),
+    }
+}
+
+/// Why a push ended early, what it has left in the database, and how to go on.
+pub(super) fn broken_off(args: &PushArgs, sent: &Sent, error: &Error) -> String {
+    let is_retryable = error.downcast_ref().is_some_and(StoreError::is_retryable);
+    let is_nothing = sent.end.is_none() && sent.stage != Stage::Committing;
+    let again = if is_retryable && is_nothing { ": push it again" } else { "" };
+    format!("{error:#}; {}{again}", left(args, sent))
+}
+
 /// What a push that ended early has left in the database, and how to go on.
 pub(super) fn left(args: &PushArgs, sent: &Sent) -> String {
     let is_unknown = sent.stage == Stage::Committing;
     match &sent.end {
-        None if is_unknown => {
-            format!(
-                "whether the items are in is not known: `gatefeed items {}` shows",
-                quoted(&args.partition)
-            )
-        }
+        None if is_unknown => format!(
+            "whether the items are in is not known: `gatefeed items {}` shows. {}",
+            quoted(&args.partition),
+            again(args).unwrap_or("If they are not, push it again")
+        ),
         None => "nothing was written".to_owned(),
         Some(end) => {
             let number = items(sent.pushed.added + sent.pushed.existing);
@@ -138,16 +154,21 @@ pub(super) fn left(args: &PushArgs, sent: &Sent) -> String {
     }
 }
 
-fn go_on(args: &PushArgs, line: Option<u64>) -> String {
-    match (line, args.envelope) {
-        (None, _) => "Pushing all of it again is safe: what is in stays as it is".to_owned(),
-        (Some(_), true) => {
-            "Pushing all of it again is safe if every line has an id: what is in stays as it is".to_owned()
+/// Why it may be pushed again, unless that would add plain lines twice.
+fn again(args: &PushArgs) -> Option<&'static str> {
+    match (args.files, args.envelope) {
+        (true, _) => Some("Pushing all of it again is safe: what is in stays as it is"),
+        (_, true) => {
+            Some("Pushing all of it again is safe if every line has an id: what is in stays as it is")
         }
-        (Some(line), false) => {
-            format!("To go on, leave that out: `tail -n +{}` begins with the next line", line + 1)
-        }
+        _ => None,
     }
+}
+
+fn go_on(args: &PushArgs, line: Option<u64>) -> String {
+    let next = line.unwrap_or(0) + 1;
+    let tail = || format!("To go on, leave that out: `tail -n +{next}` begins with the next line");
+    again(args).map_or_else(tail, str::to_owned)
 }
 
 /// Why bad lines ended a push.
@@ -165,7 +186,7 @@ pub(super) async fn ended(store: &dyn Store, args: &PushArgs, ended: &Ended) -> 
         output::line(&ending(&args.partition, ended.status, failed))?;
     }
     if failed > 0 {
-        failures(store, args).await?;
+        failures(store, args).await;
     }
     Ok(if ended.status == PartitionStatus::Complete { exit::OK } else { exit::PARTITION_FAILED })
 }
@@ -185,20 +206,20 @@ fn ending(partition: &str, status: PartitionStatus, failed: i64) -> String {
 }
 
 /// The first failed items, and what to do about them.
-async fn failures(store: &dyn Store, args: &PushArgs) -> Result<()> {
+async fn failures(store: &dyn Store, args: &PushArgs) {
     let filter = ItemFilter {
         partition: args.partition.clone(),
         status: Some(ItemStatus::Failed),
         limit: FAILED_MAX,
         ..ItemFilter::default()
     };
-    for item in store.items(&filter).await? {
-        output::note(&failure(&item));
+    match store.items(&filter).await {
+        Ok(items) => items.iter().for_each(|item| output::note(&failure(item))),
+        Err(error) => output::note(&format!("cannot look at the failed items now: {error}")),
     }
     let partition = quoted(&args.partition);
     output::note(&format!("All of them: gatefeed items {partition} --status failed"));
     output::note(&format!("Once the cause is mended: gatefeed retry {partition}"));
-    Ok(())
 }
 
 fn failure(item: &ItemRow) -> String {

@@ -5,9 +5,9 @@ use gatefeed_core::{
     partition::NewPartition,
     store::{Push, Pushed},
 };
-use tokio::sync::mpsc::Receiver;
+use tokio::{sync::mpsc::Receiver, time::Instant};
 
-use super::{batch::Batch, entry::Place, progress::Progress};
+use super::{batch::Batch, entry::Place, locking::Locking, progress::Progress};
 
 /// What has reached the database so far; true at any moment, since a signal may come at any.
 #[derive(Debug, Default)]
@@ -44,6 +44,12 @@ impl Sent {
     }
 }
 
+/// A transaction.
+struct Open {
+    push: Box<dyn Push>,
+    since: Instant,
+}
+
 /// Writes batches until the last one is in, or until no more come because of a bad line: then what is not committed
 /// is rolled back. A transaction begins with its first batch, since on SQLite it keeps other writers out.
 pub(super) async fn send(
@@ -51,18 +57,19 @@ pub(super) async fn send(
     partition: &NewPartition,
     mut batches: Receiver<Batch>,
     progress: &mut Progress,
+    locking: &mut Locking,
     sent: &mut Sent,
 ) -> Result<()> {
-    let mut open: Option<Box<dyn Push>> = None;
+    let mut open: Option<Open> = None;
     let mut has_committed = false;
-    while let Some(batch) = batches.recv().await {
+    while let Some(batch) = next(&mut batches, progress, locking, open.as_ref()).await {
         if has_committed && open.is_none() && batch.items.is_empty() {
             continue;
         }
         sent.stage = Stage::Writing;
-        let mut push = match open.take() {
-            Some(push) => push,
-            None => store.begin_push(partition).await?,
+        let Open { mut push, since } = match open.take() {
+            Some(open) => open,
+            None => Open { push: store.begin_push(partition).await?, since: Instant::now() },
         };
         push.add(&batch.items).await?;
         progress.advance(batch.items.len() as u64, batch.bytes_read);
@@ -70,8 +77,25 @@ pub(super) async fn send(
             sent.commit(push, batch.end).await?;
             has_committed = true;
         } else {
-            open = Some(push);
+            open = Some(Open { push, since });
         }
     }
     Ok(())
+}
+
+/// The next batch; while it is waited for, and before it, what there is to say of the open transaction.
+async fn next(
+    batches: &mut Receiver<Batch>,
+    progress: &Progress,
+    locking: &mut Locking,
+    open: Option<&Open>,
+) -> Option<Batch> {
+    let since = open.map(|open| open.since);
+    loop {
+        tokio::select! {
+            biased;
+            remark = locking.lasts(since) => progress.note(&remark),
+            batch = batches.recv() => return batch,
+        }
+    }
 }

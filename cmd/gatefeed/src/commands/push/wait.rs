@@ -27,6 +27,10 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const HINT_PAUSE: Duration = Duration::from_millis(50);
 /// How often watchers are looked for, at most.
 const WATCHERS_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while there is none: one that has just been started reports within a second.
+const MISSED_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long watchers may be missing before that is told.
+const MISSED_MAX: Duration = Duration::from_secs(4);
 
 /// How the partition ended.
 #[derive(Debug)]
@@ -85,7 +89,7 @@ struct View {
     gates: Gates,
     next_gates_at: Instant,
     next_watchers_at: Instant,
-    is_watched: bool,
+    watchers: Watchers,
     is_available: bool,
     is_empty: bool,
 }
@@ -102,7 +106,7 @@ impl View {
             gates,
             next_gates_at,
             next_watchers_at: now,
-            is_watched: true,
+            watchers: Watchers::default(),
             is_available: true,
             is_empty: false,
         }
@@ -138,18 +142,17 @@ impl View {
         }
     }
 
-    /// Says so when nobody serves the feed.
+    /// Says so when nobody serves the feed for a while.
     async fn check_watchers(&mut self, store: &dyn Store, row: &PartitionRow) -> Result<()> {
         let started = Instant::now();
         if started < self.next_watchers_at {
             return Ok(());
         }
         let is_watched = row.owner.is_some() || has_watcher(store, &row.feed).await?;
-        self.next_watchers_at = started + pace(started.elapsed(), WATCHERS_INTERVAL);
-        if self.is_watched && !is_watched {
+        if self.watchers.seen(is_watched, started) {
             self.note(&nobody(&row.feed));
         }
-        self.is_watched = is_watched;
+        self.next_watchers_at = started + pace(started.elapsed(), self.watchers.interval());
         Ok(())
     }
 
@@ -168,6 +171,33 @@ impl View {
     }
 }
 
+/// Whether somebody serves the feed.
+#[derive(Debug, Default)]
+struct Watchers {
+    /// Since when nobody does.
+    missed_since: Option<Instant>,
+    is_told: bool,
+}
+
+impl Watchers {
+    /// Takes what a look has found; returns whether it is time to tell that nobody does.
+    fn seen(&mut self, is_watched: bool, now: Instant) -> bool {
+        if is_watched {
+            *self = Self::default();
+            return false;
+        }
+        let since = *self.missed_since.get_or_insert(now);
+        let is_due = !self.is_told && now.duration_since(since) >= MISSED_MAX;
+        self.is_told |= is_due;
+        is_due
+    }
+
+    fn interval(&self) -> Duration {
+        let is_urgent = self.missed_since.is_some() && !self.is_told;
+        if is_urgent { MISSED_INTERVAL } else { WATCHERS_INTERVAL }
+    }
+}
+
 async fn has_watcher(store: &dyn Store, feed: &str) -> Result<bool> {
     let feeds = store.status().await?;
     Ok(feeds.iter().any(|status| status.feed == feed && !status.watchers.is_empty()))
@@ -179,4 +209,36 @@ fn nobody(feed: &str) -> String {
         feed => format!(" --feed {}", quoted(feed)),
     };
     format!("no watcher serves the feed {feed}; start one: gatefeed run --target URL{flag}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told after looks, each so many seconds after the start.
+    fn told(looks: &[(u64, bool)]) -> Vec<bool> {
+        let (start, mut watchers) = (Instant::now(), Watchers::default());
+        let look = |(seconds, is_watched): &(u64, bool)| {
+            watchers.seen(*is_watched, start + Duration::from_secs(*seconds))
+        };
+        looks.iter().map(look).collect()
+    }
+
+    #[test]
+    fn a_watcher_that_has_just_been_started_is_not_missed() {
+        assert_eq!(told(&[(0, false), (1, false), (3, true), (9, true)]), [false; 4]);
+        // It was there, went, and another one came.
+        assert_eq!(told(&[(0, true), (100, false), (103, true), (200, false)]), [false; 4]);
+    }
+
+    #[test]
+    fn that_nobody_serves_the_feed_is_told_once_until_somebody_did() {
+        let looks = [(0, false), (3, false), (4, false), (60, false), (61, true), (70, false), (75, false)];
+        assert_eq!(told(&looks), [false, false, true, false, false, false, true]);
+        let mut watchers = Watchers::default();
+        watchers.seen(false, Instant::now());
+        assert_eq!(watchers.interval(), MISSED_INTERVAL);
+        watchers.seen(true, Instant::now());
+        assert_eq!(watchers.interval(), WATCHERS_INTERVAL);
+    }
 }
