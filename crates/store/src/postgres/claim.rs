@@ -17,8 +17,11 @@ use super::{
 
 /// Free partitions are found by a loose scan over priorities: within one, those that are due stand first, so
 /// that ever so many delayed ones of a higher priority cost one probe. NO KEY UPDATE, since FOR UPDATE would
-/// skip partitions into which an open transaction has inserted. SKIP LOCKED makes concurrent claims disjoint.
-const CLAIM: &str = concat!(
+/// skip partitions into which an open transaction has inserted. SKIP LOCKED makes concurrent claims disjoint. What is due
+/// is asked of now(), the transaction's start: with clock_timestamp(), which is volatile, no index could answer, and
+/// every idle partition would be read at every poll. The array at the end is for a planner without statistics, which
+/// would join with all partitions.
+pub(super) const CLAIM: &str = concat!(
     "WITH RECURSIVE ranks (feed, priority) AS (
         SELECT f.feed, (SELECT p.priority FROM {schema}.gatefeed_partitions p
             WHERE p.feed = f.feed AND p.status = 'available' AND p.owner IS NULL AND p.next_run_at IS NOT NULL
@@ -34,14 +37,14 @@ const CLAIM: &str = concat!(
         SELECT p.* FROM unnest($1::text[]) AS f (feed) CROSS JOIN LATERAL (
             SELECT e.id, e.version, e.priority, e.next_run_at FROM {schema}.gatefeed_partitions e
             WHERE e.feed = f.feed AND e.status = 'available' AND e.owner IS NOT NULL AND e.next_run_at IS NOT NULL
-                AND e.until < clock_timestamp()
+                AND e.until < now()
             ORDER BY e.until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED) p
         LIMIT $2
     ), free AS MATERIALIZED (
         SELECT p.* FROM (SELECT * FROM ranks ORDER BY priority DESC NULLS LAST) r CROSS JOIN LATERAL (
             SELECT c.id, c.version, c.priority, c.next_run_at FROM {schema}.gatefeed_partitions c
             WHERE c.feed = r.feed AND c.priority = r.priority AND c.status = 'available' AND c.owner IS NULL
-                AND c.next_run_at <= clock_timestamp() - $6 * interval '1 microsecond'
+                AND c.next_run_at <= now() - $6 * interval '1 microsecond'
             ORDER BY c.next_run_at, c.id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED) p
         LIMIT $2
     ), chosen AS (
@@ -51,7 +54,7 @@ const CLAIM: &str = concat!(
     SET owner = $3, lease_id = $4, until = clock_timestamp() + $5 * interval '1 microsecond',
         epoch = p.epoch + 1, version = p.version + 1, updated_at = now(),
         expiries = CASE WHEN p.owner IS NULL THEN p.expiries ELSE p.expiries + 1 END
-    FROM chosen c WHERE p.id = c.id AND p.version = c.version
+    FROM chosen c WHERE p.id = ANY (ARRAY(SELECT id FROM chosen)) AND p.id = c.id AND p.version = c.version
     RETURNING p.id, p.epoch, p.expiries, ",
     state_columns!()
 );

@@ -3,7 +3,7 @@
 
 use sqlx::{Row, raw_sql};
 
-use super::{Postgres, checkpoint::PROBE, page::PAGE, pool::Lane};
+use super::{Postgres, checkpoint::PROBE, claim::CLAIM, page::PAGE, pool::Lane};
 use crate::Options;
 
 const ITEMS: &str = "
@@ -46,13 +46,56 @@ async fn assert_plans(store: &Postgres, when: &str) {
     }
 }
 
-#[tokio::test]
-async fn pages_and_probes_follow_the_index() {
+async fn store() -> Postgres {
     let url = std::env::var("GATEFEED_TEST_POSTGRES_URL").expect("run ./scripts/test");
     let schema = format!("plans_{}", uuid::Uuid::new_v4().simple());
     let options = Options { schema: Some(schema), ..Options::default() };
     let store = Postgres::connect(&url, &options).await.unwrap();
     store.migrate_schema().await.unwrap();
+    store
+}
+
+/// Partitions that wait for tomorrow, that are due, that are complete, and that others hold.
+const IDLE: &str = "
+    INSERT INTO {schema}.gatefeed_partitions (id, next_run_at)
+        SELECT 'waiting' || i, now() + interval '1 day' FROM generate_series(1, 5000) AS n (i);
+    INSERT INTO {schema}.gatefeed_partitions (id, next_run_at) VALUES ('due1', now()), ('due2', now()), ('due3', now());
+    INSERT INTO {schema}.gatefeed_partitions (id, status)
+        SELECT 'complete' || i, 'complete' FROM generate_series(1, 5000) AS n (i);
+    INSERT INTO {schema}.gatefeed_partitions (id, next_run_at, owner, lease_id, until)
+        SELECT 'held' || i, now(), 'other', gen_random_uuid(), now() + interval '1 hour'
+        FROM generate_series(1, 5000) AS n (i)";
+
+#[tokio::test]
+async fn a_claim_reads_no_partition_that_it_does_not_take() {
+    let store = store().await;
+    run(&store, "ALTER TABLE {schema}.gatefeed_partitions SET (autovacuum_enabled = off)").await;
+    run(&store, IDLE).await;
+    let claim = format!(
+        "PREPARE claim AS {CLAIM}; EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE claim \
+         ('{{default}}', '100', 'w', '00000000-0000-0000-0000-000000000001', '30000000', '0'); DEALLOCATE claim"
+    );
+    for when in ["freshly loaded", "analysed"] {
+        let plan = plan(&store, &claim).await;
+        let removed = plan.lines().filter_map(|line| line.split("Rows Removed by Filter: ").nth(1));
+        let removed: u64 = removed.map(|rows| rows.trim().parse::<u64>().unwrap()).sum();
+        assert!(removed < 10, "{when}:\n{plan}");
+        assert!(!plan.contains("Seq Scan on gatefeed_partitions"), "{when}:\n{plan}");
+        assert!(plan.contains("Update on gatefeed_partitions p (actual rows=3"), "{when}:\n{plan}");
+        run(
+            &store,
+            "UPDATE {schema}.gatefeed_partitions SET owner = NULL, lease_id = NULL, until = NULL \
+                     WHERE id LIKE 'due%'",
+        )
+        .await;
+        run(&store, "ANALYZE {schema}.gatefeed_partitions").await;
+    }
+    run(&store, "DROP SCHEMA {schema} CASCADE").await;
+}
+
+#[tokio::test]
+async fn pages_and_probes_follow_the_index() {
+    let store = store().await;
     // Statistics come when this test says so.
     run(&store, "ALTER TABLE {schema}.gatefeed_items SET (autovacuum_enabled = off)").await;
     run(&store, ITEMS).await;
