@@ -23,8 +23,7 @@ impl Client {
     /// One partition. Counts its open and failed items, whatever is asked for. Errs with [`StoreError::NotFound`]
     /// where there is none of this id.
     pub async fn partition(&self, id: &str) -> Result<PartitionRow> {
-        let filter = PartitionFilter { id: Some(id.to_owned()), limit: 1, ..PartitionFilter::default() };
-        let row = self.store().partitions(&filter).await?.pop();
+        let row = self.store().partition(id).await?;
         Ok(row.ok_or_else(|| StoreError::NotFound(format!("partition {id:?} does not exist")))?)
     }
 

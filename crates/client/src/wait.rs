@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gatefeed_core::{StoreError, inspect::PartitionRow, partition::PartitionStatus};
+use gatefeed_core::{StoreError, inspect::PartitionRow};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -101,25 +101,18 @@ impl Wait {
     fn is_over(&self, seen: &Result<PartitionRow>) -> bool {
         self.at_most(Duration::MAX).is_zero()
             || match seen {
-                Ok(partition) => is_closed(partition.status),
+                Ok(partition) => partition.status.is_closed(),
                 Err(error) => !error.is_retryable(),
             }
     }
 
     fn end(&self, seen: Result<PartitionRow>) -> Result<PartitionRow> {
         match seen {
-            Ok(partition) if !is_closed(partition.status) => {
+            Ok(partition) if !partition.status.is_closed() => {
                 Err(Error::TimedOut { partition: partition.into(), waited: self.timeout })
             }
             seen => seen,
         }
-    }
-}
-
-fn is_closed(status: PartitionStatus) -> bool {
-    match status {
-        PartitionStatus::Complete | PartitionStatus::Failed | PartitionStatus::Cancelled => true,
-        PartitionStatus::Available | PartitionStatus::Paused => false,
     }
 }
 

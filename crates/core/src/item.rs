@@ -100,6 +100,15 @@ impl NewItem {
     pub fn new(partition: impl Into<String>, id: impl Into<String>, data: Data) -> Self {
         Self { partition: partition.into(), id: id.into(), gate: 0, priority: 0, available_at: None, data }
     }
+
+    /// A push has one partition; items of another one are `Refused`.
+    pub fn check_partition(items: &[Self], partition: &str) -> Result<(), StoreError> {
+        let Some(item) = items.iter().find(|item| item.partition != partition) else { return Ok(()) };
+        Err(StoreError::Refused(format!(
+            "item {:?} is of partition {:?}, not of {partition:?}: push one partition at a time",
+            item.id, item.partition
+        )))
+    }
 }
 
 /// An item that is due, as its owner reads it.

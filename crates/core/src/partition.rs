@@ -31,6 +31,14 @@ impl PartitionStatus {
             Self::Cancelled => "cancelled",
         }
     }
+
+    /// Whether a partition of this status is through, for better or worse: nothing happens by itself any more.
+    pub fn is_closed(self) -> bool {
+        match self {
+            Self::Complete | Self::Failed | Self::Cancelled => true,
+            Self::Available | Self::Paused => false,
+        }
+    }
 }
 
 impl std::str::FromStr for PartitionStatus {

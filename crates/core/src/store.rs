@@ -90,6 +90,14 @@ pub struct Pushed {
     pub existing: u64,
 }
 
+impl Pushed {
+    /// Counts items of which so many were new.
+    pub fn count(&mut self, items: usize, added: u64) {
+        self.added += added;
+        self.existing += items as u64 - added;
+    }
+}
+
 /// A push whose items come bit by bit. All of it is one transaction: nothing is visible before the commit, and
 /// dropping it leaves nothing behind.
 #[async_trait]
@@ -230,6 +238,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Partitions, in order of id.
     async fn partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>>;
+
+    /// One partition, if there is one of this id.
+    async fn partition(&self, id: &str) -> Result<Option<PartitionRow>> {
+        let filter = PartitionFilter { id: Some(id.to_owned()), limit: 1, ..PartitionFilter::default() };
+        Ok(self.partitions(&filter).await?.pop())
+    }
 
     /// Items of a partition, in order of id. `NotFound` without the partition.
     async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>>;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gatefeed_core::{Result, Store, inspect::PartitionFilter};
+use gatefeed_core::{Result, Store};
 
 use super::{PARTITION, handler::Handler};
 use crate::{
@@ -56,10 +56,8 @@ impl Progress {
     }
 
     async fn look(&mut self, store: &dyn Store, handler: &Handler) -> Result<()> {
-        let filter =
-            PartitionFilter { id: Some(PARTITION.to_owned()), limit: 1, ..PartitionFilter::default() };
         let counts = store.gates(PARTITION).await?;
-        let reached = store.partitions(&filter).await?.first().map_or(0, |row| row.gate);
+        let reached = store.partition(PARTITION).await?.map_or(0, |row| row.gate);
         self.gates.update(&counts, reached, |gate| handler.in_flight(gate));
         Ok(())
     }

@@ -7,9 +7,9 @@ use std::{
     time::Instant,
 };
 
-use gatefeed_core::answer::Verdict;
+use gatefeed_core::answer::{Answer, Verdict};
 use gatefeed_engine::{Delivery, Processor};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::db::within;
 
@@ -67,6 +67,20 @@ impl Log {
         Fut: Future<Output = Verdict> + Send,
     {
         Recording { log: self.clone(), behaviour }
+    }
+
+    /// A processor whose deliveries each wait for a permit, and where to give those.
+    pub(crate) fn held(&self) -> (impl Processor, Arc<Semaphore>) {
+        let released = Arc::new(Semaphore::new(0));
+        let permits = released.clone();
+        let processor = self.processor(move |_| {
+            let permits = permits.clone();
+            async move {
+                permits.acquire().await.unwrap().forget();
+                Ok(Answer::done())
+            }
+        });
+        (processor, released)
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {

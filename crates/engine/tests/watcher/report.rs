@@ -8,7 +8,6 @@ use gatefeed_core::{
     partition::NewPartition,
 };
 use gatefeed_testkit::faults::{Call, Fault, FaultStore};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,15 +29,7 @@ async fn a_watcher_is_listed_with_what_it_does_until_it_has_stopped(db: Arc<Db>)
     db.push_many("q", 2).await;
     db.push_to(&NewPartition { feed: "other".into(), ..NewPartition::new("r") }, &[("i", 0)]).await;
     let log = Log::new();
-    let permits = Arc::new(Semaphore::new(0));
-    let released = permits.clone();
-    let processor = log.processor(move |_| {
-        let permits = permits.clone();
-        async move {
-            permits.acquire().await.unwrap().forget();
-            Ok(Answer::done())
-        }
-    });
+    let (processor, released) = log.held();
     let shutdown = CancellationToken::new();
     let feeds = ["default", "other", "idle"].map(str::to_owned).to_vec();
     let builder = watcher(db.another().await).owner("w").feeds(feeds).shutdown(shutdown.clone());

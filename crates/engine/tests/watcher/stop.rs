@@ -7,7 +7,6 @@ use std::{
 
 use gatefeed_core::{answer::Answer, item::ItemStatus, partition::PartitionStatus};
 use gatefeed_engine::Finished;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,15 +29,7 @@ async fn what_is_in_flight_ends_and_nothing_begins(db: Arc<Db>) {
         db.push_many(partition, 20).await;
     }
     let log = Log::new();
-    let released = Arc::new(Semaphore::new(0));
-    let permits = released.clone();
-    let processor = log.processor(move |_| {
-        let permits = permits.clone();
-        async move {
-            permits.acquire().await.unwrap().forget();
-            Ok(Answer::done())
-        }
-    });
+    let (processor, released) = log.held();
     let shutdown = CancellationToken::new();
     let first = watcher(db.another().await).until_idle(false).concurrency(8).shutdown(shutdown.clone());
     let run = tokio::spawn(first.processor(processor).run());

@@ -76,7 +76,7 @@ pub(super) struct Inserter<'c> {
 }
 
 impl Inserter<'_> {
-    fn query(&self, template: &'static str) -> Query<'static, Pg, PgArguments> {
+    fn query<'q>(&self, template: &'static str) -> Query<'q, Pg, PgArguments> {
         sqlx::query(self.sql.get(template)).persistent(self.prepared)
     }
 
@@ -85,7 +85,7 @@ impl Inserter<'_> {
         let max_in_flight = partition.max_in_flight.map(i32::try_from).transpose();
         let max_in_flight =
             max_in_flight.map_err(|_| StoreError::data("max_in_flight is over 2147483647"))?;
-        let query = self.query(PARTITION).bind(partition.id.clone()).bind(partition.feed.clone());
+        let query = self.query(PARTITION).bind(&partition.id).bind(&partition.feed);
         let query =
             query.bind(partition.priority).bind(partition.manual_checkpoint).bind(partition.auto_close);
         let query = query.bind(max_in_flight).bind(partition.failure_policy.as_str());
@@ -95,9 +95,7 @@ impl Inserter<'_> {
 
     /// Makes the partitions that are missing, each in the feed it comes with.
     pub(super) async fn partitions(&mut self, partitions: BTreeMap<&str, &str>) -> Result<()> {
-        let own = |text: &str| text.to_owned();
-        let (ids, feeds): (Vec<String>, Vec<String>) =
-            partitions.into_iter().map(|(id, feed)| (own(id), own(feed))).unzip();
+        let (ids, feeds): (Vec<&str>, Vec<&str>) = partitions.into_iter().unzip();
         let query = self.query(PARTITIONS).bind(ids).bind(feeds);
         query.execute(&mut *self.connection).await.map_err(translate)?;
         Ok(())
@@ -112,7 +110,7 @@ impl Inserter<'_> {
         let mut added = 0;
         for items in statements(items) {
             let all = || items.iter();
-            let query = sqlx::query(self.sql.get(sql)).persistent(self.prepared);
+            let query = self.query(sql);
             let query = query.bind(all().map(|i| i.partition.as_str()).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.id.as_str()).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.gate).collect::<Vec<_>>());
@@ -141,14 +139,6 @@ fn statements<'a, 'i>(mut items: &'a [&'i NewItem]) -> impl Iterator<Item = &'a 
     })
 }
 
-fn refuse_others(partition: &str, items: &[NewItem]) -> Result<()> {
-    let Some(item) = items.iter().find(|item| item.partition != partition) else { return Ok(()) };
-    Err(StoreError::Refused(format!(
-        "item {:?} is of partition {:?}, not of {partition:?}: push one partition at a time",
-        item.id, item.partition
-    )))
-}
-
 /// What a lock that cannot be had means to whoever pushes.
 fn busy(partition: &str, error: StoreError) -> StoreError {
     match error {
@@ -170,14 +160,16 @@ pub(crate) async fn push_into(
     partition: &NewPartition,
     items: &[NewItem],
 ) -> Result<Pushed> {
-    refuse_others(&partition.id, items)?;
+    NewItem::check_partition(items, &partition.id)?;
     let sql = Sql::of(schema)?;
     // What the caller's connection leads through is unknown: no prepared statement is kept.
     let mut inserter = Inserter { connection, sql: &sql, prepared: false };
     let created = inserter.partition(partition).await?;
     let statement = Growing::new(created).statement(items);
     let added = inserter.insert(statement, &items.iter().collect::<Vec<_>>()).await?;
-    Ok(Pushed { created, added, existing: items.len() as u64 - added })
+    let mut pushed = Pushed { created, ..Pushed::default() };
+    pushed.count(items.len(), added);
+    Ok(pushed)
 }
 
 /// A push that is under way.
@@ -277,14 +269,13 @@ impl Postgres {
 impl Push for Pushing {
     async fn add(&mut self, items: &[NewItem]) -> Result<()> {
         let mut tx = self.tx.take().ok_or_else(over)?;
-        refuse_others(&self.partition, items)?;
+        NewItem::check_partition(items, &self.partition)?;
         let all: Vec<&NewItem> = items.iter().collect();
         let statement = self.growing.statement(items);
         let added = self.store.inserter(&mut tx)?.insert(statement, &all).await;
         let added = added.map_err(|error| busy(&self.partition, error))?;
         self.tx = Some(tx);
-        self.pushed.added += added;
-        self.pushed.existing += items.len() as u64 - added;
+        self.pushed.count(items.len(), added);
         Ok(())
     }
 

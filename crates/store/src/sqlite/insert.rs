@@ -121,8 +121,7 @@ impl OpenPush {
     async fn insert(&mut self, items: &[NewItem]) -> Result<()> {
         let mut tx = self.tx.take().ok_or_else(|| ended(&self.partition))?;
         let added = add(tx.conn()?, &self.partition, items).await?;
-        self.pushed.added += added;
-        self.pushed.existing += items.len() as u64 - added;
+        self.pushed.count(items.len(), added);
         self.tx = Some(tx);
         Ok(())
     }
@@ -136,13 +135,7 @@ fn ended(partition: &str) -> StoreError {
 
 /// Adds items of this partition; returns how many were new.
 async fn add(connection: &mut SqliteConnection, partition: &str, items: &[NewItem]) -> Result<u64> {
-    if let Some(item) = items.iter().find(|item| item.partition != partition) {
-        let text = format!(
-            "item {:?} is of partition {:?}, not of {partition:?}: push one partition at a time",
-            item.id, item.partition
-        );
-        return Err(StoreError::Refused(text).into());
-    }
+    NewItem::check_partition(items, partition)?;
     let items: Vec<&NewItem> = items.iter().collect();
     insert_items(connection, &items).await
 }
@@ -180,7 +173,7 @@ async fn push_all(
     partition: &NewPartition,
     items: &[NewItem],
 ) -> Result<Pushed> {
-    let created = make_partition(connection, partition).await?;
-    let added = add(connection, &partition.id, items).await?;
-    Ok(Pushed { created, added, existing: items.len() as u64 - added })
+    let mut pushed = Pushed { created: make_partition(connection, partition).await?, ..Pushed::default() };
+    pushed.count(items.len(), add(connection, &partition.id, items).await?);
+    Ok(pushed)
 }

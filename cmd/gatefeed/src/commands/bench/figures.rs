@@ -35,6 +35,11 @@ pub(crate) struct Load {
     /// The median of the rounds' ratios.
     ratio: f64,
     rounds: Vec<Round>,
+    #[serde(skip)]
+    is_warm: bool,
+    /// For how long gatefeed is still to be measured.
+    #[serde(skip)]
+    left: Duration,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -101,11 +106,28 @@ impl Load {
             limit_per_second: 0.0,
             ratio: 0.0,
             rounds: Vec::new(),
+            is_warm: false,
+            left: args.run.duration,
         }
     }
 
+    /// How many items the next round has: the first one warms up.
+    pub(crate) fn items_of_round(&self) -> usize {
+        if self.is_warm { self.items } else { (self.items / 10).max(1) }
+    }
+
+    /// Takes what a round came to, unless it was to warm up; returns whether that is enough.
+    pub(crate) fn round(&mut self, took: Duration, limit_per_second: f64) -> bool {
+        if !std::mem::replace(&mut self.is_warm, true) {
+            return false;
+        }
+        self.add(per_second(self.items as u64, took), limit_per_second);
+        self.left = self.left.saturating_sub(took);
+        self.left.is_zero()
+    }
+
     /// Adds a round and says how it was.
-    pub(crate) fn add(&mut self, per_second: f64, limit_per_second: f64) {
+    fn add(&mut self, per_second: f64, limit_per_second: f64) {
         self.rounds.push(Round { per_second, limit_per_second });
         let all = |value: fn(&Round) -> f64| median(self.rounds.iter().map(value).collect());
         self.per_second = all(|round| round.per_second);
@@ -216,6 +238,11 @@ impl Figures {
         output::line("")?;
         table.print()
     }
+}
+
+/// A rate.
+pub(crate) fn per_second(number: u64, time: Duration) -> f64 {
+    number as f64 / time.as_secs_f64().max(1e-9)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -15,7 +15,13 @@ use gatefeed_engine::{
 };
 use url::Url;
 
-use super::{LoadArgs, drain::per_second, figures::Load, handler::Child, place::Place, work};
+use super::{
+    LoadArgs,
+    figures::{Load, per_second},
+    handler::Child,
+    place::Place,
+    work,
+};
 
 /// How long the bare loop runs in each round.
 const LOOP: Duration = Duration::from_secs(2);
@@ -27,22 +33,14 @@ pub(crate) async fn http(place: &Place, args: &LoadArgs) -> Result<Load> {
     let store = place.open().await?;
     let mut limit = place.limit().await?;
     let mut figures = Load::new("http", "the same client in a bare loop", place, args);
-    let warm_up = (args.items / 10).max(1);
-    let mut measured = Duration::ZERO;
     for round in 0.. {
-        let items = if round == 0 { warm_up } else { args.items };
+        let items = figures.items_of_round();
         let bare = bare_loop(&target, args).await?;
         work::load(&*store, args, round, items).await?;
         limit.vacuum().await?;
-        let processor = client(&target)?;
-        let took = work::put_through(place.open().await?, args, items, processor).await?;
+        let took = work::put_through(place.open().await?, args, items, client(&target)?).await?;
         limit.clear().await?;
-        if round == 0 {
-            continue;
-        }
-        measured += took;
-        figures.add(per_second(items as u64, took), bare);
-        if measured >= args.run.duration {
+        if figures.round(took, bare) {
             break;
         }
     }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use gatefeed_core::Store;
 
 use super::{
-    PushArgs, partition,
+    PushArgs,
     report::{self, Summary},
     send::Sent,
     wait::{self, Ended},
@@ -92,7 +92,7 @@ async fn wait_on(store: &dyn Store, args: &PushArgs, sent: &Sent, signals: &mut 
 
 /// What people should know of the partition, if it can be seen.
 async fn remark(store: &dyn Store, args: &PushArgs, sent: &Sent) {
-    match partition(store, &args.partition).await {
+    match store.partition(&args.partition).await {
         Ok(Some(row)) => report::remarks(args, &row, sent.pushed.created).iter().for_each(|text| note(text)),
         Ok(None) => {}
         Err(error) => note(&format!("cannot look at {} now: {error:#}", args.partition)),

@@ -28,11 +28,7 @@ mod wait;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use gatefeed_core::{
-    Store, StoreError,
-    inspect::{PartitionFilter, PartitionRow},
-    partition::PartitionStatus,
-};
+use gatefeed_core::{Store, StoreError, partition::PartitionStatus};
 use tokio::{sync::mpsc, task::spawn_blocking};
 
 pub(crate) use self::args::PushArgs;
@@ -115,7 +111,7 @@ fn is_sqlite(database: &DatabaseArgs) -> Result<bool> {
 
 /// Better told before everything has been read.
 async fn refuse_cancelled(store: &dyn Store, args: &PushArgs) -> Result<()> {
-    let row = partition(store, &args.partition).await?;
+    let row = store.partition(&args.partition).await?;
     if row.is_some_and(|row| row.status == PartitionStatus::Cancelled) {
         bail!(StoreError::Refused(format!(
             "the partition {} is cancelled: it takes no items",
@@ -123,10 +119,4 @@ async fn refuse_cancelled(store: &dyn Store, args: &PushArgs) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// The partition, if it is there.
-async fn partition(store: &dyn Store, id: &str) -> Result<Option<PartitionRow>> {
-    let filter = PartitionFilter { id: Some(id.to_owned()), limit: 1, ..PartitionFilter::default() };
-    Ok(store.partitions(&filter).await?.pop())
 }

@@ -11,7 +11,6 @@ use gatefeed_core::{
 };
 use tokio::time::sleep;
 
-use super::partition;
 use crate::{
     gates::{Bars, Gates, pace},
     output::{self, quoted},
@@ -70,9 +69,8 @@ async fn pause(changes: &mut dyn Wakeups, is_drawn: bool) {
 
 /// One look; what it came to, if the partition has closed.
 async fn look(store: &dyn Store, id: &str, view: &mut View) -> Result<Option<Ended>> {
-    let row = partition(store, id).await?.context("the partition has been deleted")?;
-    let is_closed = !matches!(row.status, PartitionStatus::Available | PartitionStatus::Paused);
-    if is_closed {
+    let row = store.partition(id).await?.context("the partition has been deleted")?;
+    if row.status.is_closed() {
         let gates = store.gates(id).await?;
         view.end(&gates, row.gate);
         return Ok(Some(Ended { status: row.status, gates }));
