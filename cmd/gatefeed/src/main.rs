@@ -22,6 +22,9 @@ use clap::{Arg, Command, FromArgMatches, builder::Resettable};
 
 use crate::args::Cli;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// For how long work on blocking threads, such as a read that hangs, may hold up the end of the process.
 const BLOCKING_MAX: Duration = Duration::from_millis(200);
 

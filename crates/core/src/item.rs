@@ -1,5 +1,7 @@
 //! Items: one unit of work.
 
+use std::{borrow::Cow, sync::Arc};
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -62,6 +64,11 @@ impl std::str::FromStr for ItemStatus {
     }
 }
 
+/// A content type as items carry it: JSON, which nearly all have, is not copied.
+pub fn content_type(text: &str) -> Cow<'static, str> {
+    if text == crate::id::JSON { Cow::Borrowed(crate::id::JSON) } else { Cow::Owned(text.to_owned()) }
+}
+
 /// Bytes and what they are.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Data {
@@ -115,7 +122,7 @@ impl NewItem {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DueItem {
     /// Its id within the partition.
-    pub id: String,
+    pub id: Arc<str>,
     /// The gate it is at.
     pub gate: i32,
     /// How often it has been accepted, retried by an operator or rewound.
@@ -126,8 +133,8 @@ pub struct DueItem {
     pub suspect_count: i32,
     /// The version that an outcome has to match.
     pub version: i64,
-    /// What the data is.
-    pub content_type: String,
+    /// What the data is; JSON, as a rule, which then is not copied for each item.
+    pub content_type: Cow<'static, str>,
     /// The size of the data in bytes.
     pub size: u64,
     /// The data, if it has at most [`INLINE_BYTES_MAX`] bytes; else it is loaded at dispatch.

@@ -16,11 +16,11 @@ use crate::{
 pub struct Change {
     /// The new status.
     pub status: ItemStatus,
-    /// The new gate.
+    /// The new gate; of an item that is complete, the one at which it was delivered.
     pub gate: i32,
     /// The new pass.
     pub pass: i32,
-    /// The new retry count.
+    /// The new retry count; of an item that is complete, the one with which it was delivered.
     pub retry_count: i32,
     /// `available_at` becomes the database's clock plus this; `None` leaves it.
     pub delay: Option<Duration>,
@@ -28,6 +28,17 @@ pub struct Change {
     pub data: Option<Data>,
     /// The new error log; `None` leaves it.
     pub error_messages: Option<String>,
+}
+
+impl Change {
+    /// The item is through, and that is all: what most outcomes come to, and stores write at less cost. Its gate and
+    /// retry count are those with which it was delivered ([`decide`]), and stay.
+    pub fn is_plain(&self) -> bool {
+        self.status == ItemStatus::Complete
+            && self.delay.is_none()
+            && self.data.is_none()
+            && self.error_messages.is_none()
+    }
 }
 
 /// One outcome on its way to the database: written if the lease is current and the item still has the version
@@ -39,7 +50,7 @@ pub struct Completion {
     /// The feed of the partition, which children's new partitions join.
     pub feed: Arc<str>,
     /// The item.
-    pub item: String,
+    pub item: Arc<str>,
     /// The version that was delivered.
     pub version: i64,
     /// What to write.

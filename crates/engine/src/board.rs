@@ -2,11 +2,12 @@
 //! here, synchronously; the loops around it only carry them out.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
+use foldhash::{HashMap, HashMapExt};
 use gatefeed_core::{
     item::DueItem,
     lease::{Grant, Lease, Observed},
@@ -16,7 +17,7 @@ use gatefeed_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::held::{Held, Reading, Trust};
+use crate::held::{Held, Reading, Trust, TrustedUntil};
 
 /// The most leases a watcher holds: each costs a renewal.
 const LEASES_MAX: usize = 1024;
@@ -28,8 +29,11 @@ pub(crate) const CLAIM_MAX: usize = 32;
 const PAGES_MAX: usize = 64;
 /// The most partitions of one checkpoint.
 const CHECKS_MAX: usize = 64;
-/// Deliveries stop while this many outcomes are unwritten …
-const UNWRITTEN_MAX: usize = 4000;
+/// The most outcomes of one batch.
+pub(crate) const BATCH_MAX: usize = 2000;
+/// Deliveries stop while this many outcomes are unwritten: a batch that is being written, one that comes after it, and one
+/// of which is being taken note …
+const UNWRITTEN_MAX: usize = 3 * BATCH_MAX;
 /// … or this many bytes of them.
 const UNWRITTEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A partition that others are inserting into is looked at again after this.
@@ -41,7 +45,11 @@ pub(crate) struct Turn {
     pub(crate) feed: Arc<str>,
     pub(crate) item: DueItem,
     pub(crate) suspect: bool,
-    pub(crate) cancel: CancellationToken,
+    /// Whether its delivery may still begin, should something come between.
+    pub(crate) trusted_until: TrustedUntil,
+    pub(crate) cancel: Arc<CancellationToken>,
+    /// The partition's buffer is running low: time to read on.
+    pub(crate) is_low: bool,
 }
 
 /// What is going on in a feed.
@@ -209,11 +217,10 @@ impl Board {
     }
 
     pub(crate) fn renewed(&mut self, lease: &Lease, trust: Trust) {
-        if let Some(held) = self.current(lease) {
-            held.trusted_until = trust.until;
+        if let Some(held) = current(&mut self.held, lease) {
+            held.trusted_until.set(trust.until);
             held.renew_at = trust.renew_at;
-            let id = held.lease.partition.clone();
-            self.queue(&id);
+            queue(&mut self.turns, held);
         }
     }
 
@@ -229,6 +236,7 @@ impl Board {
     fn remove(&mut self, partition: &Arc<str>) {
         let Some(mut held) = self.held.remove(partition) else { return };
         held.cancel.cancel();
+        held.trusted_until.end();
         self.buffered -= held.forget_buffer();
         self.turns.retain(|id| id != partition);
     }
@@ -254,14 +262,8 @@ impl Board {
         }
     }
 
-    /// Whether a delivery under this lease may begin.
-    pub(crate) fn is_trusted(&mut self, lease: &Lease, now: Duration) -> bool {
-        self.current(lease).is_some_and(|held| now < held.trusted_until)
-    }
-
-    /// The partition under exactly this lease.
     fn current(&mut self, lease: &Lease) -> Option<&mut Held> {
-        self.held.get_mut(&lease.partition).filter(|held| *held.lease == *lease)
+        current(&mut self.held, lease)
     }
 
     // --- items come in ---
@@ -274,11 +276,11 @@ impl Board {
         let limit = self.page_items();
         let has_room = self.buffered < self.buffer_max();
         let mut requests = Vec::new();
-        for held in self.held.values_mut().filter(|h| h.is_workable() && now < h.trusted_until) {
-            let Reading::At(after) = &held.reading else { continue };
-            if held.buffer.len() > limit / 2 || (!has_room && !held.buffer.is_empty()) {
+        for held in self.held.values_mut().filter(|h| h.is_workable() && h.trusted_until.holds(now)) {
+            if !held.is_low(limit, has_room) {
                 continue;
             }
+            let Reading::At(after) = &held.reading else { continue };
             if after.is_none() {
                 held.scan_started = Instant::now();
             }
@@ -304,15 +306,14 @@ impl Board {
     /// Takes a page. Items that are known are in flight or unwritten: they are not sent twice.
     pub(crate) fn page_loaded(&mut self, lease: &Lease, page: Page) {
         let is_draining = self.is_draining;
-        let Some(held) = self.current(lease) else { return };
+        let Some(held) = current(&mut self.held, lease) else { return };
         held.is_unread = false;
         held.reading = page.next.map_or(Reading::End, |next| Reading::At(Some(next)));
-        let mut added = 0;
         if held.is_workable() && !is_draining {
             for item in page.items {
                 if held.known.insert(item.id.clone()) {
                     held.buffer.push_back(item);
-                    added += 1;
+                    self.buffered += 1;
                 }
             }
         }
@@ -320,9 +321,7 @@ impl Board {
             // One of them may be due again.
             held.reading = Reading::At(None);
         }
-        let id = held.lease.partition.clone();
-        self.buffered += added;
-        self.queue(&id);
+        queue(&mut self.turns, held);
     }
 
     /// The page could not be read: from the beginning, after a rest.
@@ -367,22 +366,13 @@ impl Board {
 
     // --- items go out ---
 
-    /// Gives a partition a place in the turns if it can send and has none.
-    fn queue(&mut self, partition: &Arc<str>) {
-        if let Some(held) = self.held.get_mut(partition)
-            && !held.has_turn
-            && !held.buffer.is_empty()
-        {
-            held.has_turn = true;
-            self.turns.push_back(partition.clone());
-        }
-    }
-
     /// The next item to deliver: partitions take turns, one item each.
     pub(crate) fn next_turn(&mut self, now: Duration) -> Option<Turn> {
         if self.unwritten >= UNWRITTEN_MAX || self.unwritten_bytes >= UNWRITTEN_BYTES_MAX {
             return None;
         }
+        let page_items = self.page_items();
+        let has_room = self.buffered <= self.buffer_max();
         // Twice around: one that gave way to others is asked again when none of them could send.
         for _ in 0..2 * self.turns.len() {
             let id = self.turns.pop_front()?;
@@ -395,22 +385,23 @@ impl Board {
                 continue;
             }
             if spare <= kept && held.in_flight >= share {
-                self.queue(&id);
+                queue(&mut self.turns, held);
                 continue;
             }
             let Some(item) = held.buffer.pop_front() else { continue };
             held.in_flight += 1;
-            let turn = Turn {
+            self.buffered -= 1;
+            self.in_flight += 1;
+            queue(&mut self.turns, held);
+            return Some(Turn {
                 lease: held.lease.clone(),
                 feed: held.feed.clone(),
                 item,
                 suspect: held.is_suspect(),
+                trusted_until: held.trusted_until.clone(),
                 cancel: held.cancel.clone(),
-            };
-            self.buffered -= 1;
-            self.in_flight += 1;
-            self.queue(&id);
-            return Some(turn);
+                is_low: held.is_low(page_items, has_room),
+            });
         }
         None
     }
@@ -426,19 +417,18 @@ impl Board {
         }
     }
 
-    /// The delivery ended; its outcome, of this many bytes, is to be written.
-    pub(crate) fn answered(&mut self, lease: &Lease, bytes: usize) {
-        self.landed(lease);
-        if let Some(held) = self.current(lease) {
-            held.unwritten += 1;
-        }
+    /// The delivery ended; its outcome, of this many bytes, is to be written. True if there is no reason to wait for
+    /// others before that: nothing else is under way, or they are enough for a batch.
+    pub(crate) fn answered(&mut self, lease: &Lease, bytes: usize) -> bool {
+        self.landed(lease, 1);
         self.unwritten += 1;
         self.unwritten_bytes += bytes;
+        self.in_flight == 0 || self.unwritten == BATCH_MAX
     }
 
     /// The delivery ended without an outcome: the item stays as it is in the database.
     pub(crate) fn given_up(&mut self, lease: &Lease, item: &str) {
-        self.landed(lease);
+        self.landed(lease, 0);
         if let Some(held) = self.current(lease) {
             held.known.remove(item);
             held.restart();
@@ -456,12 +446,12 @@ impl Board {
         self.buffered -= dropped;
     }
 
-    fn landed(&mut self, lease: &Lease) {
+    fn landed(&mut self, lease: &Lease, unwritten: usize) {
         self.in_flight -= 1;
-        if let Some(held) = self.current(lease) {
+        if let Some(held) = current(&mut self.held, lease) {
             held.in_flight -= 1;
-            let id = held.lease.partition.clone();
-            self.queue(&id);
+            held.unwritten += unwritten;
+            queue(&mut self.turns, held);
         }
     }
 
@@ -470,7 +460,7 @@ impl Board {
     pub(crate) fn settled(
         &mut self,
         lease: &Lease,
-        item: &str,
+        item: &Arc<str>,
         settled: Settled,
         due_gate: Option<i32>,
         bytes: usize,
@@ -480,17 +470,24 @@ impl Board {
         if settled == Settled::Fenced {
             return self.lost(lease);
         }
-        if let Some(held) = self.current(lease) {
+        if let Some(held) = current(&mut self.held, lease) {
             held.unwritten -= 1;
+            held.is_locked = false;
             held.forget(item);
             let is_due = due_gate.is_some_and(|gate| gate <= held.state.gate) || settled == Settled::Stale;
             if is_due && held.reading == Reading::End {
                 held.reading = Reading::At(None);
             }
-            let id = held.lease.partition.clone();
-            self.queue(&id);
+            queue(&mut self.turns, held);
         }
         false
+    }
+
+    /// An outcome could not be written: somebody has the partition's row locked.
+    pub(crate) fn locked(&mut self, lease: &Lease) {
+        if let Some(held) = self.current(lease) {
+            held.is_locked = true;
+        }
     }
 
     /// Counts an outcome that was written, whether its lease is still held or not.
@@ -544,6 +541,19 @@ impl Board {
         if let Some(held) = self.current(lease) {
             held.reading = Reading::Resting(Instant::now() + BUSY_REST);
         }
+    }
+}
+
+/// The partition under exactly this lease.
+fn current<'a>(held: &'a mut HashMap<Arc<str>, Held>, lease: &Lease) -> Option<&'a mut Held> {
+    held.get_mut(&lease.partition).filter(|held| *held.lease == *lease)
+}
+
+/// Gives a partition a place in the turns if it can send and has none.
+fn queue(turns: &mut VecDeque<Arc<str>>, held: &mut Held) {
+    if !held.has_turn && !held.buffer.is_empty() {
+        held.has_turn = true;
+        turns.push_back(held.lease.partition.clone());
     }
 }
 

@@ -38,6 +38,12 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
+/// Whether a claim may have left something that is due. One of a full watcher asked only for what is overdue: that there
+/// was none says nothing of the rest, which is to be asked for as soon as there is room.
+fn may_have_left(granted: usize, limit: usize, is_full: bool) -> bool {
+    is_full || granted >= limit
+}
+
 struct Claimer {
     context: Arc<Context>,
     limit: usize,
@@ -61,7 +67,7 @@ impl Claimer {
         };
         let started = clock::now();
         let grants = context.store.claim(&claim).await?;
-        self.has_more = grants.len() >= limit;
+        self.has_more = may_have_left(grants.len(), limit, is_full);
         if grants.is_empty() {
             return Ok(());
         }
@@ -131,5 +137,17 @@ impl Claimer {
     fn freshen(&self, is_hint: bool) {
         self.context.board().freshen(is_hint);
         self.context.page_bell.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_claim_that_asked_for_all_and_got_less_has_left_nothing() {
+        assert!(may_have_left(4, 4, false));
+        assert!(!may_have_left(3, 4, false));
+        assert!(may_have_left(0, 4, true), "else what is due would wait for the next poll");
     }
 }

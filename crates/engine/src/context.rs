@@ -35,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) send_bell: Notify,
     /// Something may be read.
     pub(crate) page_bell: Notify,
+    /// What is to be written should not wait for more.
+    pub(crate) write_bell: Notify,
     /// A partition may be at a checkpoint.
     pub(crate) check_bell: Notify,
     /// There may be room for partitions.
@@ -56,6 +58,7 @@ impl Context {
             board,
             send_bell: Notify::new(),
             page_bell: Notify::new(),
+            write_bell: Notify::new(),
             check_bell: Notify::new(),
             room_bell: Notify::new(),
             stop,

@@ -1,4 +1,5 @@
-//! Delivering: takes items by turns, hands each to the processor in a task of its own, and sends the outcome on.
+//! Delivering: takes items by turns, hands each to the processor, and sends the outcome on. A task that has delivered one
+//! goes on with the next that may be sent: while there is work none is started or woken for an item.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -7,7 +8,6 @@ use futures_util::FutureExt;
 use gatefeed_core::{
     StoreError,
     answer::{Failure, Verdict},
-    item::DueItem,
     outcome::{Completion, decide},
 };
 use tokio::{
@@ -42,7 +42,7 @@ pub(crate) async fn run<P: Processor>(
     while let Some((slot, turn)) = sender.next(&slots).await {
         let sender = sender.clone();
         deliveries.spawn(async move {
-            sender.deliver(turn).await;
+            sender.deliver_from(turn).await;
             drop(slot);
         });
         while deliveries.try_join_next().is_some() {}
@@ -84,21 +84,35 @@ impl<P: Processor> Sender<P> {
         tokio::select! {
             biased;
             () = self.context.stop.cancelled() => None,
-            turn = turn => {
-                // The buffer may want to be filled again.
-                self.context.page_bell.notify_one();
-                turn
-            }
+            turn = turn => turn,
         }
+    }
+
+    /// Delivers this one, and whatever may be sent after it without waiting.
+    async fn deliver_from(&self, first: Turn) {
+        let mut next = Some(first);
+        while let Some(turn) = next {
+            if turn.is_low {
+                self.context.page_bell.notify_one();
+            }
+            self.deliver(turn).await;
+            // A processor that never waits would keep everything else from its thread.
+            tokio::task::coop::consume_budget().await;
+            next = self.next_now();
+        }
+    }
+
+    fn next_now(&self) -> Option<Turn> {
+        if self.context.stop.is_cancelled() {
+            return None;
+        }
+        self.processor.ready().now_or_never()?;
+        self.context.board().next_turn(clock::now())
     }
 
     async fn deliver(&self, mut turn: Turn) {
         let cancel = turn.cancel.clone();
-        let attempt = tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(Skip::GiveUp),
-            attempt = self.attempt(&mut turn) => attempt,
-        };
+        let attempt = cancel.run_until_cancelled(self.attempt(&mut turn)).await.unwrap_or(Err(Skip::GiveUp));
         match attempt {
             Ok(verdict) => self.answer(turn, verdict),
             Err(Skip::Refuse(failure)) => self.answer(turn, Err(failure)),
@@ -120,7 +134,7 @@ impl<P: Processor> Sender<P> {
         if turn.suspect {
             self.note_suspect(turn).await?;
         }
-        if !self.context.board().is_trusted(&turn.lease, clock::now()) {
+        if !turn.trusted_until.holds(clock::now()) {
             return Err(Skip::GiveUp);
         }
         let delivery = delivery(turn, data);
@@ -172,18 +186,27 @@ impl<P: Processor> Sender<P> {
         if let Err(failure) = &verdict {
             let (partition, item) = (&turn.lease.partition, &turn.item.id);
             let (gate, counted) = (turn.item.gate, failure.counted);
-            tracing::debug!(%partition, item, gate, counted, "attempt failed");
+            tracing::debug!(%partition, %item, gate, counted, "attempt failed");
         }
         let policy = &self.context.settings.retry;
         let (change, children) = decide(&turn.lease, &turn.item, verdict, policy, rand::random());
-        let DueItem { id, version, .. } = &turn.item;
-        let (item, version, lease, feed) = (id.clone(), *version, turn.lease.clone(), turn.feed.clone());
-        let completion = Completion { lease, feed, item, version, change, children };
-        let outcome = Outcome::new(completion, turn.item);
-        self.context.board().answered(&turn.lease, outcome.bytes);
+        let Turn { lease, feed, item, .. } = turn;
+        let completion = Completion {
+            lease: lease.clone(),
+            feed,
+            item: item.id.clone(),
+            version: item.version,
+            change,
+            children,
+        };
+        let outcome = Outcome::new(completion, item);
+        let bytes = outcome.bytes;
+        let is_urgent = self.context.board().answered(&lease, bytes);
         // The receiver outlives the deliveries but for a watcher that is being dropped.
         _ = self.outcomes.send(outcome);
-        self.context.send_bell.notify_one();
+        if is_urgent {
+            self.context.write_bell.notify_one();
+        }
     }
 }
 
@@ -192,7 +215,7 @@ fn delivery(turn: &Turn, data: Bytes) -> Delivery {
     Delivery {
         feed: turn.feed.clone(),
         partition: turn.lease.partition.clone(),
-        item: item.id.as_str().into(),
+        item: item.id.clone(),
         gate: item.gate,
         pass: item.pass,
         attempt: item.retry_count.unsigned_abs().saturating_add(1),

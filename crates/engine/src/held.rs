@@ -1,11 +1,15 @@
 //! One partition that this watcher holds.
 
 use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
+use foldhash::{HashSet, HashSetExt};
 use gatefeed_core::{
     item::DueItem,
     lease::{Grant, Lease, SUSPECT_EXPIRIES, renew_interval, trusted_until},
@@ -15,9 +19,9 @@ use gatefeed_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A partition sends no more while this many of its outcomes are unwritten, so that one whose row is locked does
-/// not fill what all partitions share.
-const UNWRITTEN_MAX: usize = 500;
+/// A partition whose row somebody has locked sends no more while this many of its outcomes are unwritten, so that it
+/// does not fill what all partitions share.
+const UNWRITTEN_LOCKED_MAX: usize = 500;
 
 /// How far the owner has read.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,26 +58,54 @@ impl Trust {
     }
 }
 
+/// Until when deliveries under a lease may begin ([`crate::clock`]); shared with those that are about to.
+#[derive(Clone, Debug)]
+pub(crate) struct TrustedUntil(Arc<AtomicU64>);
+
+impl TrustedUntil {
+    fn new(until: Duration) -> Self {
+        let trusted = Self(Arc::default());
+        trusted.set(until);
+        trusted
+    }
+
+    pub(crate) fn set(&self, until: Duration) {
+        self.0.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// The lease is not ours any more.
+    pub(crate) fn end(&self) {
+        self.set(Duration::ZERO);
+    }
+
+    /// Whether a delivery may begin now.
+    pub(crate) fn holds(&self, now: Duration) -> bool {
+        now.as_nanos() < u128::from(self.0.load(Ordering::Acquire))
+    }
+}
+
 /// A leased partition: its row, what is buffered, and what is under way.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) lease: Arc<Lease>,
     pub(crate) feed: Arc<str>,
     pub(crate) state: PartitionState,
-    /// No delivery is begun after this ([`crate::clock`]).
-    pub(crate) trusted_until: Duration,
+    /// No delivery is begun after this.
+    pub(crate) trusted_until: TrustedUntil,
     /// When its renewal is due, by the same clock.
     pub(crate) renew_at: Duration,
     pub(crate) expiries: i32,
     pub(crate) buffer: VecDeque<DueItem>,
     /// Ids that are buffered, in flight or unwritten: never taken from a page again.
-    pub(crate) known: HashSet<String>,
+    pub(crate) known: HashSet<Arc<str>>,
     /// Ids whose outcome was written while a page was on its way: the page may show them as they were before,
     /// so that they stay known until it has come.
-    pub(crate) leaving: Vec<String>,
+    pub(crate) leaving: Vec<Arc<str>>,
     pub(crate) in_flight: usize,
     /// Its outcomes that are not written yet: many, while somebody has its row locked.
     pub(crate) unwritten: usize,
+    /// Somebody had its row locked when an outcome was last to be written.
+    pub(crate) is_locked: bool,
     /// It is given back as soon as nothing is under way: others are to have their turn.
     pub(crate) is_leaving: bool,
     pub(crate) granted_at: Instant,
@@ -85,7 +117,7 @@ pub(crate) struct Held {
     /// It has a place in the turns.
     pub(crate) has_turn: bool,
     /// Ends its deliveries when the lease is lost.
-    pub(crate) cancel: CancellationToken,
+    pub(crate) cancel: Arc<CancellationToken>,
 }
 
 impl Held {
@@ -94,7 +126,7 @@ impl Held {
             feed: grant.state.feed.as_str().into(),
             lease: grant.lease,
             state: grant.state,
-            trusted_until: trust.until,
+            trusted_until: TrustedUntil::new(trust.until),
             renew_at: trust.renew_at,
             expiries: grant.expiries,
             buffer: VecDeque::new(),
@@ -102,13 +134,14 @@ impl Held {
             leaving: Vec::new(),
             in_flight: 0,
             unwritten: 0,
+            is_locked: false,
             is_leaving: false,
             granted_at: Instant::now(),
             reading: Reading::At(None),
             scan_started: Instant::now(),
             is_unread: true,
             has_turn: false,
-            cancel,
+            cancel: Arc::new(cancel),
         }
     }
 
@@ -125,10 +158,10 @@ impl Held {
             false => self.state.max_in_flight.is_none_or(|max| self.in_flight < max as usize),
         };
         is_within_bounds
-            && self.unwritten < UNWRITTEN_MAX
+            && !(self.is_locked && self.unwritten >= UNWRITTEN_LOCKED_MAX)
             && !self.buffer.is_empty()
             && self.is_workable()
-            && now < self.trusted_until
+            && self.trusted_until.holds(now)
     }
 
     pub(crate) fn is_available(&self) -> bool {
@@ -153,6 +186,13 @@ impl Held {
             }
     }
 
+    /// Whether it is to be read on: with a buffer for other partitions' items too, before it is empty.
+    pub(crate) fn is_low(&self, page_items: usize, has_room: bool) -> bool {
+        matches!(self.reading, Reading::At(_))
+            && self.buffer.len() <= page_items / 2
+            && (has_room || self.buffer.is_empty())
+    }
+
     /// Drops what is buffered, and says how many items that were; the database has them.
     pub(crate) fn forget_buffer(&mut self) -> usize {
         let items = self.buffer.len();
@@ -163,9 +203,9 @@ impl Held {
     }
 
     /// An item's outcome is written.
-    pub(crate) fn forget(&mut self, item: &str) {
+    pub(crate) fn forget(&mut self, item: &Arc<str>) {
         if self.reading == Reading::Loading {
-            self.leaving.push(item.to_owned());
+            self.leaving.push(item.clone());
         } else {
             self.known.remove(item);
         }

@@ -8,16 +8,18 @@ use gatefeed_core::{
     item::DueItem,
     outcome::{Completion, Settled, decide},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use crate::context::{Backoff, Context, jittered};
+use crate::{
+    board::BATCH_MAX,
+    context::{Backoff, Context, jittered},
+};
 
-/// The most outcomes of one batch …
-const BATCH_MAX: usize = 1000;
-/// … and the most bytes.
+/// The most bytes of one batch.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long a batch waits to fill.
-const LINGER: Duration = Duration::from_millis(3);
+/// How long a batch waits to fill, while deliveries are under way that may add to it. A batch costs about as much as a
+/// hundred outcomes, so that much less makes the database the bottleneck.
+const LINGER: Duration = Duration::from_millis(10);
 /// How long outcomes wait whose rows somebody has locked, at first …
 const PAUSE: Duration = Duration::from_millis(25);
 /// … and at most.
@@ -52,11 +54,14 @@ impl Outcome {
 pub(crate) async fn run(context: Arc<Context>, outcomes: mpsc::UnboundedReceiver<Outcome>) {
     let mut desk =
         Desk { outcomes, waiting: None, parked: Vec::new(), retry_at: Instant::now(), pause: PAUSE };
+    // The board takes note of one batch while the database writes the next.
+    let mut notes = JoinSet::new();
     while let Some(batch) = desk.next(&context).await {
-        let busy = write(&context, batch).await;
-        desk.park(busy);
-        context.ring();
+        let busy = write(&context, batch, &mut notes).await;
+        desk.park(&context, busy);
+        while notes.try_join_next().is_some() {}
     }
+    notes.join_all().await;
 }
 
 /// What is to be written.
@@ -91,31 +96,37 @@ impl Desk {
         }
     }
 
-    /// A batch that begins with this outcome.
+    /// A batch that begins with this outcome: with what is there, and with what comes while lingering makes sense.
     async fn fill(&mut self, context: &Context, first: Outcome) -> Vec<Outcome> {
         let mut bytes = first.bytes;
         let mut batch = vec![first];
         let full_at = Instant::now() + LINGER;
-        while batch.len() < BATCH_MAX {
-            let next = match self.outcomes.try_recv() {
-                Ok(next) => Some(next),
-                // Nothing else is under way: lingering would wait for nothing.
-                Err(_) if context.board().in_flight() == 0 => self.outcomes.try_recv().ok(),
-                Err(_) => tokio::time::timeout_at(full_at, self.outcomes.recv()).await.ok().flatten(),
-            };
-            let Some(next) = next else { break };
-            bytes += next.bytes;
-            if bytes > BATCH_BYTES_MAX {
-                self.waiting = Some(next);
-                break;
+        let mut is_lingering = true;
+        loop {
+            while batch.len() < BATCH_MAX {
+                let Ok(next) = self.outcomes.try_recv() else { break };
+                bytes += next.bytes;
+                if bytes > BATCH_BYTES_MAX {
+                    self.waiting = Some(next);
+                    return batch;
+                }
+                batch.push(next);
             }
-            batch.push(next);
+            if !is_lingering || batch.len() == BATCH_MAX {
+                return batch;
+            }
+            // Not woken by each outcome, of which there may be a hundred thousand a second.
+            is_lingering = tokio::select! {
+                () = context.write_bell.notified() => false,
+                () = tokio::time::sleep_until(full_at) => false,
+            };
         }
-        batch
     }
 
-    fn park(&mut self, busy: Vec<Outcome>) {
+    fn park(&mut self, context: &Context, busy: Vec<Outcome>) {
         if !busy.is_empty() {
+            let mut board = context.board();
+            busy.iter().for_each(|outcome| board.locked(&outcome.completion.lease));
             self.retry_at = Instant::now() + jittered(self.pause);
             self.pause = (self.pause * 2).min(PAUSE_MAX);
             self.parked.extend(busy);
@@ -132,14 +143,23 @@ impl Desk {
 
 /// Writes a batch, however long it takes: an outcome is work that was done. Input that the database refuses is
 /// found by halving, so that only the culprit fails, and so is what somebody has locked, which is returned.
-async fn write(context: &Context, batch: Vec<Outcome>) -> Vec<Outcome> {
+async fn write(context: &Arc<Context>, batch: Vec<Outcome>, notes: &mut JoinSet<()>) -> Vec<Outcome> {
     let mut busy = Vec::new();
     let mut stack = vec![batch];
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
     while let Some(batch) = stack.pop() {
-        let completions: Vec<Completion> = batch.iter().map(|o| o.completion.clone()).collect();
-        match context.store.complete(&completions).await {
-            Ok(settled) => busy.extend(settle(context, batch, &settled).await),
+        let (completions, rest): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|outcome| (outcome.completion, (outcome.item, outcome.bytes))).unzip();
+        let written = context.store.complete(&completions).await;
+        let batch = completions.into_iter().zip(rest);
+        let batch: Vec<Outcome> =
+            batch.map(|(completion, (item, bytes))| Outcome { completion, item, bytes }).collect();
+        match written {
+            Ok(settled) => {
+                let (locked, decided) = batch.into_iter().zip(settled).partition::<Vec<_>, _>(is_busy);
+                busy.extend(locked.into_iter().map(|(outcome, _)| outcome));
+                notes.spawn(settle(context.clone(), decided));
+            }
             Err(StoreError::Locked(_)) if batch.len() == 1 => busy.extend(batch),
             Err(error) if batch.len() > 1 && (error.is_data() || matches!(error, StoreError::Locked(_))) => {
                 stack.extend(halves(batch));
@@ -155,6 +175,10 @@ async fn write(context: &Context, batch: Vec<Outcome>) -> Vec<Outcome> {
     busy
 }
 
+fn is_busy((_, settled): &(Outcome, Settled)) -> bool {
+    *settled == Settled::Busy
+}
+
 /// Two batches, the outcomes of a partition together as far as possible: a lock is one partition's, mostly.
 fn halves(mut batch: Vec<Outcome>) -> [Vec<Outcome>; 2] {
     batch.sort_by(|one, other| one.completion.lease.partition.cmp(&other.completion.lease.partition));
@@ -167,7 +191,7 @@ fn refused(context: &Context, mut batch: Vec<Outcome>, error: &StoreError) -> Op
     let mut outcome = batch.pop()?;
     let (partition, item) = (outcome.completion.lease.partition.clone(), outcome.item.id.clone());
     let is_plain = outcome.completion.change.data.is_none() && outcome.completion.children.is_empty();
-    tracing::warn!(%partition, item, is_plain, "the database refused an outcome");
+    tracing::warn!(%partition, %item, is_plain, "the database refused an outcome");
     if is_plain {
         let mut board = context.board();
         board.settled(&outcome.completion.lease, &item, Settled::Stale, None, outcome.bytes);
@@ -182,17 +206,12 @@ fn refused(context: &Context, mut batch: Vec<Outcome>, error: &StoreError) -> Op
     Some(vec![outcome])
 }
 
-/// Takes note of what was written; returns what was busy.
-async fn settle(context: &Context, batch: Vec<Outcome>, settled: &[Settled]) -> Vec<Outcome> {
+/// Takes note of what was written, or turned out to be nobody's.
+async fn settle(context: Arc<Context>, decided: Vec<(Outcome, Settled)>) {
     let mut progressed = Vec::new();
-    let mut busy = Vec::new();
     {
         let mut board = context.board();
-        for (outcome, settled) in batch.into_iter().zip(settled) {
-            if *settled == Settled::Busy {
-                busy.push(outcome);
-                continue;
-            }
+        for (outcome, settled) in &decided {
             let lease = &outcome.completion.lease;
             if board.settled(lease, &outcome.completion.item, *settled, outcome.due_gate(), outcome.bytes) {
                 tracing::warn!(partition = %lease.partition, "the lease was taken over; outcomes dropped");
@@ -203,10 +222,10 @@ async fn settle(context: &Context, batch: Vec<Outcome>, settled: &[Settled]) -> 
             }
         }
     }
+    context.ring();
     for lease in progressed {
         if let Err(error) = context.store.progressed(&lease).await {
             tracing::debug!(partition = %lease.partition, %error, "could not note progress");
         }
     }
-    busy
 }

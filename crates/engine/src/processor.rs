@@ -1,6 +1,6 @@
 //! The seam between the queue and whoever does the work.
 
-use std::{future::Future, sync::Arc};
+use std::{borrow::Cow, future::Future, sync::Arc};
 
 use bytes::Bytes;
 use gatefeed_core::{answer::Verdict, id};
@@ -24,7 +24,7 @@ pub struct Delivery {
     /// The lease's fencing token: a handler that has seen a higher one for this partition may refuse.
     pub epoch: i64,
     /// What the data is.
-    pub content_type: String,
+    pub content_type: Cow<'static, str>,
     /// The item's bytes as stored.
     pub data: Bytes,
 }

@@ -89,7 +89,7 @@ fn turns(board: &mut Board) -> Vec<String> {
 
 fn written(board: &mut Board, lease: &Lease, item: &str, due_gate: Option<i32>) {
     board.answered(lease, 1);
-    assert!(!board.settled(lease, item, Settled::Written, due_gate, 1));
+    assert!(!board.settled(lease, &item.into(), Settled::Written, due_gate, 1));
 }
 
 // --- items come in and go out ---
@@ -277,7 +277,7 @@ fn sending_stops_while_too_much_is_unwritten() {
     board.next_turn(NOW).unwrap();
     board.answered(&p, UNWRITTEN_BYTES_MAX);
     assert!(board.next_turn(NOW).is_none());
-    board.settled(&p, "a", Settled::Written, None, UNWRITTEN_BYTES_MAX);
+    board.settled(&p, &"a".into(), Settled::Written, None, UNWRITTEN_BYTES_MAX);
     assert_eq!(turns(&mut board), ["p/b"]);
 }
 
@@ -290,7 +290,7 @@ fn a_suspect_partition_sends_one_item_and_waits_until_it_is_written() {
     assert!(board.next_turn(NOW).is_none());
     board.answered(&p, 1);
     assert!(board.next_turn(NOW).is_none());
-    board.settled(&p, "a", Settled::Written, None, 1);
+    board.settled(&p, &"a".into(), Settled::Written, None, 1);
     assert!(board.progressed(&p) && !board.progressed(&p));
     let rest: Vec<_> = std::iter::from_fn(|| board.next_turn(NOW)).map(|turn| turn.suspect).collect();
     assert_eq!(rest, [false, false]);
@@ -303,12 +303,13 @@ fn nothing_begins_after_trust_ends_and_a_renewal_lets_it_go_on() {
     let mut board = board(10);
     let p = grant(&mut board, "p");
     load(&mut board, &p, page_with_more(&["a", "b"]));
-    assert!(board.is_trusted(&p, NOW) && !board.is_trusted(&p, TRUSTED));
+    let turn = board.next_turn(NOW).unwrap();
+    assert!(turn.trusted_until.holds(NOW) && !turn.trusted_until.holds(TRUSTED));
     assert!(board.next_turn(TRUSTED).is_none());
     assert!(board.pages(TRUSTED).is_empty());
     let later = TRUSTED + Duration::from_secs(1);
     board.renewed(&p, Trust { until: later, renew_at: later });
-    assert!(board.is_trusted(&p, TRUSTED));
+    assert!(turn.trusted_until.holds(TRUSTED), "also one that is about to begin");
     assert!(board.next_turn(TRUSTED).is_some());
 }
 
@@ -336,7 +337,7 @@ fn a_lost_lease_aborts_and_forgets() {
     assert!(!turn.cancel.is_cancelled());
     assert!(board.lost(&p));
     assert!(turn.cancel.is_cancelled() && board.leases().is_empty());
-    assert!(board.next_turn(NOW).is_none() && !board.is_trusted(&p, NOW) && !board.is_empty());
+    assert!(board.next_turn(NOW).is_none() && !turn.trusted_until.holds(NOW) && !board.is_empty());
     board.given_up(&p, "a");
     assert!(board.is_empty());
     assert_eq!((board.in_flight, board.buffered, board.room()), (0, 0, Room::Spare));
@@ -349,11 +350,11 @@ fn a_fenced_outcome_drops_the_partition() {
     load(&mut board, &p, page(&["a", "b", "c"]));
     let turns: Vec<_> = (0..2).map(|_| board.next_turn(NOW).unwrap()).collect();
     board.answered(&p, 1);
-    assert!(board.settled(&p, "a", Settled::Fenced, Some(0), 1));
+    assert!(board.settled(&p, &"a".into(), Settled::Fenced, Some(0), 1));
     assert!(turns[1].cancel.is_cancelled() && board.leases().is_empty());
     assert!(board.next_turn(NOW).is_none());
     board.answered(&p, 1);
-    assert!(!board.settled(&p, "b", Settled::Fenced, None, 1), "reported once");
+    assert!(!board.settled(&p, &"b".into(), Settled::Fenced, None, 1), "reported once");
     assert!(board.is_empty());
 }
 
@@ -366,7 +367,7 @@ fn a_fenced_outcome_of_a_former_lease_leaves_the_new_one_alone() {
     board.answered(&old, 1);
     let new = grant_to(&mut board, "p", |grant| grant.lease = lease("p", 2));
     assert!(turn.cancel.is_cancelled());
-    assert!(!board.settled(&old, "a", Settled::Fenced, None, 1));
+    assert!(!board.settled(&old, &"a".into(), Settled::Fenced, None, 1));
     assert_eq!(board.leases(), [new]);
 }
 
@@ -377,7 +378,7 @@ fn a_stale_outcome_lets_the_item_be_read_as_it_is() {
     load(&mut board, &p, page(&["a"]));
     board.next_turn(NOW).unwrap();
     board.answered(&p, 1);
-    assert!(!board.settled(&p, "a", Settled::Stale, None, 1));
+    assert!(!board.settled(&p, &"a".into(), Settled::Stale, None, 1));
     assert!(board.checks().is_empty());
     load(&mut board, &p, page(&["a"]));
     assert_eq!(turns(&mut board), ["p/a"]);
@@ -418,7 +419,7 @@ fn a_checkpoint_comes_only_when_nothing_is_known_of() {
     assert!(board.checks().is_empty(), "in flight");
     board.answered(&p, 1);
     assert!(board.checks().is_empty(), "unwritten");
-    board.settled(&p, "a", Settled::Written, None, 1);
+    board.settled(&p, &"a".into(), Settled::Written, None, 1);
     assert_eq!(board.checks().len(), 1);
     assert!(board.checks().is_empty(), "one at a time");
     board.checked(&p, Checkpointed::Advanced(7));
@@ -518,9 +519,9 @@ fn partitions_take_turns_in_being_held() {
     assert!(board.leavers().is_empty(), "one of its deliveries is under way");
     assert_eq!(board.next_turn(NOW).unwrap().lease.partition.as_ref(), "second", "it is sent from no more");
     assert!(board.pages(NOW).iter().all(|page| page.lease != first), "nor read");
-    assert_eq!(turn.item.id, "1");
+    assert_eq!(&*turn.item.id, "1");
     board.answered(&first, 1);
-    board.settled(&first, "1", Settled::Written, None, 1);
+    board.settled(&first, &"1".into(), Settled::Written, None, 1);
     assert!(!board.checks().contains(&first));
     assert_eq!(board.leavers(), std::slice::from_ref(&first));
     board.released(std::slice::from_ref(&first));
@@ -541,11 +542,14 @@ fn unwritten_outcomes_of_one_partition_stop_it_alone() {
         board.next_turn(NOW).unwrap();
         board.answered(&p, 1);
     }
+    board.next_turn(NOW).expect("as long as it is not known to be locked");
+    board.answered(&p, 1);
+    board.locked(&p);
     assert!(board.next_turn(NOW).is_none());
     let q = grant(&mut board, "q");
     load(&mut board, &q, page(&["1"]));
     assert_eq!(board.next_turn(NOW).unwrap().lease, q);
-    board.settled(&p, "i000", Settled::Written, None, 1);
+    board.settled(&p, &"i000".into(), Settled::Written, None, 1);
     assert_eq!(board.next_turn(NOW).unwrap().lease, p);
 }
 
@@ -561,7 +565,7 @@ fn a_paused_partition_is_given_back_wherever_its_reading_stands() {
         assert!(board.next_turn(NOW).is_none());
         assert!(board.checks().is_empty(), "one is in flight");
         board.answered(&p, 1);
-        board.settled(&p, "a", Settled::Written, None, 1);
+        board.settled(&p, &"a".into(), Settled::Written, None, 1);
         assert_eq!(board.checks(), std::slice::from_ref(&p), "{reading:?}");
     }
 }

@@ -5,23 +5,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use gatefeed_core::{
     Result,
-    item::INLINE_BYTES_MAX,
+    item::{DueItem, INLINE_BYTES_MAX, content_type},
     store::{Cursor, Page, PageRequest},
 };
-use sqlx::{Row, postgres::PgRow};
+use sqlx::postgres::PgRow;
 
 use super::{
     Postgres,
     error::translate,
     pool::Lane,
-    rows::{LeaseArrays, due_item, get},
+    rows::{LeaseArrays, at, get},
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// One page for each of several partitions. Within a partition a loose scan goes from one (gate, priority) to
 /// the next; within those, what is due stands first, so that ever so many delayed items in front of due ones
-/// cost one probe. The row comparison on the negated priority is what lets the index carry the keyset.
+/// cost one probe. The row comparison on the negated priority is what lets the index carry the keyset. The first group is
+/// the cursor's own, and not looked for: that would walk over the entries of all its finished items, which stay in the
+/// index until a vacuum. Which column stands where is told in [`item`] and [`place`].
 pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
     unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::int[], $6::bigint[], $7::timestamptz[],
            $8::text[], $9::bigint[]) WITH ORDINALITY
@@ -31,10 +33,7 @@ pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
             AND p.status = 'available'
     CROSS JOIN LATERAL (
         WITH RECURSIVE groups (gate, rank) AS (
-            (SELECT g.gate, -(g.priority::bigint) FROM {schema}.gatefeed_items g
-             WHERE g.partition_id = p.id AND g.status = 'available' AND g.gate <= p.gate
-                AND (g.gate, -(g.priority::bigint)) >= (r.after_gate, r.after_rank)
-             ORDER BY g.gate, -(g.priority::bigint) LIMIT 1)
+            SELECT r.after_gate, r.after_rank
             UNION ALL
             SELECT n.gate, n.rank FROM groups o CROSS JOIN LATERAL (
                 SELECT g.gate, -(g.priority::bigint) AS rank FROM {schema}.gatefeed_items g
@@ -43,7 +42,7 @@ pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
                 ORDER BY g.gate, -(g.priority::bigint) LIMIT 1) n
         )
         SELECT d.* FROM groups o CROSS JOIN LATERAL (
-            SELECT i.id, i.gate, i.priority, i.pass, i.retry_count, i.suspect_count, i.version, i.available_at,
+            SELECT i.gate, i.priority, i.available_at, i.id, i.pass, i.retry_count, i.suspect_count, i.version,
                 i.content_type, octet_length(i.data) AS size,
                 CASE WHEN octet_length(i.data) <= $10 THEN i.data END AS data, i.error_messages
             FROM {schema}.gatefeed_items i
@@ -71,7 +70,7 @@ impl Postgres {
         let query = query.bind(starts.iter().map(|s| s.id).collect::<Vec<_>>()).bind(limits);
         let rows = query.bind(INLINE_BYTES_MAX as i32).fetch_all(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
-        into_pages(rows, requests)
+        into_pages(&rows, requests)
     }
 
     pub(super) async fn load_data(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
@@ -101,37 +100,45 @@ impl<'a> Start<'a> {
     }
 }
 
-fn into_pages(rows: Vec<PgRow>, requests: &[PageRequest]) -> Result<Vec<Page>> {
-    let mut pages: Vec<Page> = requests.iter().map(|_| Page::default()).collect();
-    let mut by_page: Vec<Vec<PgRow>> = requests.iter().map(|_| Vec::new()).collect();
+/// Gate, negated priority and microseconds of `available_at`: the order of delivery, but for ids.
+type Place = (i32, i64, i64);
+
+fn into_pages(rows: &[PgRow], requests: &[PageRequest]) -> Result<Vec<Page>> {
+    let mut read: Vec<Vec<(Place, DueItem)>> = requests.iter().map(|_| Vec::new()).collect();
     for row in rows {
-        let number: i64 = row.get("number");
-        if let Some(page) = by_page.get_mut(number as usize - 1) {
-            page.push(row);
+        if let Some(items) = read.get_mut(at::<i64>(row, 0)? as usize - 1) {
+            items.push((place(row)?, item(row)?));
         }
     }
-    for ((page, mut rows), request) in pages.iter_mut().zip(by_page).zip(requests) {
+    let pages = read.into_iter().zip(requests).map(|(mut items, request)| {
         // The statement yields this order already; SQL does not promise it. Stable, so that ids stay in theirs.
-        rows.sort_by_key(order);
-        page.items = rows.iter().map(due_item).collect::<Result<_>>()?;
-        if rows.len() >= request.limit {
-            page.next = rows.last().map(cursor);
-        }
-    }
-    Ok(pages)
+        items.sort_by_key(|(place, _)| *place);
+        let next = items.last().filter(|_| items.len() >= request.limit).map(cursor);
+        Page { items: items.into_iter().map(|(_, item)| item).collect(), next }
+    });
+    Ok(pages.collect())
 }
 
-fn order(row: &PgRow) -> (i32, i64, i64) {
-    let at: chrono::DateTime<chrono::Utc> = row.get("available_at");
-    (row.get("gate"), -i64::from(row.get::<i32, _>("priority")), at.timestamp_micros())
+fn place(row: &PgRow) -> Result<Place> {
+    let available_at: chrono::DateTime<chrono::Utc> = at(row, 3)?;
+    Ok((at(row, 1)?, -i64::from(at::<i32>(row, 2)?), available_at.timestamp_micros()))
 }
 
-fn cursor(row: &PgRow) -> Cursor {
-    let at: chrono::DateTime<chrono::Utc> = row.get("available_at");
-    Cursor {
-        gate: row.get("gate"),
-        priority: row.get("priority"),
-        available_at: at.timestamp_micros().to_string(),
-        id: row.get("id"),
-    }
+fn item(row: &PgRow) -> Result<DueItem> {
+    Ok(DueItem {
+        gate: at(row, 1)?,
+        id: at::<&str>(row, 4)?.into(),
+        pass: at(row, 5)?,
+        retry_count: at(row, 6)?,
+        suspect_count: at(row, 7)?,
+        version: at(row, 8)?,
+        content_type: content_type(at(row, 9)?),
+        size: at::<i32>(row, 10)?.unsigned_abs().into(),
+        data: at::<Option<&[u8]>>(row, 11)?.map(Bytes::copy_from_slice),
+        error_messages: at(row, 12)?,
+    })
+}
+
+fn cursor(((gate, rank, micros), item): &(Place, DueItem)) -> Cursor {
+    Cursor { gate: *gate, priority: -rank as i32, available_at: micros.to_string(), id: item.id.to_string() }
 }

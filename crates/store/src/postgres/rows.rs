@@ -2,10 +2,8 @@
 
 use std::{str::FromStr, sync::Arc};
 
-use bytes::Bytes;
 use gatefeed_core::{
     Result,
-    item::DueItem,
     lease::Lease,
     partition::{FailurePolicy, PartitionState, PartitionStatus},
 };
@@ -44,20 +42,12 @@ pub(super) fn state(row: &PgRow) -> Result<PartitionState> {
     })
 }
 
-/// An item of a page.
-pub(super) fn due_item(row: &PgRow) -> Result<DueItem> {
-    Ok(DueItem {
-        id: get(row, "id")?,
-        gate: get(row, "gate")?,
-        pass: get(row, "pass")?,
-        retry_count: get(row, "retry_count")?,
-        suspect_count: get(row, "suspect_count")?,
-        version: get(row, "version")?,
-        content_type: get(row, "content_type")?,
-        size: get::<i32>(row, "size")?.unsigned_abs().into(),
-        data: get::<Option<Vec<u8>>>(row, "data")?.map(Bytes::from),
-        error_messages: get(row, "error_messages")?,
-    })
+/// As [`get`], by position: for rows of which there are many, since looking up names takes longer than all the rest.
+pub(super) fn at<'r, T>(row: &'r PgRow, position: usize) -> Result<T>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(position).map_err(translate)
 }
 
 /// Leases as the arrays that `unnest($1, $2, $3, $4)` takes: id, owner, lease id, epoch.

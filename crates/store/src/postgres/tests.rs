@@ -3,7 +3,14 @@
 
 use sqlx::{Row, raw_sql};
 
-use super::{Postgres, checkpoint::PROBE, claim::CLAIM, page::PAGE, pool::Lane};
+use super::{
+    Postgres,
+    checkpoint::PROBE,
+    claim::CLAIM,
+    complete::{CHANGE, DONE, LOOK},
+    page::PAGE,
+    pool::Lane,
+};
 use crate::Options;
 
 const ITEMS: &str = "
@@ -24,6 +31,29 @@ fn statements() -> [String; 2] {
     [page, probe]
 }
 
+/// Outcomes of a batch as large as they get, which makes joining with the whole table look cheap.
+fn batches() -> [String; 3] {
+    let lease = "'{p0}', '{w}', '{00000000-0000-0000-0000-000000000000}', '{1}'";
+    let list = |value: &str| format!("array_fill({value}, ARRAY[2000])");
+    let ids: Vec<String> = (1..=2000).map(|n| format!("i{n}")).collect();
+    let ids = format!("'{{{}}}'", ids.join(","));
+    let keys = format!("{lease}, {}, {ids}, {}", list("1::bigint"), list("0::bigint"));
+    let change = ["'failed'::text", "0", "0", "0", "NULL::bigint", "NULL::bytea", "NULL::text", "NULL::text"];
+    let change = change.map(list).join(", ");
+    [(DONE, String::new()), (CHANGE, format!(", {change}")), (LOOK, String::new())].map(|(sql, more)| {
+        format!("PREPARE batch AS {sql}; EXPLAIN (COSTS OFF) EXECUTE batch ({keys}{more}); DEALLOCATE batch")
+    })
+}
+
+async fn assert_batch_plans(store: &Postgres, when: &str) {
+    for statement in batches() {
+        let plan = plan(store, &statement).await;
+        // By the whole key: by half of it, the index is walked over a whole partition.
+        assert!(plan.contains("AND (id = (o.id)::text))"), "{when}:\n{plan}");
+        assert!(!plan.contains("Seq Scan on gatefeed_items"), "{when}:\n{plan}");
+    }
+}
+
 async fn plan(store: &Postgres, statement: &str) -> String {
     let mut tx = store.begin(Lane::Work, super::pool::ACQUIRE_TIMEOUT).await.unwrap();
     let rows = raw_sql(&store.sql.fill(statement)).fetch_all(tx.conn().unwrap()).await.unwrap();
@@ -38,6 +68,7 @@ async fn run(store: &Postgres, sql: &str) {
 }
 
 async fn assert_plans(store: &Postgres, when: &str) {
+    assert_batch_plans(store, when).await;
     for statement in statements() {
         let plan = plan(store, &statement).await;
         assert!(plan.contains("gatefeed_items_due"), "{when}:\n{plan}");

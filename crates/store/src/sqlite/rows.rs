@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 use gatefeed_core::{
     StoreError,
-    item::DueItem,
+    item::{DueItem, content_type},
     partition::{FailurePolicy, PartitionState, PartitionStatus},
 };
 use sqlx::{Row, sqlite::SqliteRow};
@@ -97,13 +97,13 @@ pub(super) fn state(row: &SqliteRow) -> Result<PartitionState> {
 /// An item of a page.
 pub(super) fn due_item(row: &SqliteRow) -> Result<DueItem> {
     Ok(DueItem {
-        id: row.try_get("id")?,
+        id: row.try_get::<&str, _>("id")?.into(),
         gate: row.try_get("gate")?,
         pass: row.try_get("pass")?,
         retry_count: row.try_get("retry_count")?,
         suspect_count: row.try_get("suspect_count")?,
         version: row.try_get("version")?,
-        content_type: row.try_get("content_type")?,
+        content_type: content_type(row.try_get("content_type")?),
         size: row.try_get::<i64, _>("size")?.unsigned_abs(),
         data: row.try_get::<Option<Vec<u8>>, _>("data")?.map(Bytes::from),
         error_messages: row.try_get("error_messages")?,

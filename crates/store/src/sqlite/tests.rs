@@ -59,7 +59,12 @@ async fn hot_statements(connection: &mut SqliteConnection) -> Vec<String> {
     for rows in [1, 4, 32, 256] {
         let of_ids = [claim::GRANT, renew::RENEW, renew::RELEASE];
         all.extend(of_ids.map(|sql| sql.replace("{ids}", &values(rows, 1))));
-        all.extend([fence::look_sql(rows, "p.id"), complete::update_sql(rows), insert::items_sql(rows)]);
+        all.extend([
+            fence::look_sql(rows, "p.id"),
+            complete::done_sql(rows),
+            complete::change_sql(rows),
+            insert::items_sql(rows),
+        ]);
     }
     let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'gatefeed_items_inserted'";
     let trigger: String = sqlx::query_scalar(trigger).fetch_one(connection).await.unwrap();

@@ -236,7 +236,7 @@ pub async fn bad_input_is_data(db: TestDb) {
     let good = with_children(&lease, &due[0], done(&due[0]), vec![item("new", "child", 0)]);
     let bad_type = Data { bytes: bytes::Bytes::new(), content_type: "text/\nplain".into() };
     let changes = [
-        Change { gate: -1, ..done(&due[1]) },
+        Change { gate: -1, ..with_status(&due[1], ItemStatus::Available) },
         Change { data: Some(bad_type), ..done(&due[1]) },
         Change {
             data: Some(Data { bytes: bytes::Bytes::new(), content_type: String::new() }),

@@ -94,7 +94,7 @@ pub fn all_items(partition: &str) -> ItemFilter {
 
 /// The ids of a partition's items, in order.
 pub async fn item_ids(store: &Arc<dyn Store>, partition: &str) -> Vec<String> {
-    store.items(&all_items(partition)).await.unwrap().into_iter().map(|i| i.id).collect()
+    store.items(&all_items(partition)).await.unwrap().into_iter().map(|i| i.id.to_string()).collect()
 }
 
 /// Asks for up to `limit` partitions of some feeds.
@@ -176,7 +176,7 @@ pub async fn due(store: &Arc<dyn Store>, lease: &Arc<Lease>) -> Vec<DueItem> {
 
 /// The ids of what is due.
 pub async fn due_ids(store: &Arc<dyn Store>, lease: &Arc<Lease>) -> Vec<String> {
-    due(store, lease).await.into_iter().map(|i| i.id).collect()
+    due(store, lease).await.into_iter().map(|i| i.id.to_string()).collect()
 }
 
 /// The item is through.

@@ -35,7 +35,7 @@ pub async fn in_order(db: TestDb) {
     let expected = ["1", "2", "3", "4", "5", "6", "7", "8", "9"];
     assert_eq!(due_ids(&store, &lease).await, expected);
     for limit in [1, 2, 4, 9] {
-        let ids: Vec<_> = due_by(&store, &lease, limit).await.into_iter().map(|i| i.id).collect();
+        let ids: Vec<_> = due_by(&store, &lease, limit).await.into_iter().map(|i| i.id.to_string()).collect();
         assert_eq!(ids, expected, "in pages of {limit}");
     }
 }
@@ -65,7 +65,7 @@ pub async fn without_gaps_or_repeats(db: TestDb) {
     let lease = lease(&store, "w", "p").await;
     let whole = due(&store, &lease).await;
     assert!(whole.is_sorted_by_key(|i| i.gate));
-    assert_eq!(whole.iter().map(|i| i.id.clone()).collect::<BTreeSet<_>>(), expected);
+    assert_eq!(whole.iter().map(|i| i.id.to_string()).collect::<BTreeSet<_>>(), expected);
     for limit in [1, 3, rng.random_range(4..100)] {
         assert_eq!(due_by(&store, &lease, limit).await, whole, "in pages of {limit}");
     }
@@ -89,7 +89,7 @@ pub async fn in_the_order_of_a_model(db: TestDb) {
     model.sort();
     let store = db.store();
     let lease = lease(&store, "w", "p").await;
-    let ids: Vec<_> = due_by(&store, &lease, 17).await.into_iter().map(|i| i.id).collect();
+    let ids: Vec<_> = due_by(&store, &lease, 17).await.into_iter().map(|i| i.id.to_string()).collect();
     assert_eq!(ids, model.into_iter().map(|(_, id)| id).collect::<Vec<_>>());
 }
 
@@ -128,10 +128,10 @@ pub async fn an_item_is_whole(db: TestDb) {
     let store = db.store();
     let lease = lease(&store, "w", "p").await;
     let item = due(&store, &lease).await.remove(0);
-    assert_eq!((item.id.as_str(), item.gate, item.pass), ("i", 2, 3));
+    assert_eq!((&*item.id, item.gate, item.pass), ("i", 2, 3));
     assert_eq!((item.retry_count, item.suspect_count, item.version), (4, 0, 5));
     assert_eq!(
-        (item.content_type.as_str(), item.size, item.data.as_deref()),
+        (&*item.content_type, item.size, item.data.as_deref()),
         ("text/plain", 2, Some(b"hi".as_slice()))
     );
     assert_eq!(item.error_messages.as_deref(), Some("boom"));
@@ -170,7 +170,7 @@ pub async fn binary_data_is_kept(db: TestDb) {
     let lease = lease(&store, "w", "p").await;
     let due = due(&store, &lease).await;
     assert_eq!(due[0].data.as_deref(), Some(&bytes[..]));
-    assert_eq!((due[0].size, due[0].content_type.as_str()), (261, "application/octet-stream"));
+    assert_eq!((due[0].size, &*due[0].content_type), (261, "application/octet-stream"));
     assert_eq!((due[1].size, due[1].data.as_deref()), (0, Some(&[][..])));
     assert_eq!(item_row(&store, "p", "i").await.data, Some(bytes));
 }
@@ -219,7 +219,7 @@ pub async fn several_partitions_at_once(db: TestDb) {
         request("b", None, 1),
     ];
     let pages = store.page(&requests).await.unwrap();
-    let ids: Vec<Vec<&str>> = pages.iter().map(|p| p.items.iter().map(|i| i.id.as_str()).collect()).collect();
+    let ids: Vec<Vec<&str>> = pages.iter().map(|p| p.items.iter().map(|i| &*i.id).collect()).collect();
     assert_eq!(ids, [vec!["c0", "c1"], vec![], vec!["a2", "a3", "a4"], vec![], vec!["b0"]]);
     assert!(pages[1].next.is_none() && pages[2].next.is_none() && pages[4].next.is_some());
     assert!(store.page(&[]).await.unwrap().is_empty());

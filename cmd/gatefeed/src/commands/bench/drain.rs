@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Rows of one UPDATE of the limit: gatefeed's own batches have at most as many.
-const BLOCK: usize = 1_000;
+const BLOCK: usize = 2_000;
 
 /// Gatefeed and the limit in turn, on the same tables, until gatefeed was measured for long enough.
 pub(crate) async fn drain(place: &Place, args: &LoadArgs) -> Result<Load> {

@@ -1,0 +1,2 @@
+-- Nothing: what Postgres needs here does not exist in SQLite.
+SELECT 1;
