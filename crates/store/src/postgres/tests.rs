@@ -49,7 +49,10 @@ async fn assert_batch_plans(store: &Postgres, when: &str) {
     for statement in batches() {
         let plan = plan(store, &statement).await;
         // By the whole key: by half of it, the index is walked over a whole partition.
-        assert!(plan.contains("AND (id = (o.id)::text))"), "{when}:\n{plan}");
+        assert!(
+            plan.contains("AND (id = (o.id)::text))") || plan.contains("AND (id = o.id))"),
+            "{when}:\n{plan}"
+        );
         assert!(!plan.contains("Seq Scan on gatefeed_items"), "{when}:\n{plan}");
     }
 }
