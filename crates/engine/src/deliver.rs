@@ -8,7 +8,7 @@ use gatefeed_core::{
     StoreError,
     answer::{Failure, Verdict},
     item::DueItem,
-    outcome::{Completion, decide},
+    outcome::{Completion, Kept, decide},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -117,6 +117,7 @@ impl<P: Processor> Sender<P> {
 
     async fn attempt(&self, turn: &mut Turn) -> Result<Verdict, Skip> {
         let (data, _large) = self.data(turn).await?;
+        turn.item.data = turn.keep_history.then(|| data.clone());
         if turn.suspect {
             self.note_suspect(turn).await?;
         }
@@ -168,7 +169,7 @@ impl<P: Processor> Sender<P> {
         }
     }
 
-    fn answer(&self, turn: Turn, verdict: Verdict) {
+    fn answer(&self, mut turn: Turn, verdict: Verdict) {
         if let Err(failure) = &verdict {
             let (partition, item) = (&turn.lease.partition, &turn.item.id);
             let (gate, counted) = (turn.item.gate, failure.counted);
@@ -176,9 +177,11 @@ impl<P: Processor> Sender<P> {
         }
         let policy = &self.context.settings.retry;
         let (change, children) = decide(&turn.lease, &turn.item, verdict, policy, rand::random());
+        let delivered = turn.item.data.take().filter(|_| turn.keep_history);
+        let kept = delivered.and_then(|data| Kept::of(&turn.item, data, &change));
         let DueItem { id, version, .. } = &turn.item;
         let (item, version, lease, feed) = (id.clone(), *version, turn.lease.clone(), turn.feed.clone());
-        let completion = Completion { lease, feed, item, version, change, children };
+        let completion = Completion { lease, feed, item, version, change, children, kept };
         let outcome = Outcome::new(completion, turn.item);
         self.context.board().answered(&turn.lease, outcome.bytes);
         // The receiver outlives the deliveries but for a watcher that is being dropped.

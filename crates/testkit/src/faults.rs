@@ -17,7 +17,7 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     watcher::Report,
 };
 use tokio::{sync::watch, time::sleep};
@@ -323,6 +323,18 @@ impl Store for FaultStore {
     }
     async fn advance(&self, partition: &str) -> Result<i32> {
         self.inner.advance(partition).await
+    }
+    async fn pause(&self, partition: &str) -> Result<()> {
+        self.inner.pause(partition).await
+    }
+    async fn resume(&self, partition: &str) -> Result<()> {
+        self.inner.resume(partition).await
+    }
+    async fn cancel(&self, partition: &str) -> Result<u64> {
+        self.inner.cancel(partition).await
+    }
+    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        self.inner.rewind(partition, gate).await
     }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         self.inner.status().await

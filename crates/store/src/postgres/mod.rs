@@ -8,6 +8,7 @@ mod checkpoint;
 mod claim;
 mod complete;
 mod error;
+mod history;
 pub(crate) mod insert;
 mod inspect;
 mod migrate;
@@ -36,7 +37,7 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     watcher::Report,
 };
 
@@ -128,6 +129,18 @@ impl Store for Postgres {
     }
     async fn advance(&self, partition: &str) -> Result<i32> {
         self.raise_gate(partition).await
+    }
+    async fn pause(&self, partition: &str) -> Result<()> {
+        self.set_aside(partition).await
+    }
+    async fn resume(&self, partition: &str) -> Result<()> {
+        self.take_up(partition).await
+    }
+    async fn cancel(&self, partition: &str) -> Result<u64> {
+        self.end(partition).await
+    }
+    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        self.go_back(partition, gate).await
     }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         self.list_feeds().await

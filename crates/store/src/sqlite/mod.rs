@@ -9,6 +9,7 @@ mod complete;
 mod error;
 mod fence;
 mod file;
+mod history;
 mod insert;
 mod inspect;
 mod migrate;
@@ -35,7 +36,7 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Rewound, Wakeups},
     watcher::Report,
 };
 
@@ -122,6 +123,18 @@ impl Store for Sqlite {
     }
     async fn advance(&self, partition: &str) -> Result<i32> {
         self.named(self.raise_gate(partition).await)
+    }
+    async fn pause(&self, partition: &str) -> Result<()> {
+        self.named(self.set_aside(partition).await)
+    }
+    async fn resume(&self, partition: &str) -> Result<()> {
+        self.named(self.take_up(partition).await)
+    }
+    async fn cancel(&self, partition: &str) -> Result<u64> {
+        self.named(self.end(partition).await)
+    }
+    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        self.named(self.go_back(partition, gate).await)
     }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         self.named(self.list_feeds().await)
