@@ -88,7 +88,7 @@ impl fmt::Display for Stop {
             },
             Self::Deadline { gate, deadline } => write!(
                 f,
-                "gate {gate} had open items when its deadline of {} seconds had passed",
+                "gate {gate} had open items when its deadline of {} s had passed",
                 deadline.as_secs()
             ),
         }

@@ -10,7 +10,7 @@
 //! | what may an operator do to it? | `acting.rs` |
 //! | who may write, who may send, and until when? | `lease.rs` |
 //! | what does a database have to do? | `store.rs` |
-//! | what do people see? | `inspect.rs`, `watcher.rs` |
+//! | what do people see? | `inspect.rs`, `watcher.rs`, `why.rs` |
 
 pub mod acting;
 pub mod answer;
@@ -27,6 +27,7 @@ pub mod partition;
 pub mod retry;
 pub mod store;
 pub mod watcher;
+pub mod why;
 
 pub use error::{Result, StoreError};
 pub use store::Store;

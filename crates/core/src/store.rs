@@ -14,6 +14,7 @@ use crate::{
     outcome::{Completion, Settled},
     partition::NewPartition,
     watcher::Report,
+    why::Facts,
 };
 
 /// What `migrate` did.
@@ -282,6 +283,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// partition's items, finished ones too: for people who wait, not for watchers. `NotFound` without the
     /// partition.
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>>;
+
+    /// What [`crate::why::explain`] wants to know of a partition, and of one of its items. Its cost grows with neither
+    /// open nor finished items. `NotFound` without the partition or the item.
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts>;
 
     /// Hints that this partition may have closed (or been reopened, or changed in another way).
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups>;

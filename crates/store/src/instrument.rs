@@ -14,6 +14,7 @@ use gatefeed_core::{
     partition::NewPartition,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     watcher::Report,
+    why::Facts,
 };
 use tokio::time::{Instant, timeout};
 
@@ -145,6 +146,9 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         call("gates", 1, LONG, self.0.gates(partition)).await
+    }
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
+        call("why", 1, LONG, self.0.why(partition, item)).await
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.0.changes(partition).await

@@ -19,6 +19,7 @@ use gatefeed_core::{
     partition::NewPartition,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     watcher::Report,
+    why::Facts,
 };
 use tokio::{sync::watch, time::sleep};
 
@@ -347,6 +348,9 @@ impl Store for FaultStore {
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         self.inner.gates(partition).await
+    }
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
+        self.inner.why(partition, item).await
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.inner.changes(partition).await

@@ -208,7 +208,7 @@ fn gate_counts(row: &PgRow) -> Result<GateCounts> {
     })
 }
 
-fn partition_row(row: &PgRow) -> Result<PartitionRow> {
+pub(super) fn partition_row(row: &PgRow) -> Result<PartitionRow> {
     Ok(PartitionRow {
         id: get(row, "id")?,
         feed: get(row, "feed")?,

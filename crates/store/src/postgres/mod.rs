@@ -22,6 +22,7 @@ mod schema;
 mod tests;
 mod wake;
 mod watchers;
+mod why;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -39,6 +40,7 @@ use gatefeed_core::{
     partition::NewPartition,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     watcher::Report,
+    why::Facts,
 };
 
 use self::{pool::Lanes, schema::Sql};
@@ -153,6 +155,9 @@ impl Store for Postgres {
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         self.count_gates(partition).await
+    }
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
+        self.look_into(partition, item).await
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.listen(self.sql.ended.clone(), &[partition.to_owned()])

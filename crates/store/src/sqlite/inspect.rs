@@ -144,7 +144,7 @@ fn gate_counts(row: &SqliteRow) -> Result<GateCounts> {
     })
 }
 
-fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
+pub(super) fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
     Ok(PartitionRow {
         id: row.try_get("id")?,
         feed: row.try_get("feed")?,

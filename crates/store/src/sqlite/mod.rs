@@ -22,6 +22,7 @@ mod status;
 mod values;
 mod wake;
 mod watchers;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use gatefeed_core::{
     partition::NewPartition,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Rewound, Wakeups},
     watcher::Report,
+    why::Facts,
 };
 
 use self::pool::Lanes;
@@ -147,6 +149,9 @@ impl Store for Sqlite {
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         self.named(self.count_gates(partition).await)
+    }
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
+        self.named(self.look_into(partition, item).await)
     }
     async fn changes(&self, _partition: &str) -> Box<dyn Wakeups> {
         self.listen()

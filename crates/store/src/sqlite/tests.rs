@@ -13,7 +13,8 @@ use sqlx::{Connection, Executor, Row, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{
-    Sqlite, checkpoint, claim, complete, fence, insert, inspect, operate, page, renew, status, values::values,
+    Sqlite, checkpoint, claim, complete, fence, history, insert, inspect, operate, page, renew, status,
+    values::values, why,
 };
 use crate::Options;
 
@@ -53,13 +54,22 @@ async fn hot_statements(connection: &mut SqliteConnection) -> Vec<String> {
     let mut all: Vec<String> =
         [claim::FREE, claim::EXPIRED, page::PAGE, checkpoint::LOOK, checkpoint::FIRST_DUE]
             .into_iter()
-            .chain([checkpoint::ADVANCE, checkpoint::RELEASE, complete::SUSPECT, operate::RETRY])
+            .chain([
+                checkpoint::ADVANCE,
+                checkpoint::RELEASE,
+                complete::SUSPECT,
+                operate::RETRY,
+                history::FORGET,
+            ])
+            .chain(operate::CANCEL_ITEMS)
+            .chain([checkpoint::FAILURES, checkpoint::CAME, operate::REMOVE_MADE, operate::AGAIN])
             .map(str::to_owned)
             .collect();
     for rows in [1, 4, 32, 256] {
         let of_ids = [claim::GRANT, renew::RENEW, renew::RELEASE];
         all.extend(of_ids.map(|sql| sql.replace("{ids}", &values(rows, 1))));
         all.extend([fence::look_sql(rows, "p.id"), complete::update_sql(rows), insert::items_sql(rows)]);
+        all.push(history::keep_sql(rows));
     }
     let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'gatefeed_items_inserted'";
     let trigger: String = sqlx::query_scalar(trigger).fetch_one(connection).await.unwrap();
@@ -90,7 +100,7 @@ async fn check_plans(connection: &mut SqliteConnection, when: &str) {
     for sql in hot_statements(connection).await {
         check_plan(connection, &sql, is_bad, when).await;
     }
-    for sql in [status::OLDEST, inspect::GATES] {
+    for sql in [status::OLDEST, inspect::GATES, why::PARTITION, why::AVAILABLE, why::PARKED, why::FAILED] {
         check_plan(connection, sql, walks_items, when).await;
     }
 }

@@ -45,7 +45,7 @@ pub async fn a_gate_that_takes_too_long_fails(db: TestDb) {
     assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Failed);
     let row = partition(&store, "p").await;
     assert_eq!((row.status, row.gate, row.next_run_at), (PartitionStatus::Failed, 0, None));
-    let reason = "gate 0 had open items when its deadline of 3600 seconds had passed";
+    let reason = "gate 0 had open items when its deadline of 3600 s had passed";
     assert_eq!(row.reason.as_deref(), Some(reason));
     assert!(db.item_is("p", "a", "status = 'available' AND version = 0").await);
     assert!(db.partition_is("p", RELEASED).await);

@@ -28,6 +28,7 @@ pub mod strand;
 pub mod tolerance;
 pub mod wake;
 pub mod watchers;
+pub mod why;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -64,6 +65,7 @@ macro_rules! conformance {
                 bad_values_of_its_own_are_refused a_missing_partition_is_refused
                 a_cancelled_partition_is_refused names_do_not_change an_old_snapshot_does_not_pass_a_cancellation;
             function: push_makes_what_is_missing seal_lets_go retry_makes_failed_items_available
+                operators_act rewind_goes_back
                 the_schema_is_all_one_has_to_name;
             push: makes_the_partition leaves_what_exists no_items_make_an_empty_partition
                 reopens_a_complete_partition bad_input_is_refused many_at_once;
@@ -131,6 +133,7 @@ macro_rules! conformance {
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
                 waiting_items_are_not_idle what_waits_for_people_is_idle;
             gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
+            why: what_holds_the_gate the_next_gate an_item the_watchers_of_its_feed looks_are_bounded;
             race: no_stale_completion_after_a_steal retries_against_outcomes eight_claimers
                 callbacks_against_waiting;
             strand: no_insert_is_stranded no_insert_is_stranded_in_an_idle_partition;
@@ -189,6 +192,7 @@ mod tests {
             ("strand", include_str!("strand.rs")),
             ("wake", include_str!("wake.rs")),
             ("watchers", include_str!("watchers.rs")),
+            ("why", include_str!("why.rs")),
         ];
         for (noun, source) in sources {
             let listed = list.split(&format!(" {noun}:")).nth(1).unwrap().split(';').next().unwrap();
