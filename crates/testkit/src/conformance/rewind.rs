@@ -103,7 +103,7 @@ pub async fn what_it_came_with_counts_not_what_became_of_it(db: TestDb) {
 /// An item that went back and came again counts by its last coming; one that left a gate out, by the next.
 pub async fn the_last_coming_counts(db: TestDb) {
     let store = db.store();
-    push_to(&store, &keeping("p"), &[("loop", 0), ("jump", 0)]).await;
+    push_to(&store, &keeping("p"), &[("loop", 0), ("jump", 0), ("fall", 0)]).await;
     let lease = lease(&store, "w", "p").await;
     let step = async |id: &str, gate: i32, text: &str| {
         let due = due(&store, &lease).await;
@@ -116,15 +116,18 @@ pub async fn the_last_coming_counts(db: TestDb) {
     };
     step("loop", 1, "first").await;
     step("jump", 3, "jumped").await;
+    step("fall", 3, "high").await;
     assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Advanced(1));
     step("loop", 0, "back").await;
     step("loop", 1, "second").await;
     step("loop", 3, "on").await;
     assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Advanced(3));
-    assert_eq!(store.rewind("p", 1).await.unwrap().items, 2);
+    step("fall", 1, "low").await;
+    assert_eq!(store.rewind("p", 1).await.unwrap().items, 3);
     let seen = async |id| (item_row(&store, "p", id).await.gate, data(&db, id).await);
     assert_eq!(seen("loop").await, (1, "\"second\"".to_owned()));
     assert_eq!(seen("jump").await, (3, "\"jumped\"".to_owned()));
+    assert_eq!(seen("fall").await, (1, "\"low\"".to_owned()), "it stays where it fell to");
 }
 
 /// What answers have made at the gate or beyond it goes, since they will make it again; what was made before, and what
