@@ -57,11 +57,15 @@ CREATE TRIGGER gatefeed_history_switched BEFORE UPDATE OF keep_history ON {schem
     EXECUTE FUNCTION {schema}.gatefeed_history_switched();
 
 -- The clock of a gate's deadline starts when the partition comes to the gate, is opened again, or gets work after it
--- had none; and what is open has no reason to be closed. After gatefeed_partition_changed, which may set next_run_at.
+-- had none; and what is open has no reason to be closed. Another deadline may be the next thing to happen. Runs after
+-- gatefeed_partition_changed, which may set next_run_at.
 CREATE FUNCTION {schema}.gatefeed_partition_goes_on() RETURNS trigger LANGUAGE plpgsql AS $gatefeed$
 BEGIN
     NEW.gate_since := now();
     NEW.reason := NULL;
+    IF OLD.gate_deadline_seconds IS DISTINCT FROM NEW.gate_deadline_seconds THEN
+        NEW.next_run_at := now();
+    END IF;
     RETURN NEW;
 END $gatefeed$;
 

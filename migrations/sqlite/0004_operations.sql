@@ -71,12 +71,15 @@ BEGIN
 END;
 
 -- The clock of a gate's deadline starts when the partition comes to the gate, is opened again, or gets work after it
--- had none; and what is open has no reason to be closed.
+-- had none; and what is open has no reason to be closed. Another deadline may be the next thing to happen.
 CREATE TRIGGER gatefeed_partition_goes_on
 AFTER UPDATE OF status, gate, next_run_at, gate_deadline_seconds ON gatefeed_partitions
 WHEN NEW.status = 'available' AND (OLD.status <> 'available' OR OLD.gate <> NEW.gate
     OR (OLD.next_run_at IS NULL AND NEW.next_run_at IS NOT NULL)
     OR OLD.gate_deadline_seconds IS NOT NEW.gate_deadline_seconds)
 BEGIN
-    UPDATE gatefeed_partitions SET gate_since = strftime('%Y-%m-%d %H:%M:%f', 'now'), reason = NULL WHERE id = NEW.id;
+    UPDATE gatefeed_partitions SET gate_since = strftime('%Y-%m-%d %H:%M:%f', 'now'), reason = NULL,
+        next_run_at = CASE WHEN OLD.gate_deadline_seconds IS NEW.gate_deadline_seconds THEN next_run_at
+            ELSE strftime('%Y-%m-%d %H:%M:%f', 'now') END
+    WHERE id = NEW.id;
 END;

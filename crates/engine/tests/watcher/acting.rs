@@ -131,20 +131,25 @@ async fn rewound_it_is_delivered_again_as_it_was(db: Arc<Db>) {
     }
 }
 
-/// Its one item comes again for ever, so that nothing but the clock ends it.
+/// Its items come again for ever, and never are all of them at rest, so that only the clock ends it.
 async fn a_gate_that_takes_too_long_stops(db: Arc<Db>) {
     let limited = NewPartition { gate_deadline: Some(Duration::from_secs(1)), ..NewPartition::new("p") };
-    db.push_to(&limited, &[("a", 0), ("b", 1)]).await;
+    let busy = [("a3", 0), ("a5", 0), ("a7", 0), ("a11", 0), ("a13", 0)];
+    db.push_to(&limited, &[&busy[..], &[("b", 1)]].concat()).await;
     let log = Log::new();
-    let looping = log.processor(async |_| Ok(Answer::again_after(Duration::from_millis(20))));
+    let looping = log.processor(async |delivery: Delivery| {
+        let time: u64 = delivery.item[1..].parse().unwrap();
+        tokio::time::sleep(Duration::from_millis(10 * time)).await;
+        Ok(Answer::to_gate(0))
+    });
     let run = watcher(db.another().await).processor(looping).run();
     assert!(within("idle", run).await.unwrap().failed);
     let row = db.partition("p").await;
     assert_eq!((row.status, row.gate), (PartitionStatus::Failed, 0));
     assert!(row.reason.unwrap().contains("deadline of 1 s"));
-    assert!(log.count(What::Began) > 5 && log.gates("b").is_empty());
+    assert!(log.count(What::Began) > 10 && log.gates("b").is_empty());
     let run = watcher(db.another().await).processor(log.processor(async |_| Ok(Answer::done())));
     db.store.resume("p").await.unwrap();
     assert!(!within("idle again", run.run()).await.unwrap().failed);
-    db.assert_complete("p", 2).await;
+    db.assert_complete("p", 6).await;
 }

@@ -194,14 +194,7 @@ impl Sqlite {
 
     pub(super) async fn end(&self, partition: &str) -> Result<u64> {
         let mut tx = self.lanes.write().await?;
-        let seen = find(tx.conn()?, partition).await?;
-        if acting::cancel(partition, seen.state.status)? {
-            sqlx::query(CANCEL).bind(partition).bind(acting::CANCELLED).execute(tx.conn()?).await?;
-        }
-        let mut cancelled = 0;
-        for items in CANCEL_ITEMS {
-            cancelled += sqlx::query(items).bind(partition).execute(tx.conn()?).await?.rows_affected();
-        }
+        let cancelled = cancel(tx.conn()?, partition, acting::CANCELLED).await?;
         tx.commit().await?;
         Ok(cancelled)
     }
@@ -220,6 +213,19 @@ impl Sqlite {
         let [_, _, removed, _, items, _] = touched;
         Ok(Rewound { items, removed })
     }
+}
+
+/// Cancels a partition within a transaction, as `gatefeed_cancel` does on Postgres; returns how many items.
+async fn cancel(connection: &mut SqliteConnection, partition: &str, reason: &str) -> Result<u64> {
+    let seen = find(connection, partition).await?;
+    if acting::cancel(partition, seen.state.status)? {
+        sqlx::query(CANCEL).bind(partition).bind(reason).execute(&mut *connection).await?;
+    }
+    let mut cancelled = 0;
+    for items in CANCEL_ITEMS {
+        cancelled += sqlx::query(items).bind(partition).execute(&mut *connection).await?.rows_affected();
+    }
+    Ok(cancelled)
 }
 
 async fn find(connection: &mut SqliteConnection, partition: &str) -> Result<Seen> {

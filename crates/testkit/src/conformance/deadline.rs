@@ -115,6 +115,20 @@ pub async fn time_without_work_does_not_count(db: TestDb) {
     }
 }
 
+/// What sleeps is woken, so that its next owner knows when to look again.
+pub async fn a_deadline_that_is_set_later_wakes(db: TestDb) {
+    let store = db.store();
+    push(&store, "p", &[("a", 0)]).await;
+    let first = lease(&store, "w", "p").await;
+    settle_all(&store, &first, ItemStatus::Waiting).await;
+    assert_eq!(checkpoint(&store, &first).await, Checkpointed::Slept);
+    assert_eq!(partition(&store, "p").await.next_run_at, None);
+    db.run("UPDATE gatefeed_partitions SET gate_deadline_seconds = 60").await;
+    let next = lease(&store, "v", "p").await;
+    assert_eq!(checkpoint(&store, &next).await, Checkpointed::Slept);
+    assert!(db.partition_is("p", &format!("next_run_at > {}", db.in_secs(30.0))).await);
+}
+
 /// A deadline that is set later counts from then on; one that will not do is refused.
 pub async fn a_deadline_may_be_set_later(db: TestDb) {
     let store = db.store();

@@ -122,7 +122,7 @@ macro_rules! conformance {
             deadline: a_gate_that_takes_too_long_fails a_sleeper_wakes_at_its_deadline
                 the_deadline_comes_before_a_later_item each_gate_has_its_own_time
                 resume_starts_the_clock_again time_without_work_does_not_count
-                a_deadline_may_be_set_later;
+                a_deadline_may_be_set_later a_deadline_that_is_set_later_wakes;
             rewind: items_are_as_they_came_to_the_gate what_it_came_with_counts_not_what_became_of_it
                 the_last_coming_counts what_will_be_made_again_is_removed
                 only_what_is_at_the_gate_or_beyond a_late_answer_is_fenced a_stale_answer_keeps_nothing
