@@ -333,7 +333,8 @@ impl Story<'_> {
                 facts.when(until)
             )),
             (_, _, Some(at)) if at <= facts.now => {
-                self.because(format!("Nobody holds it, and it has been due since {}.", facts.when(at)));
+                let time = span((facts.now - at).to_std().unwrap_or_default());
+                self.because(format!("Nobody holds it, and it has been due for {time}."));
             }
             (_, _, Some(at)) => self.because(format!("Nobody holds it; it is due {}.", facts.when(at))),
             (_, _, None) if is_held_up => self.because("Nobody holds it; it sleeps until one of them moves."),
@@ -372,13 +373,13 @@ impl Story<'_> {
                 self.because(format!("It is delayed at gate {gate}: it is due {when}."));
             }
             ItemStatus::Available => {
-                let when = facts.when(item.available_at);
+                let time = span((facts.now - item.available_at).to_std().unwrap_or_default());
                 let how = if facts.owner().is_some() {
                     "in flight, or in line for its owner"
                 } else {
                     "waiting for an owner"
                 };
-                self.because(format!("It has been due at gate {gate} since {when}: {how}."));
+                self.because(format!("It has been due at gate {gate} for {time}: {how}."));
             }
         }
         self.last_error(std::iter::once(item));
@@ -524,7 +525,7 @@ mod tests {
         unserved.available = vec![seen("a", ItemStatus::Available, 2)];
         unserved.partition.next_run_at = Some(at(-180));
         unserved.watchers.clear();
-        assert_told(unserved, &["due since 3 min ago", "No watcher serves its feed default", "gatefeed run"]);
+        assert_told(unserved, &["due for 3 min", "No watcher serves its feed default", "gatefeed run"]);
     }
 
     #[test]
@@ -535,7 +536,7 @@ mod tests {
         assert_told(ahead, &["It waits for gate 5; its partition is at gate 2", "held by 1 open item."]);
         let mut paused = facts(PartitionStatus::Paused);
         paused.item = Some(seen("a", ItemStatus::Available, 2));
-        assert_told(paused, &["due at gate 2 since 60 s ago", "resume p"]);
+        assert_told(paused, &["due at gate 2 for 60 s", "resume p"]);
         let mut failed = facts(PartitionStatus::Failed);
         failed.item = Some(seen("bad", ItemStatus::Failed, 1));
         assert_told(failed, &["It is failed at gate 1", "`gatefeed retry p --item bad`"]);

@@ -134,7 +134,8 @@ macro_rules! conformance {
                 waiting_items_are_not_idle what_waits_for_people_is_idle;
             gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
             why: what_holds_the_gate the_next_gate an_item the_watchers_of_its_feed looks_are_bounded;
-            race: no_stale_completion_after_a_steal retries_against_outcomes eight_claimers
+            race: no_stale_completion_after_a_steal outcomes_against_a_cancellation
+                outcomes_against_a_rewind retries_against_outcomes eight_claimers
                 callbacks_against_waiting;
             strand: no_insert_is_stranded no_insert_is_stranded_in_an_idle_partition;
         }
