@@ -73,13 +73,20 @@ fn going_back() {
         (&row["keep_history"], &row["failure_policy"], &row["gate_deadline_seconds"]),
         (&json("true"), &json(r#""5%""#), &json("7200"))
     );
+    let done = place.run(&[&["push", "--partition", "p", "rows"], &settings[..]].concat());
+    for flag in ["--keep-history", "--failure-policy", "--gate-deadline"] {
+        assert!(done.err.contains(&format!("with another setting: {flag} changed nothing")), "{}", done.err);
+    }
+    assert!(
+        !place.run(&[&["push", "--partition", "q", "rows"], &settings[..]].concat()).err.contains("nothing")
+    );
     let url = handler("200 OK");
     place.succeeds(&["run", "--until-idle", "--target", &url]);
     place.fails(&["rewind", "q", "--gate", "1"], 1, &["it is at gate 0"]);
     let text = place.succeeds(&["rewind", "q", "--gate", "0"]);
-    assert!(text.contains("q is back at gate 0: 2 items are available again."), "{text}");
+    assert!(text.contains("q is back at gate 0: 4 items are available again."), "{text}");
     let rewound = json(&place.succeeds(&["rewind", "q", "--gate", "0", "--json"]));
-    assert_eq!(rewound, json(r#"{"partition": "q", "gate": 0, "items": 2, "removed": 0}"#));
+    assert_eq!(rewound, json(r#"{"partition": "q", "gate": 0, "items": 4, "removed": 0}"#));
     for bad in [["--failure-policy", "5 %"], ["--gate-deadline", "1500ms"], ["--gate-deadline", "0s"]] {
         place.fails(&[&["push", "--partition", "r", "rows"], &bad[..]].concat(), 2, &["expected"]);
     }

@@ -95,17 +95,16 @@ pub(crate) struct PushArgs {
     #[arg(long, env = "GATEFEED_HOLD", help_heading = "Transaction", value_parser = FalseyValueParser::new())]
     pub(super) hold: bool,
     /// What failed items mean, if the partition has to be made: stop at one, continue, or put up with so many at each
-    /// gate, as a number (10) or as a share (5%)
+    /// gate, as a number (10) or as a share (5%) [default: stop]
     #[arg(
         long,
         env = "GATEFEED_FAILURE_POLICY",
         value_name = "POLICY",
-        default_value = "stop",
         help_heading = "Where to",
         allow_hyphen_values = true,
         value_parser = parse::failure_policy
     )]
-    pub(super) failure_policy: FailurePolicy,
+    pub(super) failure_policy: Option<FailurePolicy>,
     /// How long the partition, if it has to be made, may be at a gate that has open items before it fails
     #[arg(
         long,
@@ -158,7 +157,7 @@ impl PushArgs {
             feed: self.feed.clone().unwrap_or_else(|| DEFAULT_FEED.to_owned()),
             manual_checkpoint: self.hold,
             auto_close: !self.hold,
-            failure_policy: self.failure_policy,
+            failure_policy: self.failure_policy.unwrap_or_default(),
             gate_deadline: self.gate_deadline,
             keep_history: self.keep_history,
             ..NewPartition::new(&self.partition)
