@@ -112,9 +112,10 @@ pub(super) fn remarks(args: &PushArgs, row: &PartitionRow, is_created: bool) -> 
     match row.status {
         PartitionStatus::Paused => remarks
             .push(format!("{id} is paused: nothing is delivered until `gatefeed resume {}`", quoted(id))),
-        PartitionStatus::Failed => {
-            remarks.push(format!("{id} has failed: `gatefeed why {}` says why and what to do", quoted(id)));
-        }
+        PartitionStatus::Failed => remarks.push(format!(
+            "{id} has failed: nothing is delivered until that is mended; `gatefeed why {}` says how",
+            quoted(id)
+        )),
         _ => {}
     }
     remarks
