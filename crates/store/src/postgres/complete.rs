@@ -76,7 +76,8 @@ impl Postgres {
         let mut tx = self.begin_with_lock_wait(Lane::Complete, self.write_limit(), LOCK_WAIT).await?;
         let effect = self.update_items(&mut tx, completions).await?;
         let settled = self.settle(&mut tx, completions, &effect).await?;
-        self.keep_history(&mut tx, completions, &effect.written).await?;
+        let written = completions.iter().enumerate().filter(|(n, _)| effect.written.contains(n));
+        self.keep_history(&mut tx, written.map(|(_, completion)| completion)).await?;
         let feeds = self.add_children(&mut tx, completions, &effect.written).await?;
         tx.commit().await?;
         self.announce(feeds.into_iter().map(Hint::Due).collect()).await;

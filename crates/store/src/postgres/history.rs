@@ -1,7 +1,5 @@
 //! Keeping what outcomes replace, in partitions that ask for it.
 
-use std::collections::HashSet;
-
 use gatefeed_core::{Result, outcome::Completion};
 
 use super::{Postgres, error::translate, pool::Tx};
@@ -17,15 +15,13 @@ const FORGET: &str = "DELETE FROM {schema}.gatefeed_history h
     WHERE h.partition_id = m.partition_id AND h.item_id = m.item_id AND h.gate = m.gate";
 
 impl Postgres {
-    /// In the transaction of the outcomes that were written; costs nothing where none has something to keep.
-    pub(super) async fn keep_history(
+    /// In the transaction of these outcomes, which were written; costs nothing where none has something to keep.
+    pub(super) async fn keep_history<'a>(
         &self,
         tx: &mut Tx,
-        completions: &[Completion],
-        written: &HashSet<usize>,
+        written: impl Iterator<Item = &'a Completion>,
     ) -> Result<()> {
-        let all = completions.iter().enumerate().filter(|(n, _)| written.contains(n));
-        let kept: Vec<_> = all.filter_map(|(_, c)| c.kept.as_ref().map(|kept| (c, kept))).collect();
+        let kept: Vec<_> = written.filter_map(|c| c.kept.as_ref().map(|kept| (c, kept))).collect();
         if kept.is_empty() {
             return Ok(());
         }
