@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
 
+mod acting;
 mod basics;
 mod bench;
 mod crashes;

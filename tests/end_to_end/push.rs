@@ -299,7 +299,7 @@ async fn a_failure_is_waited_for_and_told(database: Database) {
     done.failed(3, &told);
     // Nothing new: it is failed as it was.
     push(&database, &["--envelope", "--wait"], &lines)
-        .failed(3, &["p has failed: nothing is delivered until"]);
+        .failed(3, &["p has failed: nothing is delivered until", "Why: an item at gate 0 is failed"]);
 }
 
 /// A push that goes on, with what it writes to stderr.

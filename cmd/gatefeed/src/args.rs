@@ -32,6 +32,11 @@ pub(crate) enum Command {
     Retry(commands::retry::RetryArgs),
     Seal(commands::seal::SealArgs),
     Advance(commands::advance::AdvanceArgs),
+    Pause(commands::pause::PauseArgs),
+    Resume(commands::resume::ResumeArgs),
+    Cancel(commands::cancel::CancelArgs),
+    Rewind(commands::rewind::RewindArgs),
+    Why(commands::why::WhyArgs),
     Bench(commands::bench::BenchArgs),
 }
 

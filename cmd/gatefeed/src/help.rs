@@ -9,8 +9,8 @@ use crate::{args::Cli, exit, output::wrapped};
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Start", &["demo", "migrate"]),
     ("Work", &["push", "run"]),
-    ("Look", &["status", "partitions", "items"]),
-    ("Act", &["retry", "seal", "advance"]),
+    ("Look", &["status", "partitions", "items", "why"]),
+    ("Act", &["retry", "rewind", "seal", "advance", "pause", "resume", "cancel"]),
     ("Measure", &["bench"]),
 ];
 

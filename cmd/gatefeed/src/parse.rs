@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gatefeed_core::{id, inspect, lease};
+use gatefeed_core::{id, inspect, lease, partition::FailurePolicy};
 use tracing_subscriber::EnvFilter;
 
 /// No duration may be longer: clocks overflow long after anybody would have noticed the typing error.
@@ -130,6 +130,20 @@ pub(crate) fn gate(text: &str) -> Result<i32, String> {
     gate.ok_or_else(|| format!("expected a whole number from 0 to {}", i32::MAX))
 }
 
+/// What failed items mean.
+pub(crate) fn failure_policy(text: &str) -> Result<FailurePolicy, String> {
+    text.parse().map_err(|_| "expected stop, continue, a number such as 10 or a share such as 5%".to_owned())
+}
+
+/// A duration that is stored in whole seconds.
+pub(crate) fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.as_secs() == 0 || duration.subsec_nanos() > 0 {
+        return Err("expected whole seconds, such as 30s, 15m or 2h".to_owned());
+    }
+    Ok(duration)
+}
+
 /// A feed's name, a watcher's name.
 pub(crate) fn name(text: &str) -> Result<String, String> {
     id::check_id("the name", text).map_err(|error| error.to_string())?;
@@ -234,6 +248,10 @@ mod tests {
         assert!(concurrency("0").is_err());
         assert!(chunk("0").is_err() && chunk("-1").is_err() && chunk("1") == Ok(1));
         assert!(gate("-1").is_err() && gate("0").is_ok());
+        assert!(failure_policy("5%").is_ok() && failure_policy("5 %").unwrap_err().contains("expected"));
+        assert!(
+            whole_seconds("90m").is_ok() && whole_seconds("1500ms").is_err() && whole_seconds("0s").is_err()
+        );
         assert!(path("healthz").is_err() && path("/healthz?full=1").is_ok());
     }
 }

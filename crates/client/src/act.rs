@@ -1,6 +1,10 @@
 //! What an operator does, from an application.
 
-use gatefeed_core::{inspect::FeedStatus, store::RetryFilter};
+use gatefeed_core::{
+    inspect::FeedStatus,
+    store::{RetryFilter, Rewound},
+    why::{Why, explain},
+};
 
 use crate::{client::Client, error::Result};
 
@@ -23,6 +27,38 @@ impl Client {
     /// `NotFound` without the partition.
     pub async fn advance(&self, partition: &str) -> Result<i32> {
         Ok(self.store().advance(partition).await?)
+    }
+
+    /// Sets a partition aside: its watcher sends nothing more within a second, and what is in flight ends. Twice is
+    /// once. Errs with `Refused` for a partition that has ended, with `NotFound` without it.
+    pub async fn pause(&self, partition: &str) -> Result<()> {
+        Ok(self.store().pause(partition).await?)
+    }
+
+    /// Lets a paused partition go on, or one that has failed with open items at its gate, as after a deadline. Errs
+    /// with `Refused` for others, with `NotFound` without the partition.
+    pub async fn resume(&self, partition: &str) -> Result<()> {
+        Ok(self.store().resume(partition).await?)
+    }
+
+    /// Ends a partition for good and cancels its open items; returns how many. What is in flight is aborted, and
+    /// later answers change nothing. Errs with `Refused` for a complete partition, with `NotFound` without it.
+    pub async fn cancel(&self, partition: &str) -> Result<u64> {
+        Ok(self.store().cancel(partition).await?)
+    }
+
+    /// Goes back to a gate and delivers again from there, with what each item came to it with; for partitions made
+    /// with [`keep_history`](crate::PartitionBuilder::keep_history). What is in flight is aborted. Errs with
+    /// `Refused`, saying why, without a history or for a gate that was not reached; with `NotFound` without the
+    /// partition.
+    pub async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        Ok(self.store().rewind(partition, gate).await?)
+    }
+
+    /// Why a partition, or one of its items, is where it is, and what to do. Its cost does not grow with the
+    /// partition. Errs with `NotFound` without the partition or the item.
+    pub async fn why(&self, partition: &str, item: Option<&str>) -> Result<Why> {
+        Ok(explain(self.store().why(partition, item).await?))
     }
 
     /// The feeds with their partitions, items and watchers, in order of name.

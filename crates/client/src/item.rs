@@ -101,7 +101,8 @@ impl Item {
         let Self { id, gate, priority, available_at, data } = self;
         let data = data.map_err(|why| Error::Item { index, id: id.clone(), why })?;
         let id = id.unwrap_or_else(fresh_id);
-        Ok(NewItem { partition: partition.to_owned(), id, gate, priority, available_at, data })
+        let partition = partition.to_owned();
+        Ok(NewItem { partition, id, gate, priority, available_at, data, creator: None })
     }
 
     fn check(&self) -> Result<(), String> {

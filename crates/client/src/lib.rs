@@ -104,10 +104,12 @@ pub use self::{
 };
 pub use gatefeed_core::{
     Store, StoreError,
+    failure_policy::Share,
     inspect::{FeedStatus, GateCounts, ItemCounts, ItemRow, PartitionCounts, PartitionRow, WatcherStatus},
     item::{Data, ItemStatus},
     partition::{FailurePolicy, PartitionStatus},
-    store::{Pushed, RetryFilter},
+    store::{Pushed, RetryFilter, Rewound},
+    why::Why,
 };
 pub use gatefeed_store::{Options, Synchronous};
 /// The version of sqlx whose connections [`Client::push_in`] takes.

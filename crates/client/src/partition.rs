@@ -1,6 +1,6 @@
 //! Partitions as an application writes them.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use gatefeed_core::{
     id::check_id,
@@ -134,9 +134,21 @@ impl PartitionBuilder {
         self
     }
 
-    /// What a failed item means.
+    /// What failed items mean: `FailurePolicy::UpTo(10)` and `"5%".parse()?` put up with some at each gate.
     pub fn on_failure(mut self, policy: FailurePolicy) -> Self {
         self.row.failure_policy = policy;
+        self
+    }
+
+    /// How long it may be at a gate that has open items, in whole seconds, before it fails.
+    pub fn gate_deadline(mut self, time: Duration) -> Self {
+        self.row.gate_deadline = Some(time);
+        self
+    }
+
+    /// Keeps what answers replace, so that it can be [rewound](crate::Client::rewind).
+    pub fn keep_history(mut self) -> Self {
+        self.row.keep_history = true;
         self
     }
 
@@ -174,6 +186,7 @@ impl PartitionBuilder {
 fn check(row: &NewPartition) -> Result<(), String> {
     check_id("partition id", &row.id).map_err(|e| e.to_string())?;
     check_id("feed", &row.feed).map_err(|e| e.to_string())?;
+    row.gate_deadline_seconds().map_err(|e| e.to_string())?;
     match row.max_in_flight {
         Some(limit) if limit == 0 || i32::try_from(limit).is_err() => {
             Err(format!("max_in_flight is {limit}; it must be from 1 to {}", i32::MAX))

@@ -3,10 +3,11 @@
 //! The store locks the partition's row, looks (in a statement of its own, so that it sees whatever was
 //! committed before the lock), asks [`decide`], and writes the answer in the same transaction.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{
     error::StoreError,
+    failure_policy::Failures,
     partition::{FailurePolicy, PartitionState, PartitionStatus},
 };
 
@@ -19,6 +20,10 @@ pub struct Probe {
     pub due_in: Option<Duration>,
     /// The lowest gate that has a failed item.
     pub failed_gate: Option<i32>,
+    /// The gates below [`failures_below`] that have failed items, in order; empty where it is `None`.
+    pub failures: Vec<Failures>,
+    /// How long until the deadline of the partition's gate; zero: it has passed; `None`: there is none.
+    pub deadline_in: Option<Duration>,
     /// Whether the partition has an item at all.
     pub any_item: bool,
     /// Whether the lock excluded inserters. While somebody is inserting, only an advance is safe: a late item
@@ -41,31 +46,87 @@ pub enum Verdict {
     Advance(i32),
     /// Everything is through: complete, and release.
     Close,
-    /// A failed item is in the way and nothing more can be delivered: fail, and release.
-    Fail,
+    /// Something is in the way and nothing more is delivered: fail, and release.
+    Fail(Stop),
+}
+
+/// Why a partition stops. Its text goes into the partition's `reason`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stop {
+    /// More failed items than the policy puts up with.
+    Failures {
+        /// The policy.
+        policy: FailurePolicy,
+        /// The gate and its failed items; under 'stop' they are not counted.
+        failures: Failures,
+    },
+    /// The gate had open items when its time was over.
+    Deadline {
+        /// The gate.
+        gate: i32,
+        /// The time it had.
+        deadline: Duration,
+    },
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failures { policy, failures: Failures { gate, failed, total } } => match policy {
+                FailurePolicy::Stop | FailurePolicy::Continue => {
+                    write!(f, "an item at gate {gate} is failed, and the failure policy is '{policy}'")
+                }
+                FailurePolicy::UpTo(_) => write!(
+                    f,
+                    "{failed} items at gate {gate} are failed, and the failure policy puts up with {policy}"
+                ),
+                FailurePolicy::UpToShare(_) => write!(
+                    f,
+                    "{failed} of the {total} items that came to gate {gate} are failed, and the failure policy puts up \
+                     with {policy}"
+                ),
+            },
+            Self::Deadline { gate, deadline } => write!(
+                f,
+                "gate {gate} had open items when its deadline of {} s had passed",
+                deadline.as_secs()
+            ),
+        }
+    }
 }
 
 /// Decides. `hold` is for how long an owner would rather wait than release.
 pub fn decide(state: &PartitionState, probe: &Probe, hold: Duration) -> Verdict {
     let verdict = if probe.open_gate.is_some_and(|open| open <= state.gate) {
-        match probe.due_in {
-            Some(Duration::ZERO) => Verdict::Due,
-            Some(due_in) if due_in <= hold => Verdict::Wait(due_in),
-            due_in => Verdict::Sleep(due_in),
-        }
+        gate_is_open(state, probe, hold)
     } else {
         gate_is_through(state, probe)
     };
     match verdict {
-        Verdict::Sleep(_) | Verdict::Close | Verdict::Fail if !probe.exclusive => Verdict::Busy,
+        Verdict::Sleep(_) | Verdict::Close | Verdict::Fail(_) if !probe.exclusive => Verdict::Busy,
         verdict => verdict,
+    }
+}
+
+/// An open item is left at or below the gate: it is delivered, or waited for, until the gate's time is over.
+fn gate_is_open(state: &PartitionState, probe: &Probe, hold: Duration) -> Verdict {
+    if probe.deadline_in == Some(Duration::ZERO) {
+        let deadline = state.gate_deadline.unwrap_or_default();
+        return Verdict::Fail(Stop::Deadline { gate: state.gate, deadline });
+    }
+    if probe.due_in == Some(Duration::ZERO) {
+        return Verdict::Due;
+    }
+    match probe.due_in.into_iter().chain(probe.deadline_in).min() {
+        Some(next) if next <= hold => Verdict::Wait(next),
+        next => Verdict::Sleep(next),
     }
 }
 
 /// Nothing open is left at or below the gate.
 fn gate_is_through(state: &PartitionState, probe: &Probe) -> Verdict {
-    if failure_stops(state, probe) {
-        return Verdict::Fail;
+    if let Some(stop) = failures_stop(state, probe) {
+        return Verdict::Fail(stop);
     }
     match probe.open_gate {
         Some(_) if state.manual_checkpoint => Verdict::Sleep(None),
@@ -75,11 +136,36 @@ fn gate_is_through(state: &PartitionState, probe: &Probe) -> Verdict {
     }
 }
 
-/// Under 'stop': a failed item stands at a gate that the next advance would leave behind.
-fn failure_stops(state: &PartitionState, probe: &Probe) -> bool {
+/// The gate below which failed items are to be counted: the one to which the partition would go next, or none to
+/// count at all, since its gate is not through, it has no failed item there or its policy does not ask for a number.
+pub fn failures_below(state: &PartitionState, probe: &Probe) -> Option<i64> {
+    let bound = match probe.open_gate {
+        Some(open) if open <= state.gate => return None,
+        Some(open) => i64::from(open),
+        None => i64::MAX,
+    };
+    let has_failed = probe.failed_gate.is_some_and(|failed| i64::from(failed) < bound);
+    (state.failure_policy.counts() && has_failed).then_some(bound)
+}
+
+/// More failed items than are put up with stand at a gate that the next advance would leave behind.
+fn failures_stop(state: &PartitionState, probe: &Probe) -> Option<Stop> {
+    let policy = state.failure_policy;
     let is_left_behind =
         |failed: i32| failed <= state.gate || probe.open_gate.is_none_or(|open| failed < open);
-    state.failure_policy == FailurePolicy::Stop && probe.failed_gate.is_some_and(is_left_behind)
+    let failures = match policy {
+        FailurePolicy::Continue => None,
+        FailurePolicy::Stop => {
+            let gate = probe.failed_gate.filter(|gate| is_left_behind(*gate));
+            gate.map(|gate| Failures { gate, failed: 1, total: 1 })
+        }
+        FailurePolicy::UpTo(_) | FailurePolicy::UpToShare(_) => probe
+            .failures
+            .iter()
+            .find(|failures| is_left_behind(failures.gate) && !policy.tolerates(failures))
+            .copied(),
+    };
+    failures.map(|failures| Stop::Failures { policy, failures })
 }
 
 /// Where an operator's advance of `partition` goes, or, as `Refused`, why it may not.
@@ -95,10 +181,10 @@ pub fn by_hand(partition: &str, state: &PartitionState, probe: &Probe) -> Result
             "an item at gate {open} is still open, and gate {gate} is through only when none is; \
              `gatefeed items {partition:?} --gate {open}` shows them"
         )),
-        Some(next) if failure_stops(state, probe) => refuse(format!(
-            "an item below gate {next} is failed and the failure policy is 'stop'; `gatefeed retry {partition:?}` first"
-        )),
-        Some(next) => Ok(next),
+        Some(next) => match failures_stop(state, probe) {
+            Some(stop) => refuse(format!("{stop}; `gatefeed retry {partition:?}` first")),
+            None => Ok(next),
+        },
         None => refuse(format!("nothing is open above gate {gate}")),
     }
 }
@@ -119,12 +205,23 @@ mod tests {
             auto_close: true,
             max_in_flight: None,
             failure_policy: FailurePolicy::Stop,
+            gate_deadline: None,
+            is_overdue: false,
+            keep_history: false,
             version: 0,
         }
     }
 
     fn probe(open_gate: Option<i32>) -> Probe {
-        Probe { open_gate, due_in: None, failed_gate: None, any_item: true, exclusive: true }
+        Probe {
+            open_gate,
+            due_in: None,
+            failed_gate: None,
+            failures: Vec::new(),
+            deadline_in: None,
+            any_item: true,
+            exclusive: true,
+        }
     }
 
     #[test]
@@ -162,11 +259,54 @@ mod tests {
         let failed = Probe { failed_gate: Some(0), ..probe(Some(1)) };
         let still_open = Probe { due_in: Some(Duration::ZERO), ..failed.clone() };
         assert_eq!(decide(&state(1), &still_open, HOLD), Verdict::Due);
-        assert_eq!(decide(&state(0), &failed, HOLD), Verdict::Fail);
-        assert_eq!(decide(&state(0), &Probe { open_gate: None, ..failed.clone() }, HOLD), Verdict::Fail);
+        let failures = Failures { gate: 0, failed: 1, total: 1 };
+        let fail = Verdict::Fail(Stop::Failures { policy: FailurePolicy::Stop, failures });
+        assert_eq!(decide(&state(0), &failed, HOLD), fail);
+        assert_eq!(decide(&state(0), &Probe { open_gate: None, ..failed.clone() }, HOLD), fail);
         let lenient = PartitionState { failure_policy: FailurePolicy::Continue, ..state(0) };
         assert_eq!(decide(&lenient, &failed, HOLD), Verdict::Advance(1));
         assert_eq!(decide(&lenient, &Probe { open_gate: None, ..failed }, HOLD), Verdict::Close);
+    }
+
+    #[test]
+    fn a_tolerance_counts_the_gates_that_are_left_behind() {
+        let policy = FailurePolicy::UpTo(2);
+        let lenient = PartitionState { failure_policy: policy, ..state(0) };
+        let failures = |gate, failed| Failures { gate, failed, total: 0 };
+        let seen = |failures| Probe { failed_gate: Some(0), failures, ..probe(Some(5)) };
+        assert_eq!(failures_below(&lenient, &seen(vec![])), Some(5));
+        assert_eq!(failures_below(&lenient, &Probe { open_gate: None, ..seen(vec![]) }), Some(i64::MAX));
+        assert_eq!(failures_below(&lenient, &probe(Some(5))), None, "none is failed");
+        assert_eq!(
+            failures_below(&lenient, &Probe { failed_gate: Some(0), ..probe(Some(0)) }),
+            None,
+            "not through"
+        );
+        assert_eq!(failures_below(&state(0), &seen(vec![])), None, "'stop' needs no number");
+        let decided = |failures| decide(&lenient, &seen(failures), HOLD);
+        assert_eq!(decided(vec![failures(0, 2), failures(1, 2)]), Verdict::Advance(5));
+        let stop = Stop::Failures { policy, failures: failures(1, 3) };
+        assert_eq!(decided(vec![failures(0, 2), failures(1, 3)]), Verdict::Fail(stop));
+        assert!(stop.to_string().starts_with("3 items at gate 1 are failed"), "{stop}");
+    }
+
+    #[test]
+    fn a_deadline_stops_a_gate_with_open_items_and_no_other() {
+        let limited = PartitionState { gate_deadline: Some(Duration::from_secs(60)), ..state(0) };
+        let seen = |due: Option<u64>, deadline: u64, open| Probe {
+            due_in: due.map(Duration::from_secs),
+            deadline_in: Some(Duration::from_secs(deadline)),
+            ..probe(open)
+        };
+        let stop = Verdict::Fail(Stop::Deadline { gate: 0, deadline: Duration::from_secs(60) });
+        assert_eq!(decide(&limited, &seen(Some(0), 0, Some(0)), HOLD), stop);
+        assert_eq!(decide(&limited, &seen(None, 0, Some(0)), HOLD), stop);
+        assert_eq!(decide(&limited, &seen(Some(0), 9, Some(0)), HOLD), Verdict::Due);
+        let sleeps = Verdict::Sleep(Some(Duration::from_secs(9)));
+        assert_eq!(decide(&limited, &seen(Some(20), 9, Some(0)), HOLD), sleeps);
+        assert_eq!(decide(&limited, &seen(None, 9, Some(0)), HOLD), sleeps);
+        assert_eq!(decide(&limited, &seen(None, 0, Some(1)), HOLD), Verdict::Advance(1), "it is through");
+        assert_eq!(decide(&limited, &seen(None, 0, None), HOLD), Verdict::Close);
     }
 
     #[test]
@@ -187,7 +327,9 @@ mod tests {
             let failure_policy = if lenient { FailurePolicy::Continue } else { FailurePolicy::Stop };
             let state = PartitionState { manual_checkpoint, auto_close, failure_policy, ..state(gate) };
             let due_in = due_ms.map(Duration::from_millis);
-            let probe = Probe { open_gate: open, due_in, failed_gate: failed, any_item, exclusive };
+            let failures = Vec::new();
+            let probe =
+                Probe { open_gate: open, due_in, failed_gate: failed, failures, deadline_in: None, any_item, exclusive };
             match decide(&state, &probe, HOLD) {
                 Verdict::Advance(to) => {
                     prop_assert!(to > gate && open == Some(to) && !manual_checkpoint);
@@ -195,7 +337,7 @@ mod tests {
                     prop_assert_eq!(by_hand("p", &state, &probe).unwrap(), to);
                 }
                 Verdict::Close => prop_assert!(open.is_none() && any_item && auto_close && exclusive),
-                Verdict::Fail => prop_assert!(!lenient && failed.is_some() && exclusive),
+                Verdict::Fail(_) => prop_assert!(!lenient && failed.is_some() && exclusive),
                 Verdict::Due => prop_assert!(due_in == Some(Duration::ZERO) && open.is_some_and(|o| o <= gate)),
                 Verdict::Wait(time) => prop_assert!(time <= HOLD && !time.is_zero()),
                 Verdict::Sleep(_) => prop_assert!(exclusive),

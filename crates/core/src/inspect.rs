@@ -171,6 +171,14 @@ pub struct PartitionRow {
     pub max_in_flight: Option<u32>,
     /// What failed items mean.
     pub failure_policy: FailurePolicy,
+    /// How long it may be at a gate that has open items, in seconds; none: for ever.
+    pub gate_deadline_seconds: Option<i32>,
+    /// Since when it has been at its gate, or has had work there again; none: since it was made.
+    pub gate_since: Option<DateTime<Utc>>,
+    /// Whether it can be rewound.
+    pub keep_history: bool,
+    /// Why it is failed or cancelled.
+    pub reason: Option<String>,
     /// Who holds it.
     pub owner: Option<String>,
     /// The lease's end.

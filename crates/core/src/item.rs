@@ -100,12 +100,32 @@ pub struct NewItem {
     pub available_at: Option<DateTime<Utc>>,
     /// What its handler gets.
     pub data: Data,
+    /// Which answer makes it; `None`: a push does, or the answer of an item in another partition.
+    pub creator: Option<Creator>,
+}
+
+/// The answer that made an item of the same partition. A rewind to its gate or below takes the item away, since the
+/// answer will make it again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Creator {
+    /// The item that was answered.
+    pub item: String,
+    /// Its gate then.
+    pub gate: i32,
 }
 
 impl NewItem {
     /// An item at gate 0 with the defaults of a plain INSERT.
     pub fn new(partition: impl Into<String>, id: impl Into<String>, data: Data) -> Self {
-        Self { partition: partition.into(), id: id.into(), gate: 0, priority: 0, available_at: None, data }
+        Self {
+            partition: partition.into(),
+            id: id.into(),
+            gate: 0,
+            priority: 0,
+            available_at: None,
+            data,
+            creator: None,
+        }
     }
 
     /// A push has one partition; items of another one are `Refused`.

@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use crate::{
-    error::StoreError,
-    partition::{PartitionState, PartitionStatus},
-};
+use crate::{error::StoreError, partition::PartitionState};
 
 /// The shortest lease: below it a renewal delayed by an ordinary hiccup loses the partition.
 pub const DURATION_MIN: Duration = Duration::from_secs(1);
@@ -83,7 +80,7 @@ pub enum Observed {
 impl Observed {
     /// Whether the owner may go on with the partition.
     pub fn is_workable(&self) -> bool {
-        matches!(self, Self::Held(state) if state.status == PartitionStatus::Available)
+        matches!(self, Self::Held(state) if state.is_workable())
     }
 }
 

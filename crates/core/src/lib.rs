@@ -6,15 +6,18 @@
 //! | what may an id look like? | `id.rs` |
 //! | what does a handler's answer mean? | `answer.rs` |
 //! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
-//! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs` |
+//! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs`, `failure_policy.rs` |
+//! | what may an operator do to it? | `acting.rs` |
 //! | who may write, who may send, and until when? | `lease.rs` |
 //! | what does a database have to do? | `store.rs` |
-//! | what do people see? | `inspect.rs`, `watcher.rs` |
+//! | what do people see? | `inspect.rs`, `watcher.rs`, `why.rs` |
 
+pub mod acting;
 pub mod answer;
 pub mod checkpoint;
 pub mod error;
 pub mod error_log;
+pub mod failure_policy;
 pub mod id;
 pub mod inspect;
 pub mod item;
@@ -24,6 +27,7 @@ pub mod partition;
 pub mod retry;
 pub mod store;
 pub mod watcher;
+pub mod why;
 
 pub use error::{Result, StoreError};
 pub use store::Store;

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{
     answer::{Answer, Child, Failure, Next, Verdict},
     error_log,
     id::child_id,
-    item::{Data, DueItem, ItemStatus, NewItem},
+    item::{Creator, Data, DueItem, ItemStatus, NewItem},
     lease::Lease,
     retry::RetryPolicy,
 };
@@ -57,6 +59,28 @@ pub struct Completion {
     pub change: Change,
     /// Items to add.
     pub children: Vec<NewItem>,
+    /// What to keep of what is replaced, in a partition with `keep_history`.
+    pub kept: Option<Kept>,
+}
+
+/// What an item was delivered with at a gate, for a rewind to that gate: kept with the outcome that replaces it, unless
+/// something is kept for this item and gate already, since that is what it came to the gate with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Kept {
+    /// The gate.
+    pub gate: i32,
+    /// The data.
+    pub data: Data,
+}
+
+impl Kept {
+    /// What to keep when `item`, which was delivered with these bytes, changes like this: nothing, unless it moves on or
+    /// its data is replaced.
+    pub fn of(item: &DueItem, bytes: Bytes, change: &Change) -> Option<Self> {
+        let is_replaced = change.gate != item.gate || change.data.is_some();
+        let data = Data { bytes, content_type: item.content_type.to_string() };
+        is_replaced.then_some(Self { gate: item.gate, data })
+    }
 }
 
 /// What became of a [`Completion`].
@@ -146,6 +170,7 @@ fn resolve(partition: &str, parent: &DueItem, index: i32, child: Child) -> NewIt
         priority: child.priority,
         available_at: None,
         data: child.data,
+        creator: (!elsewhere).then(|| Creator { item: parent.id.to_string(), gate: parent.gate }),
     }
 }
 
@@ -234,6 +259,21 @@ mod tests {
         assert_eq!(seen, [("p", 3), ("q", 0), ("p", 7)]);
         assert_eq!(children[0].id, child_id("p", "i", 4, 0));
         assert_eq!(children[1].id, "x");
+        let creators: Vec<_> =
+            children.iter().map(|c| c.creator.as_ref().map(|c| (c.item.as_str(), c.gate))).collect();
+        assert_eq!(creators, [Some(("i", 3)), None, Some(("i", 3))], "not in another partition");
+    }
+
+    #[test]
+    fn what_is_replaced_is_kept() {
+        let (item, bytes) = (item(3, 0), Bytes::from_static(b"old"));
+        let kept = |answer| Kept::of(&item, bytes.clone(), &change(&item, Ok(answer)));
+        assert_eq!(kept(Answer::done()), None);
+        assert_eq!(kept(Answer::again_after(Duration::ZERO)), None);
+        let old = Kept { gate: 3, data: Data::json("old") };
+        assert_eq!(kept(Answer::to_gate(4)), Some(old.clone()));
+        assert_eq!(kept(Answer::done().with_data(Data::json("new"))), Some(old));
+        assert_eq!(Kept::of(&item, bytes.clone(), &change(&item, Err("boom".into()))), None);
     }
 
     proptest! {

@@ -1,8 +1,11 @@
 //! Partitions: what a batch of items is, seen from its owner and from whoever makes one.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::error::StoreError;
+pub use crate::failure_policy::FailurePolicy;
 
 /// What a partition's `status` column may say.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
@@ -14,7 +17,7 @@ pub enum PartitionStatus {
     Paused,
     /// Every item is through, and `auto_close` was on. An insert reopens it.
     Complete,
-    /// Policy 'stop' met a failed item and nothing more could be delivered. A retry reopens it.
+    /// Its failure policy or a gate's deadline stopped it; `reason` says which. A retry reopens it.
     Failed,
     /// Ended by an operator: inserts are refused.
     Cancelled,
@@ -52,39 +55,6 @@ impl std::str::FromStr for PartitionStatus {
     }
 }
 
-/// What a failed item means for its partition.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FailurePolicy {
-    /// The gate does not advance past a failed item; once nothing more can be delivered the partition fails.
-    #[default]
-    Stop,
-    /// Failed items count as through.
-    Continue,
-}
-
-impl FailurePolicy {
-    /// The word in the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Continue => "continue",
-        }
-    }
-}
-
-impl std::str::FromStr for FailurePolicy {
-    type Err = StoreError;
-
-    fn from_str(word: &str) -> Result<Self, StoreError> {
-        match word {
-            "stop" => Ok(Self::Stop),
-            "continue" => Ok(Self::Continue),
-            _ => Err(StoreError::data(format!("unknown failure policy {word:?}"))),
-        }
-    }
-}
-
 /// The part of a partition's row that its owner acts on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PartitionState {
@@ -102,8 +72,22 @@ pub struct PartitionState {
     pub max_in_flight: Option<u32>,
     /// What failed items mean.
     pub failure_policy: FailurePolicy,
+    /// How long it may be at a gate that has open items; `None`: for ever.
+    pub gate_deadline: Option<Duration>,
+    /// That time is over, by the database's clock: nothing more is sent, and the next checkpoint fails the partition
+    /// unless its gate is through by then.
+    pub is_overdue: bool,
+    /// Whether outcomes keep what they replace ([`crate::outcome::Kept`]), so that the partition can be rewound.
+    pub keep_history: bool,
     /// Grows on grants and on every visible change.
     pub version: i64,
+}
+
+impl PartitionState {
+    /// Whether its owner may send.
+    pub fn is_workable(&self) -> bool {
+        self.status == PartitionStatus::Available && !self.is_overdue
+    }
 }
 
 /// A partition to be made, if it does not exist yet.
@@ -123,9 +107,24 @@ pub struct NewPartition {
     pub max_in_flight: Option<u32>,
     /// What failed items mean.
     pub failure_policy: FailurePolicy,
+    /// How long it may be at a gate that has open items, in whole seconds; `None`: for ever.
+    pub gate_deadline: Option<Duration>,
+    /// Keep what outcomes replace, so that it can be rewound.
+    pub keep_history: bool,
 }
 
 impl NewPartition {
+    /// The deadline as the column has it. `Data` for one that is under a second, has a fraction of one, or is over 68
+    /// years.
+    pub fn gate_deadline_seconds(&self) -> Result<Option<i32>, StoreError> {
+        let Some(deadline) = self.gate_deadline else { return Ok(None) };
+        let seconds = i32::try_from(deadline.as_secs()).ok().filter(|seconds| *seconds > 0);
+        let seconds = seconds.filter(|_| deadline.subsec_nanos() == 0);
+        let refused =
+            || StoreError::data(format!("a gate's deadline of {deadline:?} is not in whole seconds from 1"));
+        Ok(Some(seconds.ok_or_else(refused)?))
+    }
+
     /// A partition with the defaults of a plain INSERT.
     pub fn new(id: impl Into<String>) -> Self {
         Self {
@@ -136,6 +135,8 @@ impl NewPartition {
             auto_close: true,
             max_in_flight: None,
             failure_policy: FailurePolicy::Stop,
+            gate_deadline: None,
+            keep_history: false,
         }
     }
 }

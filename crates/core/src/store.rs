@@ -14,6 +14,7 @@ use crate::{
     outcome::{Completion, Settled},
     partition::NewPartition,
     watcher::Report,
+    why::Facts,
 };
 
 /// What `migrate` did.
@@ -117,6 +118,15 @@ pub struct RetryFilter {
     pub item: Option<String>,
     /// Only this gate.
     pub gate: Option<i32>,
+}
+
+/// What a rewind did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Rewound {
+    /// Items that are available again.
+    pub items: u64,
+    /// Items that were removed, since answers will make them again.
+    pub removed: u64,
 }
 
 /// Resolves when something may have become due; may do so for nothing.
@@ -231,6 +241,27 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// at or below the gate is open, past a failed item under 'stop', or when nothing is open above it.
     async fn advance(&self, partition: &str) -> Result<i32>;
 
+    /// Sets a partition aside: its owner keeps the lease, sends nothing more within half a second, lets what is in flight
+    /// end, and then gives it back. Twice is once. `Refused` for one that has ended ([`crate::acting::pause`]).
+    async fn pause(&self, partition: &str) -> Result<()>;
+
+    /// Lets a paused partition go on, and one that has failed with open items at or below its gate, as after a
+    /// deadline, which starts anew. `Refused` for others ([`crate::acting::resume`]).
+    async fn resume(&self, partition: &str) -> Result<()>;
+
+    /// Ends a partition: its open items are cancelled, the epoch rises and nobody owns it, so that what is in flight is
+    /// aborted and its late answers are fenced. Inserts are refused from then on. Returns how many items were
+    /// cancelled. Twice is once, but for items that a transaction, open during the first, has committed since.
+    /// `Refused` for a complete partition ([`crate::acting::cancel`]).
+    async fn cancel(&self, partition: &str) -> Result<u64>;
+
+    /// Goes back to a gate that was reached, in a partition with `keep_history`. Its items at that gate or beyond it, but
+    /// for cancelled ones, are available again (pass + 1, no retries used) at the lowest gate from there on that they
+    /// have come to, with the data they last came there with; those that answers at or beyond the gate have made are
+    /// removed. The epoch rises and nobody owns the partition; a failed or complete one is open again, a paused one
+    /// stays paused. `Refused`, saying why, by [`crate::acting::rewind`].
+    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound>;
+
     // --- looking ---
 
     /// The feeds, in order of name.
@@ -252,6 +283,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// partition's items, finished ones too: for people who wait, not for watchers. `NotFound` without the
     /// partition.
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>>;
+
+    /// What [`crate::why::explain`] wants to know of a partition, and of one of its items. Its cost grows with neither
+    /// open nor finished items. `NotFound` without the partition or the item.
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts>;
 
     /// Hints that this partition may have closed (or been reopened, or changed in another way).
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups>;

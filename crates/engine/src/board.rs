@@ -45,6 +45,8 @@ pub(crate) struct Turn {
     pub(crate) feed: Arc<str>,
     pub(crate) item: DueItem,
     pub(crate) suspect: bool,
+    /// Whether the outcome keeps what it replaces.
+    pub(crate) keep_history: bool,
     /// Whether its delivery may still begin, should something come between.
     pub(crate) trusted_until: TrustedUntil,
     pub(crate) cancel: Arc<CancellationToken>,
@@ -398,6 +400,7 @@ impl Board {
                 feed: held.feed.clone(),
                 item,
                 suspect: held.is_suspect(),
+                keep_history: held.state.keep_history,
                 trusted_until: held.trusted_until.clone(),
                 cancel: held.cancel.clone(),
                 is_low: held.is_low(page_items, has_room),
@@ -521,6 +524,8 @@ impl Board {
     /// Takes the result of a checkpoint.
     pub(crate) fn checked(&mut self, lease: &Lease, result: Checkpointed) {
         let Some(held) = self.current(lease) else { return };
+        // Else it had been failed or released: its gate's time is not over, or not any more.
+        held.state.is_overdue &= result == Checkpointed::Busy;
         match result {
             Checkpointed::Due => held.reading = Reading::At(None),
             Checkpointed::Wait(time) => held.reading = Reading::Resting(Instant::now() + time),

@@ -60,7 +60,7 @@ fn report(lease: &Lease, result: Checkpointed) {
         Checkpointed::Advanced(gate) => tracing::info!(%partition, gate, "advanced"),
         Checkpointed::Closed => tracing::info!(%partition, "complete"),
         Checkpointed::Failed => {
-            tracing::warn!(%partition, "failed: a failed item is in the way (policy 'stop')")
+            tracing::warn!(%partition, "failed; `gatefeed why` tells the reason")
         }
         Checkpointed::Fenced => tracing::warn!(%partition, "the lease was taken over"),
         Checkpointed::Slept => tracing::debug!(%partition, "released: nothing is due"),

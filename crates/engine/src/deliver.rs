@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use gatefeed_core::{
     StoreError,
     answer::{Failure, Verdict},
-    outcome::{Completion, decide},
+    outcome::{Completion, Kept, decide},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -131,6 +131,7 @@ impl<P: Processor> Sender<P> {
 
     async fn attempt(&self, turn: &mut Turn) -> Result<Verdict, Skip> {
         let (data, _large) = self.data(turn).await?;
+        turn.item.data = turn.keep_history.then(|| data.clone());
         if turn.suspect {
             self.note_suspect(turn).await?;
         }
@@ -190,7 +191,9 @@ impl<P: Processor> Sender<P> {
         }
         let policy = &self.context.settings.retry;
         let (change, children) = decide(&turn.lease, &turn.item, verdict, policy, rand::random());
-        let Turn { lease, feed, item, .. } = turn;
+        let Turn { lease, feed, mut item, keep_history, .. } = turn;
+        let delivered = item.data.take().filter(|_| keep_history);
+        let kept = delivered.and_then(|data| Kept::of(&item, data, &change));
         let completion = Completion {
             lease: lease.clone(),
             feed,
@@ -198,6 +201,7 @@ impl<P: Processor> Sender<P> {
             version: item.version,
             change,
             children,
+            kept,
         };
         let outcome = Outcome::new(completion, item);
         let bytes = outcome.bytes;

@@ -13,7 +13,7 @@ use foldhash::{HashSet, HashSetExt};
 use gatefeed_core::{
     item::DueItem,
     lease::{Grant, Lease, SUSPECT_EXPIRIES, renew_interval, trusted_until},
-    partition::{PartitionState, PartitionStatus},
+    partition::PartitionState,
     store::Cursor,
 };
 use tokio::time::Instant;
@@ -164,8 +164,9 @@ impl Held {
             && self.trusted_until.holds(now)
     }
 
+    /// Whether nobody has set it aside or ended it, and its gate's time is not over.
     pub(crate) fn is_available(&self) -> bool {
-        self.state.status == PartitionStatus::Available
+        self.state.is_workable()
     }
 
     /// Whether it is to be read and sent from.

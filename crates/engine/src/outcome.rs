@@ -37,7 +37,8 @@ impl Outcome {
     pub(crate) fn new(completion: Completion, item: DueItem) -> Self {
         let data = completion.change.data.as_ref().map_or(0, |data| data.bytes.len());
         let children: usize = completion.children.iter().map(|c| c.data.bytes.len() + 256).sum();
-        Self { completion, item, bytes: data + children + 512 }
+        let kept = completion.kept.as_ref().map_or(0, |kept| kept.data.bytes.len());
+        Self { completion, item, bytes: data + children + kept + 512 }
     }
 
     /// The lowest gate of its partition at which it makes something due at once.
@@ -203,6 +204,7 @@ fn refused(context: &Context, mut batch: Vec<Outcome>, error: &StoreError) -> Op
         decide(&outcome.completion.lease, &outcome.item, Err(failure), policy, rand::random());
     outcome.completion.change = change;
     outcome.completion.children = children;
+    outcome.completion.kept = None;
     Some(vec![outcome])
 }
 

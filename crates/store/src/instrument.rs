@@ -12,8 +12,9 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     watcher::Report,
+    why::Facts,
 };
 use tokio::time::{Instant, timeout};
 
@@ -23,6 +24,8 @@ const STEP: Duration = Duration::from_secs(15);
 const LONG: Duration = Duration::from_secs(90);
 /// A push of any size, perhaps repeated; its statements have limits of their own.
 const PUSH: Duration = Duration::from_secs(900);
+/// What changes many items of a partition at once.
+const WHOLE: Duration = Duration::from_secs(660);
 /// A migration may rewrite tables.
 const MIGRATION: Duration = Duration::from_secs(3700);
 
@@ -120,6 +123,18 @@ impl<S: Store> Store for Instrumented<S> {
     async fn advance(&self, partition: &str) -> Result<i32> {
         call("advance", 1, LONG, self.0.advance(partition)).await
     }
+    async fn pause(&self, partition: &str) -> Result<()> {
+        call("pause", 1, LONG, self.0.pause(partition)).await
+    }
+    async fn resume(&self, partition: &str) -> Result<()> {
+        call("resume", 1, LONG, self.0.resume(partition)).await
+    }
+    async fn cancel(&self, partition: &str) -> Result<u64> {
+        call("cancel", 1, WHOLE, self.0.cancel(partition)).await
+    }
+    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        call("rewind", 1, WHOLE, self.0.rewind(partition, gate)).await
+    }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         call("status", 0, LONG, self.0.status()).await
     }
@@ -131,6 +146,9 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         call("gates", 1, LONG, self.0.gates(partition)).await
+    }
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
+        call("why", 1, LONG, self.0.why(partition, item)).await
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.0.changes(partition).await

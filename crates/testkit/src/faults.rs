@@ -17,8 +17,9 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     watcher::Report,
+    why::Facts,
 };
 use tokio::{sync::watch, time::sleep};
 
@@ -324,6 +325,18 @@ impl Store for FaultStore {
     async fn advance(&self, partition: &str) -> Result<i32> {
         self.inner.advance(partition).await
     }
+    async fn pause(&self, partition: &str) -> Result<()> {
+        self.inner.pause(partition).await
+    }
+    async fn resume(&self, partition: &str) -> Result<()> {
+        self.inner.resume(partition).await
+    }
+    async fn cancel(&self, partition: &str) -> Result<u64> {
+        self.inner.cancel(partition).await
+    }
+    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        self.inner.rewind(partition, gate).await
+    }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         self.inner.status().await
     }
@@ -335,6 +348,9 @@ impl Store for FaultStore {
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         self.inner.gates(partition).await
+    }
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
+        self.inner.why(partition, item).await
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.inner.changes(partition).await

@@ -2,23 +2,28 @@
 
 pub(crate) mod advance;
 pub(crate) mod bench;
+pub(crate) mod cancel;
 pub(crate) mod items;
 pub(crate) mod listing;
 pub(crate) mod migrate;
 pub(crate) mod partitions;
+pub(crate) mod pause;
 pub(crate) mod push;
+pub(crate) mod resume;
 pub(crate) mod retry;
+pub(crate) mod rewind;
 pub(crate) mod run;
 pub(crate) mod seal;
 pub(crate) mod status;
 pub(crate) mod watch;
+pub(crate) mod why;
 
 use anyhow::Result;
 
 use crate::{
     args::{Cli, Command},
     database::DatabaseArgs,
-    demo, exit,
+    demo, exit, output,
 };
 
 /// Runs the command and returns the exit code.
@@ -41,6 +46,17 @@ async fn perform(command: Command, database: &DatabaseArgs) -> Result<u8> {
         Command::Retry(args) => retry::retry(database, args).await?,
         Command::Seal(args) => seal::seal(database, args).await?,
         Command::Advance(args) => advance::advance(database, args).await?,
+        Command::Pause(args) => pause::pause(database, args).await?,
+        Command::Resume(args) => resume::resume(database, args).await?,
+        Command::Cancel(args) => cancel::cancel(database, args).await?,
+        Command::Rewind(args) => rewind::rewind(database, args).await?,
+        Command::Why(args) => why::why(database, args).await?,
     }
     Ok(exit::OK)
+}
+
+/// "1 item", "2,000 items".
+fn counted(count: u64, noun: &str) -> String {
+    let number = output::number(i64::try_from(count).unwrap_or(i64::MAX));
+    format!("{number} {noun}{}", if count == 1 { "" } else { "s" })
 }

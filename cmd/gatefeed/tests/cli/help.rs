@@ -2,8 +2,24 @@
 
 use crate::place::{Done, Place};
 
-const COMMANDS: [&str; 11] =
-    ["demo", "migrate", "push", "run", "status", "partitions", "items", "retry", "seal", "advance", "bench"];
+const COMMANDS: [&str; 16] = [
+    "demo",
+    "migrate",
+    "push",
+    "run",
+    "status",
+    "partitions",
+    "items",
+    "why",
+    "retry",
+    "rewind",
+    "seal",
+    "advance",
+    "pause",
+    "resume",
+    "cancel",
+    "bench",
+];
 
 const BENCHES: [&str; 4] = ["drain", "http", "latency", "idle"];
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use gatefeed_core::{
-    partition::NewPartition,
+    partition::{FailurePolicy, NewPartition},
     watcher::{FeedReport, Report},
 };
 use gatefeed_store::Options;
@@ -72,6 +72,8 @@ fn json_has_the_documented_fields() {
     place.push(NewPartition::new("p"), &[("text", 0, b"{}"), ("bytes", 0, b"\xff")]);
     let held = NewPartition { manual_checkpoint: true, ..NewPartition::new("held") };
     place.push(held, &[("late", 1, b"{}")]);
+    let kept = NewPartition { keep_history: true, ..NewPartition::new("kept") };
+    place.push(kept, &[("a", 0, b"{}")]);
     let feed = FeedReport {
         feed: "default".into(),
         partitions: 1,
@@ -92,10 +94,17 @@ fn json_has_the_documented_fields() {
         ("advance", &["held"]),
         ("seal", &["held"]),
         ("retry", &["p"]),
+        ("pause", &["p"]),
+        ("resume", &["p"]),
+        ("rewind", &["kept", "--gate", "0"]),
+        ("cancel", &["p"]),
     ] {
         let args = [&[command], args, &["--json"]].concat();
         keeps_its_word(command, &[place.succeeds(&args)]);
     }
+    let partition = place.succeeds(&["why", "kept", "--json"]);
+    place.succeeds(&["pause", "kept"]);
+    keeps_its_word("why", &[partition, place.succeeds(&["why", "kept", "a", "--json"])]);
 }
 
 #[test]
@@ -191,10 +200,10 @@ fn opening(seen: &mut Seen) {
     seen.run(&["migrate"]);
     seen.place.sql("INSERT INTO gatefeed_migrations (version, name) VALUES (99, 'x')");
     seen.run(&["status"]);
-    seen.place.sql("DELETE FROM gatefeed_migrations WHERE version > 1");
+    seen.place.sql("DELETE FROM gatefeed_migrations WHERE version = 99");
+    seen.place.sql("UPDATE gatefeed_migrations SET version = -version");
     seen.run(&["status"]);
-    seen.place.sql("DROP TABLE gatefeed_watchers");
-    seen.run(&["migrate"]);
+    seen.place.sql("UPDATE gatefeed_migrations SET version = -version");
 }
 
 fn naming(seen: &mut Seen) {
@@ -220,6 +229,21 @@ fn acting(seen: &mut Seen) {
     seen.run(&["advance", "held"]);
     seen.place.push(held("empty"), &[]);
     seen.run(&["advance", "empty"]);
+    seen.place.push(
+        NewPartition { failure_policy: FailurePolicy::UpTo(0), ..held("counted") },
+        &[("a", 0, b"{}"), ("b", 1, b"{}")],
+    );
+    seen.place.sql("UPDATE gatefeed_items SET status = 'failed' WHERE partition_id = 'counted' AND id = 'a'");
+    seen.run(&["advance", "counted"]);
+    seen.run(&["resume", "empty"]);
+    seen.run(&["rewind", "empty", "--gate", "0"]);
+    seen.place.push(NewPartition { keep_history: true, ..NewPartition::new("kept") }, &[]);
+    seen.run(&["rewind", "kept", "--gate", "3"]);
+    seen.place.sql("UPDATE gatefeed_partitions SET status = 'failed' WHERE id = 'empty'");
+    seen.run(&["resume", "empty"]);
+    seen.run(&["pause", "empty"]);
+    seen.place.sql("UPDATE gatefeed_partitions SET status = 'complete' WHERE id = 'empty'");
+    seen.run(&["cancel", "empty"]);
     seen.run(&["status"]);
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use gatefeed_client::{Error, Item, ItemStatus, Partition, PartitionStatus, StoreError};
+use gatefeed_client::{Error, Item, ItemStatus, Partition, PartitionStatus, Rewound, StoreError};
 
 use crate::db::Db;
 
@@ -14,6 +14,8 @@ on_both! {
     partitions_come_in_pages,
     what_is_missing_is_named,
     an_operator_s_steps,
+    an_operator_s_stops,
+    going_back,
 }
 
 fn item(n: usize) -> Item {
@@ -119,4 +121,36 @@ async fn an_operator_s_steps(db: Arc<Db>) {
     assert_eq!(db.client.retry("p", &gatefeed_client::RetryFilter::default()).await.unwrap(), 2);
     let status = db.client.status().await.unwrap();
     assert_eq!((status[0].feed.as_str(), status[0].items.available), ("f", 2));
+}
+
+async fn an_operator_s_stops(db: Arc<Db>) {
+    db.client.push(&Partition::builder("p").item(item(0)).build().unwrap()).await.unwrap();
+    db.client.pause("p").await.unwrap();
+    assert!(db.client.why("p", None).await.unwrap().todo[0].contains("gatefeed resume p"));
+    db.client.resume("p").await.unwrap();
+    let refused = db.client.resume("p").await.unwrap_err();
+    assert!(matches!(refused, Error::Store(StoreError::Refused(_))), "{refused:?}");
+    assert!(db.client.why("p", Some("i00000")).await.unwrap().because[0].contains("due at gate 0"));
+    assert_eq!(db.client.cancel("p").await.unwrap(), 1);
+    let row = db.client.partition("p").await.unwrap();
+    assert_eq!(
+        (row.status, row.reason.as_deref()),
+        (PartitionStatus::Cancelled, Some("cancelled by an operator"))
+    );
+}
+
+async fn going_back(db: Arc<Db>) {
+    let deadline = std::time::Duration::from_secs(90);
+    let kept = Partition::builder("p").keep_history().gate_deadline(deadline);
+    let kept = kept.on_failure("2.5%".parse().unwrap()).item(item(0)).build().unwrap();
+    db.client.push(&kept).await.unwrap();
+    let row = db.client.partition("p").await.unwrap();
+    assert_eq!((row.keep_history, row.gate_deadline_seconds), (true, Some(90)));
+    assert_eq!(row.failure_policy.to_string(), "2.5%");
+    assert_eq!(db.client.rewind("p", 0).await.unwrap(), Rewound { items: 1, removed: 0 });
+    let refused = db.client.rewind("p", 1).await.unwrap_err();
+    assert!(refused.to_string().contains("it is at gate 0"), "{refused}");
+    let bad =
+        Partition::builder("q").gate_deadline(std::time::Duration::from_millis(10)).build().unwrap_err();
+    assert!(bad.to_string().contains("whole seconds"), "{bad}");
 }

@@ -30,6 +30,9 @@ fn state(version: i64) -> PartitionState {
         auto_close: true,
         max_in_flight: None,
         failure_policy: gatefeed_core::partition::FailurePolicy::Stop,
+        gate_deadline: None,
+        is_overdue: false,
+        keep_history: false,
         version,
     }
 }

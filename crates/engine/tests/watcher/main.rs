@@ -21,6 +21,7 @@ macro_rules! on_both {
     };
 }
 
+mod acting;
 mod budget;
 mod children;
 mod crash;

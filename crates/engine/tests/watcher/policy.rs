@@ -1,4 +1,4 @@
-//! What a failed item means: 'stop' and 'continue'.
+//! What a failed item means: 'stop', 'continue' and a number.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     record::{Log, What},
 };
 
-on_both! { stop_fails_the_partition continue_goes_on }
+on_both! { stop_fails_the_partition continue_goes_on so_many_are_put_up_with }
 
 const ITEMS: [(&str, i32); 3] = [("bad", 0), ("good", 0), ("next", 1)];
 
@@ -54,4 +54,24 @@ async fn continue_goes_on(db: Arc<Db>) {
     assert_eq!(db.item("p", "bad").await.status, ItemStatus::Failed);
     assert_eq!(db.item("p", "next").await.status, ItemStatus::Complete);
     assert_eq!(log.gates("bad"), [0]);
+}
+
+async fn so_many_are_put_up_with(db: Arc<Db>) {
+    for (id, policy) in [("one", "1"), ("half", "50%"), ("less", "25%"), ("none", "0")] {
+        let made = NewPartition { failure_policy: policy.parse().unwrap(), ..NewPartition::new(id) };
+        db.push_to(&made, &ITEMS).await;
+    }
+    let log = Log::new();
+    let run = watcher(db.another().await).processor(log.processor(bad_fails)).run();
+    assert!(within("idle", run).await.unwrap().failed);
+    for (id, status) in [
+        ("one", PartitionStatus::Complete),
+        ("half", PartitionStatus::Complete),
+        ("less", PartitionStatus::Failed),
+        ("none", PartitionStatus::Failed),
+    ] {
+        assert_eq!(db.partition(id).await.status, status, "{id}");
+    }
+    let reason = db.partition("less").await.reason.unwrap();
+    assert!(reason.starts_with("1 of the 3 items that came to gate 0 are failed"), "{reason}");
 }

@@ -9,9 +9,10 @@ use std::{
 use chrono::{DateTime, Utc};
 use gatefeed_core::{
     Result,
-    checkpoint::{Probe, Verdict, decide},
+    checkpoint::{Probe, Verdict, decide, failures_below},
+    failure_policy::Failures,
     lease::Lease,
-    partition::{PartitionState, PartitionStatus},
+    partition::{FailurePolicy, PartitionState, PartitionStatus},
     store::Checkpointed,
 };
 use sqlx::{Row, postgres::PgRow};
@@ -33,7 +34,8 @@ macro_rules! lock {
         concat!(
             "SELECT p.id, ",
             state_columns!(),
-            " FROM {schema}.gatefeed_partitions p
+            ", coalesce(p.gate_since, p.created_at) + p.gate_deadline_seconds * interval '1 second' AS deadline_at
+              FROM {schema}.gatefeed_partitions p
               JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS l (id, owner, lease_id, epoch)
                 ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch
               ORDER BY p.id FOR ",
@@ -55,7 +57,8 @@ pub(super) const PROBE: &str = "SELECT r.id,
         (SELECT i.id FROM {schema}.gatefeed_items i WHERE i.partition_id = r.id ORDER BY i.id LIMIT 1) IS NOT NULL
             AS any_item,
         d.due_at, CASE WHEN d.due_at IS NOT NULL THEN
-            (extract(epoch FROM greatest(d.due_at - clock_timestamp(), '0')) * 1000000)::bigint END AS due_in
+            (extract(epoch FROM greatest(d.due_at - clock_timestamp(), '0')) * 1000000)::bigint END AS due_in,
+        clock_timestamp() AS now
     FROM unnest($1::text[], $2::int[]) AS r (id, gate)
     CROSS JOIN LATERAL (
         WITH RECURSIVE groups (gate, rank) AS (
@@ -80,17 +83,28 @@ const WRITE: &str = "UPDATE {schema}.gatefeed_partitions p
     SET status = coalesce(u.status, p.status), gate = coalesce(u.gate, p.gate),
         next_run_at = CASE WHEN u.release AND NOT u.keep THEN u.next_run_at ELSE p.next_run_at END,
         owner = CASE WHEN NOT u.release THEN p.owner END, lease_id = CASE WHEN NOT u.release THEN p.lease_id END,
-        until = CASE WHEN NOT u.release THEN p.until END, updated_at = now(),
+        until = CASE WHEN NOT u.release THEN p.until END, updated_at = now(), reason = coalesce(u.reason, p.reason),
         version = CASE WHEN u.status IS NULL AND u.gate IS NULL THEN p.version ELSE p.version + 1 END
-    FROM unnest($1::text[], $2::text[], $3::int[], $4::bool[], $5::bool[], $6::timestamptz[])
-        AS u (id, status, gate, release, keep, next_run_at)
+    FROM unnest($1::text[], $2::text[], $3::int[], $4::bool[], $5::bool[], $6::timestamptz[], $7::text[])
+        AS u (id, status, gate, release, keep, next_run_at, reason)
     WHERE p.id = u.id";
 
+const FAILURES: &str = "SELECT f.gate, f.failed, f.total FROM {schema}.gatefeed_failures($1, $2, $3) f";
+
+/// A partition whose row is locked.
+struct Locked {
+    state: PartitionState,
+    /// Whether the lock excludes inserters.
+    exclusive: bool,
+    deadline_at: Option<DateTime<Utc>>,
+}
+
 /// A locked partition and what was seen of it.
-pub(super) struct Seen {
-    pub(super) state: PartitionState,
-    pub(super) probe: Probe,
-    due_at: Option<DateTime<Utc>>,
+struct Seen {
+    state: PartitionState,
+    probe: Probe,
+    /// When the next thing happens by itself: an item is due, or the gate's time is over.
+    next_at: Option<DateTime<Utc>>,
 }
 
 /// What is written to one partition.
@@ -102,6 +116,7 @@ struct Step {
     /// Leave `next_run_at` as it is.
     keep: bool,
     next_run_at: Option<DateTime<Utc>>,
+    reason: Option<String>,
 }
 
 impl Postgres {
@@ -110,7 +125,8 @@ impl Postgres {
         let locked = self.lock(&mut tx, leases).await?;
         let missing = leases.iter().filter(|l| !locked.contains_key(l.partition.as_ref()));
         let current = self.current(&mut tx, missing.map(AsRef::as_ref)).await?;
-        let seen = self.probe(&mut tx, locked).await?;
+        let mut seen = self.probe(&mut tx, locked).await?;
+        self.count_failures(&mut tx, &mut seen).await?;
         let mut steps = Vec::new();
         let mut results = Vec::with_capacity(leases.len());
         for lease in leases {
@@ -130,12 +146,8 @@ impl Postgres {
         Ok(results)
     }
 
-    /// The rows that could be locked, and whether the lock excludes inserters.
-    async fn lock(
-        &self,
-        tx: &mut Tx,
-        leases: &[Arc<Lease>],
-    ) -> Result<HashMap<String, (PartitionState, bool)>> {
+    /// The rows that could be locked.
+    async fn lock(&self, tx: &mut Tx, leases: &[Arc<Lease>]) -> Result<HashMap<String, Locked>> {
         let mut locked = HashMap::new();
         for (statement, exclusive) in [(lock!("UPDATE"), true), (lock!("NO KEY UPDATE"), false)] {
             let missing = leases.iter().filter(|l| !locked.contains_key(l.partition.as_ref()));
@@ -146,34 +158,48 @@ impl Postgres {
             let query = tx.query(self.sql.get(statement)).bind(arrays.ids).bind(arrays.owners);
             let query = query.bind(arrays.lease_ids).bind(arrays.epochs);
             for row in query.fetch_all(tx.conn()?).await.map_err(translate)? {
-                locked.insert(row.get("id"), (state(&row)?, exclusive));
+                let (state, deadline_at) = (state(&row)?, get(&row, "deadline_at")?);
+                locked.insert(row.get("id"), Locked { state, exclusive, deadline_at });
             }
         }
         Ok(locked)
     }
 
     /// Looks, in a statement that begins after the locks were taken and so sees whatever was committed before.
-    pub(super) async fn probe(
-        &self,
-        tx: &mut Tx,
-        locked: HashMap<String, (PartitionState, bool)>,
-    ) -> Result<HashMap<String, Seen>> {
+    async fn probe(&self, tx: &mut Tx, locked: HashMap<String, Locked>) -> Result<HashMap<String, Seen>> {
         if locked.is_empty() {
             return Ok(HashMap::new());
         }
         let (ids, gates): (Vec<&str>, Vec<i32>) =
-            locked.iter().map(|(id, (state, _))| (id.as_str(), state.gate)).unzip();
+            locked.iter().map(|(id, locked)| (id.as_str(), locked.state.gate)).unzip();
         let query = tx.query(self.sql.get(PROBE)).bind(ids).bind(gates);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         let mut locked = locked;
         let mut seen = HashMap::with_capacity(rows.len());
         for row in &rows {
             let id: String = get(row, "id")?;
-            if let Some((state, exclusive)) = locked.remove(&id) {
-                seen.insert(id, read(row, state, exclusive)?);
+            if let Some(locked) = locked.remove(&id) {
+                seen.insert(id, read(row, locked)?);
             }
         }
         Ok(seen)
+    }
+
+    /// Counts failed items, where a policy puts up with some and there are any.
+    async fn count_failures(&self, tx: &mut Tx, seen: &mut HashMap<String, Seen>) -> Result<()> {
+        for (partition, seen) in seen {
+            let Some(bound) = failures_below(&seen.state, &seen.probe) else { continue };
+            let share = match seen.state.failure_policy {
+                FailurePolicy::UpToShare(share) => Some(share.hundredths() as i32),
+                _ => None,
+            };
+            let query = tx.query(self.sql.get(FAILURES)).bind(partition).bind(bound).bind(share);
+            for row in query.fetch_all(tx.conn()?).await.map_err(translate)? {
+                let (gate, failed, total) = (get(&row, "gate")?, get(&row, "failed")?, get(&row, "total")?);
+                seen.probe.failures.push(Failures { gate, failed, total });
+            }
+        }
+        Ok(())
     }
 
     async fn write_steps(&self, tx: &mut Tx, steps: &[(&str, Step)]) -> Result<()> {
@@ -187,6 +213,7 @@ impl Postgres {
         let query = query.bind(all().map(|s| s.release).collect::<Vec<_>>());
         let query = query.bind(all().map(|s| s.keep).collect::<Vec<_>>());
         let query = query.bind(all().map(|s| s.next_run_at).collect::<Vec<_>>());
+        let query = query.bind(all().map(|s| s.reason.as_deref()).collect::<Vec<_>>());
         query.execute(tx.conn()?).await.map_err(translate)?;
         Ok(())
     }
@@ -220,16 +247,22 @@ fn ended(leases: &[Arc<Lease>], results: &[Checkpointed]) -> Vec<Hint> {
     ended.map(|(lease, _)| Hint::Ended(lease.partition.to_string())).collect()
 }
 
-fn read(row: &PgRow, state: PartitionState, exclusive: bool) -> Result<Seen> {
+fn read(row: &PgRow, locked: Locked) -> Result<Seen> {
+    let Locked { state, exclusive, deadline_at } = locked;
     let due_in = get::<Option<i64>>(row, "due_in")?;
+    let now: DateTime<Utc> = get(row, "now")?;
+    let deadline_in = deadline_at.map(|deadline_at| (deadline_at - now).to_std().unwrap_or_default());
     let probe = Probe {
         open_gate: get(row, "open_gate")?,
         due_in: due_in.map(|micros| Duration::from_micros(micros.unsigned_abs())),
         failed_gate: get(row, "failed_gate")?,
+        failures: Vec::new(),
+        deadline_in,
         any_item: get(row, "any_item")?,
         exclusive,
     };
-    Ok(Seen { state, probe, due_at: get(row, "due_at")? })
+    let next_at = get::<Option<DateTime<Utc>>>(row, "due_at")?.into_iter().chain(deadline_at).min();
+    Ok(Seen { state, probe, next_at })
 }
 
 /// The result for the owner, and what is written.
@@ -246,14 +279,15 @@ fn next(seen: &Seen, hold: Duration) -> (Checkpointed, Option<Step>) {
             (Checkpointed::Advanced(gate), Some(Step { gate: Some(gate), ..Step::default() }))
         }
         Verdict::Sleep(time) => {
-            let next_run_at = time.and(seen.due_at);
+            let next_run_at = time.and(seen.next_at);
             (Checkpointed::Slept, Some(Step { next_run_at, ..release }))
         }
         Verdict::Close => {
             (Checkpointed::Closed, Some(Step { status: Some(PartitionStatus::Complete.as_str()), ..release }))
         }
-        Verdict::Fail => {
-            (Checkpointed::Failed, Some(Step { status: Some(PartitionStatus::Failed.as_str()), ..release }))
+        Verdict::Fail(stop) => {
+            let (status, reason) = (Some(PartitionStatus::Failed.as_str()), Some(stop.to_string()));
+            (Checkpointed::Failed, Some(Step { status, reason, ..release }))
         }
     }
 }

@@ -95,8 +95,10 @@ impl Postgres {
             true => vec![Settled::Written; completions.len()],
             false => self.settle(&mut tx, &batch, completions.len()).await?,
         };
-        let parents = completions.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Written);
-        let feeds = self.add_children(&mut tx, parents.map(|(parent, _)| parent)).await?;
+        let written = completions.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Written);
+        let written: Vec<&Completion> = written.map(|(completion, _)| completion).collect();
+        self.keep_history(&mut tx, written.iter().copied()).await?;
+        let feeds = self.add_children(&mut tx, written).await?;
         tx.commit().await?;
         self.announce(feeds.into_iter().map(Hint::Due).collect()).await;
         Ok(settled)
@@ -139,12 +141,8 @@ impl Postgres {
 
     /// Children join their parents' transaction, and only those of parents that were written. Returns the
     /// feeds that may have something new.
-    async fn add_children<'a>(
-        &self,
-        tx: &mut Tx,
-        parents: impl Iterator<Item = &'a Completion>,
-    ) -> Result<Vec<String>> {
-        let parents: Vec<&Completion> = parents.filter(|parent| !parent.children.is_empty()).collect();
+    async fn add_children(&self, tx: &mut Tx, mut parents: Vec<&Completion>) -> Result<Vec<String>> {
+        parents.retain(|parent| !parent.children.is_empty());
         let children: Vec<&NewItem> = parents.iter().flat_map(|parent| &parent.children).collect();
         if children.is_empty() {
             return Ok(Vec::new());

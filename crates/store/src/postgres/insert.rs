@@ -42,8 +42,8 @@ const ROW_WAIT: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
 
 const PARTITION: &str = "INSERT INTO {schema}.gatefeed_partitions
-    (id, feed, priority, manual_checkpoint, auto_close, max_in_flight, failure_policy)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+    (id, feed, priority, manual_checkpoint, auto_close, max_in_flight, failure_policy, gate_deadline_seconds, keep_history)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
 
 /// In order of id, like every lock on several partitions.
 const PARTITIONS: &str = "INSERT INTO {schema}.gatefeed_partitions (id, feed)
@@ -53,10 +53,12 @@ macro_rules! insert_items {
     ($conflict:literal) => {
         concat!(
             "INSERT INTO {schema}.gatefeed_items
-                (partition_id, id, gate, priority, available_at, data, content_type)
-            SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type
-            FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[], $7::text[])
-                AS n (partition_id, id, gate, priority, available_at, data, content_type)",
+                (partition_id, id, gate, priority, available_at, data, content_type, creator_id, creator_gate)
+            SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type,
+                n.creator_id, n.creator_gate
+            FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[], $7::text[],
+                    $8::text[], $9::int[])
+                AS n (partition_id, id, gate, priority, available_at, data, content_type, creator_id, creator_gate)",
             $conflict
         )
     };
@@ -88,7 +90,8 @@ impl Inserter<'_> {
         let query = self.query(PARTITION).bind(&partition.id).bind(&partition.feed);
         let query =
             query.bind(partition.priority).bind(partition.manual_checkpoint).bind(partition.auto_close);
-        let query = query.bind(max_in_flight).bind(partition.failure_policy.as_str());
+        let query = query.bind(max_in_flight).bind(partition.failure_policy.to_string());
+        let query = query.bind(partition.gate_deadline_seconds()?).bind(partition.keep_history);
         let made = query.execute(&mut *self.connection).await.map_err(translate)?;
         Ok(made.rows_affected() == 1)
     }
@@ -118,6 +121,9 @@ impl Inserter<'_> {
             let query = query.bind(all().map(|i| i.available_at).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.data.bytes.as_ref()).collect::<Vec<&[u8]>>());
             let query = query.bind(all().map(|i| i.data.content_type.as_str()).collect::<Vec<_>>());
+            let creators = || all().map(|i| i.creator.as_ref());
+            let query = query.bind(creators().map(|c| c.map(|c| c.item.as_str())).collect::<Vec<_>>());
+            let query = query.bind(creators().map(|c| c.map(|c| c.gate)).collect::<Vec<_>>());
             added += query.execute(&mut *self.connection).await.map_err(translate)?.rows_affected();
         }
         Ok(added)

@@ -208,7 +208,7 @@ fn gate_counts(row: &PgRow) -> Result<GateCounts> {
     })
 }
 
-fn partition_row(row: &PgRow) -> Result<PartitionRow> {
+pub(super) fn partition_row(row: &PgRow) -> Result<PartitionRow> {
     Ok(PartitionRow {
         id: get(row, "id")?,
         feed: get(row, "feed")?,
@@ -219,6 +219,10 @@ fn partition_row(row: &PgRow) -> Result<PartitionRow> {
         auto_close: get(row, "auto_close")?,
         max_in_flight: get::<Option<i32>>(row, "max_in_flight")?.map(i32::unsigned_abs),
         failure_policy: FailurePolicy::from_str(get(row, "failure_policy")?)?,
+        gate_deadline_seconds: get(row, "gate_deadline_seconds")?,
+        gate_since: get(row, "gate_since")?,
+        keep_history: get(row, "keep_history")?,
+        reason: get(row, "reason")?,
         owner: get(row, "owner")?,
         until: get(row, "until")?,
         epoch: get(row, "epoch")?,

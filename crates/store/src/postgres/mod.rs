@@ -8,6 +8,7 @@ mod checkpoint;
 mod claim;
 mod complete;
 mod error;
+mod history;
 pub(crate) mod insert;
 mod inspect;
 mod migrate;
@@ -21,6 +22,7 @@ mod schema;
 mod tests;
 mod wake;
 mod watchers;
+mod why;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -36,8 +38,9 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     watcher::Report,
+    why::Facts,
 };
 
 use self::{pool::Lanes, schema::Sql};
@@ -129,6 +132,18 @@ impl Store for Postgres {
     async fn advance(&self, partition: &str) -> Result<i32> {
         self.raise_gate(partition).await
     }
+    async fn pause(&self, partition: &str) -> Result<()> {
+        self.set_aside(partition).await
+    }
+    async fn resume(&self, partition: &str) -> Result<()> {
+        self.take_up(partition).await
+    }
+    async fn cancel(&self, partition: &str) -> Result<u64> {
+        self.end(partition).await
+    }
+    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        self.go_back(partition, gate).await
+    }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         self.list_feeds().await
     }
@@ -140,6 +155,9 @@ impl Store for Postgres {
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         self.count_gates(partition).await
+    }
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
+        self.look_into(partition, item).await
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.listen(self.sql.ended.clone(), &[partition.to_owned()])

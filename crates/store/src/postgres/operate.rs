@@ -1,28 +1,23 @@
 //! What operators do. The SQL functions of the schema do the work, so that psql and the command line agree.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use gatefeed_core::{Result, StoreError, checkpoint::by_hand, store::RetryFilter};
-use sqlx::Row;
+use gatefeed_core::{
+    Result, StoreError,
+    store::{RetryFilter, Rewound},
+};
+use sqlx::{Row, postgres::PgRow};
 
 use super::{
     Postgres,
     error::translate,
     pool::{Lane, Tx},
-    rows::{state, state_columns},
-    wake::Hint,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-const LOCK: &str = concat!(
-    "SELECT ",
-    state_columns!(),
-    " FROM {schema}.gatefeed_partitions p WHERE p.id = $1 FOR NO KEY UPDATE"
-);
-
-const RAISE: &str = "UPDATE {schema}.gatefeed_partitions
-    SET gate = $2, version = version + 1, updated_at = now(), next_run_at = now() WHERE id = $1";
+/// For what changes many items of a partition at once.
+const WHOLE_LIMIT: Duration = Duration::from_secs(600);
 
 impl Postgres {
     pub(super) async fn retry_failed(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
@@ -38,26 +33,43 @@ impl Postgres {
     }
 
     pub(super) async fn let_go(&self, partition: &str) -> Result<()> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
-        let call = tx.query(self.sql.get("SELECT {schema}.gatefeed_seal($1)")).bind(partition);
-        call.execute(tx.conn()?).await.map_err(spoken)?;
-        tx.commit().await
+        self.call("SELECT {schema}.gatefeed_seal($1)", partition, LIMIT).await.map(|_| ())
     }
 
     pub(super) async fn raise_gate(&self, partition: &str) -> Result<i32> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
-        let row = tx.query(self.sql.get(LOCK)).bind(partition).fetch_optional(tx.conn()?).await;
-        let Some(row) = row.map_err(translate)? else { return Err(no_partition(partition)) };
-        let state = state(&row)?;
-        let feed = state.feed.clone();
-        let seen = self.probe(&mut tx, HashMap::from([(partition.to_owned(), (state, true))])).await?;
-        let Some(seen) = seen.get(partition) else { return Err(no_partition(partition)) };
-        let gate = by_hand(partition, &seen.state, &seen.probe)?;
-        let raise = tx.query(self.sql.get(RAISE)).bind(partition).bind(gate);
-        raise.execute(tx.conn()?).await.map_err(translate)?;
-        self.notify(&mut tx, &[Hint::Due(feed)]).await?;
+        let row = self.call("SELECT {schema}.gatefeed_advance($1)", partition, LIMIT).await?;
+        Ok(row.get(0))
+    }
+
+    pub(super) async fn set_aside(&self, partition: &str) -> Result<()> {
+        self.call("SELECT {schema}.gatefeed_pause($1)", partition, LIMIT).await.map(|_| ())
+    }
+
+    pub(super) async fn take_up(&self, partition: &str) -> Result<()> {
+        self.call("SELECT {schema}.gatefeed_resume($1)", partition, LIMIT).await.map(|_| ())
+    }
+
+    pub(super) async fn end(&self, partition: &str) -> Result<u64> {
+        let row = self.call("SELECT {schema}.gatefeed_cancel($1)", partition, WHOLE_LIMIT).await?;
+        Ok(row.get::<i64, _>(0).unsigned_abs())
+    }
+
+    pub(super) async fn go_back(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        let mut tx = self.begin(Lane::Work, WHOLE_LIMIT).await?;
+        let call = tx.query(self.sql.get("SELECT items, removed FROM {schema}.gatefeed_rewind($1, $2)"));
+        let row = call.bind(partition).bind(gate).fetch_one(tx.conn()?).await.map_err(spoken)?;
         tx.commit().await?;
-        Ok(gate)
+        let count = |column| row.get::<i64, _>(column).unsigned_abs();
+        Ok(Rewound { items: count("items"), removed: count("removed") })
+    }
+
+    /// Calls a function that takes the partition only.
+    async fn call(&self, sql: &'static str, partition: &str, limit: Duration) -> Result<PgRow> {
+        let mut tx = self.begin(Lane::Work, limit).await?;
+        let call = tx.query(self.sql.get(sql)).bind(partition);
+        let row = call.fetch_one(tx.conn()?).await.map_err(spoken)?;
+        tx.commit().await?;
+        Ok(row)
     }
 
     async fn find_item(&self, tx: &mut Tx, partition: &str, item: &str) -> Result<()> {
@@ -68,10 +80,6 @@ impl Postgres {
             .map(|_| ())
             .ok_or_else(|| StoreError::NotFound(format!("partition {partition:?} has no item {item:?}")))
     }
-}
-
-fn no_partition(partition: &str) -> StoreError {
-    StoreError::NotFound(format!("partition {partition:?} does not exist"))
 }
 
 /// The functions' own refusals, without the prefix that marks them in psql.

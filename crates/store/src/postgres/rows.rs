@@ -1,6 +1,6 @@
 //! Rows as types.
 
-use std::{str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Result,
@@ -15,7 +15,10 @@ use super::error::translate;
 /// The columns of [`state`], of the table or alias `p`.
 macro_rules! state_columns {
     () => {
-        "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version"
+        "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version,
+            p.gate_deadline_seconds, p.keep_history,
+            coalesce(coalesce(p.gate_since, p.created_at) + p.gate_deadline_seconds * interval '1 second'
+                <= clock_timestamp(), false) AS is_overdue"
     };
 }
 pub(super) use state_columns;
@@ -38,6 +41,9 @@ pub(super) fn state(row: &PgRow) -> Result<PartitionState> {
         auto_close: get(row, "auto_close")?,
         max_in_flight: get::<Option<i32>>(row, "max_in_flight")?.map(i32::unsigned_abs),
         failure_policy: FailurePolicy::from_str(get(row, "failure_policy")?)?,
+        gate_deadline: get::<Option<i32>>(row, "gate_deadline_seconds")?.map(seconds),
+        is_overdue: get(row, "is_overdue")?,
+        keep_history: get(row, "keep_history")?,
         version: get(row, "version")?,
     })
 }
@@ -48,6 +54,10 @@ where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
 {
     row.try_get(position).map_err(translate)
+}
+
+fn seconds(seconds: i32) -> Duration {
+    Duration::from_secs(seconds.unsigned_abs().into())
 }
 
 /// Leases as the arrays that `unnest($1, $2, $3, $4)` takes: id, owner, lease id, epoch.

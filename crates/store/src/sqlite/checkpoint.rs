@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use gatefeed_core::{
-    checkpoint::{Probe, Verdict, decide},
+    checkpoint::{Probe, Verdict, decide, failures_below},
+    failure_policy::Failures,
     lease::Lease,
-    partition::{PartitionState, PartitionStatus},
+    partition::{FailurePolicy, PartitionState, PartitionStatus},
     store::Checkpointed,
 };
 use sqlx::{Row, SqliteConnection};
@@ -16,14 +17,18 @@ use super::{
     fence::current,
     page::{RANK_MIN, next_rank, of_group},
     renew::borrowed,
-    rows::{at, by_key, maybe_at, now, state, state_columns},
+    rows::{at, by_key, deadline_at, maybe_at, now, state, state_columns},
 };
 
 /// Each answer is one probe of an index, never a count.
 pub(super) const LOOK: &str = concat!(
     "SELECT ",
     state_columns!(),
-    ", p.next_run_at,
+    ", p.next_run_at, ",
+    deadline_at!("p."),
+    " AS deadline_at, ",
+    now!(),
+    " AS now,
         (SELECT i.gate FROM gatefeed_items i INDEXED BY gatefeed_items_due
          WHERE i.partition_id = p.id AND i.status = 'available' ORDER BY i.gate LIMIT 1) AS available_gate,
         (SELECT i.gate FROM gatefeed_items i INDEXED BY gatefeed_items_parked
@@ -61,7 +66,8 @@ pub(super) const ADVANCE: &str = concat!(
 
 pub(super) const RELEASE: &str = concat!(
     "UPDATE gatefeed_partitions
-    SET owner = NULL, lease_id = NULL, until = NULL, status = ?2, next_run_at = ?3, version = version + (status <> ?2),
+    SET owner = NULL, lease_id = NULL, until = NULL, status = ?2, next_run_at = ?3, reason = coalesce(?4, reason),
+        version = version + (status <> ?2),
         updated_at = ",
     now!(),
     " WHERE id = ?1"
@@ -72,13 +78,14 @@ pub(super) struct Seen {
     pub(super) state: PartitionState,
     pub(super) probe: Probe,
     next_run_at: Option<String>,
-    due_at: Option<String>,
+    /// When the next thing happens by itself: an item is due, or the gate's time is over.
+    next_at: Option<String>,
 }
 
 /// What is written to a partition.
 enum Step {
     Advance(i32),
-    Release { status: PartitionStatus, next_run_at: Option<String> },
+    Release { status: PartitionStatus, next_run_at: Option<String>, reason: Option<String> },
 }
 
 impl Sqlite {
@@ -157,14 +164,57 @@ pub(super) async fn look(connection: &mut SqliteConnection, partition: &str) -> 
         Some(gate) if gate <= state.gate => first_due(connection, partition, state.gate).await?,
         _ => (None, None),
     };
-    let probe = Probe {
+    let deadline_at: Option<String> = row.try_get("deadline_at")?;
+    let now = at(&row, "now")?;
+    let deadline_in = maybe_at(&row, "deadline_at")?.map(|at| (at - now).to_std().unwrap_or_default());
+    let mut probe = Probe {
         open_gate: available.into_iter().chain(parked).min(),
         due_in,
         failed_gate: row.try_get("failed_gate")?,
+        failures: Vec::new(),
+        deadline_in,
         any_item: row.try_get("any_item")?,
         exclusive: true,
     };
-    Ok(Some(Seen { state, probe, next_run_at: row.try_get("next_run_at")?, due_at }))
+    if let Some(bound) = failures_below(&state, &probe) {
+        probe.failures = failures(connection, partition, bound, state.failure_policy).await?;
+    }
+    // The same form, so that the order of the texts is that of the moments.
+    let next_at = due_at.into_iter().chain(deadline_at).min();
+    Ok(Some(Seen { state, probe, next_run_at: row.try_get("next_run_at")?, next_at }))
+}
+
+pub(super) const FAILURES: &str =
+    "SELECT gate, count(*) AS failed FROM gatefeed_items INDEXED BY gatefeed_items_failed
+    WHERE partition_id = ?1 AND status = 'failed' AND gate < ?2 GROUP BY gate ORDER BY gate";
+
+/// The items that came to a gate: those at it and beyond it, but for what answers at it or later have made beyond it.
+pub(super) const CAME: &str = concat!(
+    "SELECT count(*) FROM (SELECT 1 FROM gatefeed_items ",
+    by_key!(items),
+    " WHERE partition_id = ?1
+        AND (gate = ?2 OR gate > ?2 AND (creator_gate IS NULL OR creator_gate < ?2)) LIMIT ?3)"
+);
+
+/// The gates below `bound` that have failed items, and, under a share, of how many.
+async fn failures(
+    connection: &mut SqliteConnection,
+    partition: &str,
+    bound: i64,
+    policy: FailurePolicy,
+) -> Result<Vec<Failures>> {
+    let rows = sqlx::query(FAILURES).bind(partition).bind(bound).fetch_all(&mut *connection).await?;
+    let mut all = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut failures = Failures { gate: row.try_get("gate")?, failed: row.try_get("failed")?, total: 0 };
+        if matches!(policy, FailurePolicy::UpToShare(_)) {
+            let limit = policy.total_wanted(failures.failed).unwrap_or(-1);
+            let came = sqlx::query_scalar(CAME).bind(partition).bind(failures.gate).bind(limit);
+            failures.total = came.fetch_one(&mut *connection).await?;
+        }
+        all.push(failures);
+    }
+    Ok(all)
 }
 
 async fn first_due(
@@ -181,7 +231,7 @@ async fn first_due(
 impl Seen {
     fn next(self, hold: Duration) -> (Checkpointed, Option<Step>) {
         let status = self.state.status;
-        let release = |status, next_run_at| Some(Step::Release { status, next_run_at });
+        let release = |status, next_run_at| Some(Step::Release { status, next_run_at, reason: None });
         if status != PartitionStatus::Available {
             return (Checkpointed::Slept, release(status, self.next_run_at));
         }
@@ -190,9 +240,12 @@ impl Seen {
             Verdict::Wait(time) => (Checkpointed::Wait(time), None),
             Verdict::Busy => (Checkpointed::Busy, None),
             Verdict::Advance(gate) => (Checkpointed::Advanced(gate), Some(Step::Advance(gate))),
-            Verdict::Sleep(time) => (Checkpointed::Slept, release(status, time.and(self.due_at))),
+            Verdict::Sleep(time) => (Checkpointed::Slept, release(status, time.and(self.next_at))),
             Verdict::Close => (Checkpointed::Closed, release(PartitionStatus::Complete, None)),
-            Verdict::Fail => (Checkpointed::Failed, release(PartitionStatus::Failed, None)),
+            Verdict::Fail(stop) => {
+                let (status, reason) = (PartitionStatus::Failed, Some(stop.to_string()));
+                (Checkpointed::Failed, Some(Step::Release { status, next_run_at: None, reason }))
+            }
         }
     }
 }
@@ -200,8 +253,8 @@ impl Seen {
 async fn write(connection: &mut SqliteConnection, partition: &str, step: Step) -> Result<()> {
     let query = match step {
         Step::Advance(gate) => sqlx::query(ADVANCE).bind(partition).bind(gate),
-        Step::Release { status, next_run_at } => {
-            sqlx::query(RELEASE).bind(partition).bind(status.as_str()).bind(next_run_at)
+        Step::Release { status, next_run_at, reason } => {
+            sqlx::query(RELEASE).bind(partition).bind(status.as_str()).bind(next_run_at).bind(reason)
         }
     };
     query.execute(connection).await?;

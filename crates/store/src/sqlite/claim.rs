@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     Sqlite,
     error::Result,
-    rows::{by_key, now, seconds, state},
+    rows::{by_key, deadline_at, now, seconds, state},
     values::{chunks, values},
 };
 
@@ -55,7 +55,11 @@ pub(super) const GRANT: &str = concat!(
     ", expiries = CASE WHEN owner IS NULL THEN expiries ELSE min(expiries + 1, 2147483647) END
     WHERE id IN ({ids})
     RETURNING id, epoch, expiries, feed, status, gate, manual_checkpoint, auto_close, max_in_flight,
-        failure_policy, version"
+        failure_policy, version, gate_deadline_seconds, keep_history, coalesce(",
+    deadline_at!(""),
+    " <= ",
+    now!(),
+    ", 0) AS is_overdue"
 );
 
 impl Sqlite {

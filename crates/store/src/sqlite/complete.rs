@@ -14,6 +14,7 @@ use super::{
     Sqlite,
     error::Result,
     fence::current,
+    history::keep,
     insert::{insert_items, make_partitions},
     rows::{by_key, now, seconds},
     values::{chunks, values},
@@ -47,6 +48,7 @@ impl Sqlite {
         }
         let written =
             || completions.iter().zip(&settled).filter(|(_, s)| **s == Settled::Written).map(|(c, _)| c);
+        keep(tx.conn()?, &written().collect::<Vec<_>>()).await?;
         add_children(tx.conn()?, written().collect()).await?;
         tx.commit().await?;
         Ok(Some(settled))

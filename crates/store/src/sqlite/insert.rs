@@ -24,15 +24,17 @@ use super::{
 
 /// Not OR IGNORE, here and below: that would swallow what a CHECK refuses.
 pub(super) const PARTITION: &str = "INSERT INTO gatefeed_partitions
-    (id, feed, priority, manual_checkpoint, auto_close, max_in_flight, failure_policy)
-    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+    (id, feed, priority, manual_checkpoint, auto_close, max_in_flight, failure_policy, gate_deadline_seconds, keep_history)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
 
 /// Makes a partition if it is missing; returns whether it was.
 async fn make_partition(connection: &mut SqliteConnection, partition: &NewPartition) -> Result<bool> {
     let query = sqlx::query(PARTITION).bind(&partition.id).bind(&partition.feed).bind(partition.priority);
     let query =
         query.bind(partition.manual_checkpoint).bind(partition.auto_close).bind(partition.max_in_flight);
-    let made = query.bind(partition.failure_policy.as_str()).execute(connection).await?;
+    let query = query.bind(partition.failure_policy.to_string());
+    let query = query.bind(partition.gate_deadline_seconds()?).bind(partition.keep_history);
+    let made = query.execute(connection).await?;
     Ok(made.rows_affected() == 1)
 }
 
@@ -64,6 +66,8 @@ pub(super) async fn insert_items(connection: &mut SqliteConnection, items: &[&Ne
             query = query.bind(&item.partition).bind(&item.id).bind(item.gate).bind(item.priority);
             query = query.bind(&item.data.content_type).bind(item.data.bytes.as_ref());
             query = query.bind(item.available_at.map(of_moment).transpose()?);
+            let creator = item.creator.as_ref();
+            query = query.bind(creator.map(|c| &c.item)).bind(creator.map(|c| c.gate));
         }
         added += query.execute(&mut *connection).await?.rows_affected();
     }
@@ -71,9 +75,10 @@ pub(super) async fn insert_items(connection: &mut SqliteConnection, items: &[&Ne
 }
 
 pub(super) fn items_sql(rows: usize) -> String {
-    let rows = rows_of(rows, concat!("(?,?,?,?,?,?,coalesce(?,", now!(), "))"));
+    let rows = rows_of(rows, concat!("(?,?,?,?,?,?,coalesce(?,", now!(), "),?,?)"));
     format!(
-        "INSERT INTO gatefeed_items (partition_id, id, gate, priority, content_type, data, available_at) {rows}
+        "INSERT INTO gatefeed_items (partition_id, id, gate, priority, content_type, data, available_at, creator_id,
+            creator_gate) {rows}
         ON CONFLICT (partition_id, id) DO NOTHING"
     )
 }

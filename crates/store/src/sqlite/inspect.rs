@@ -144,7 +144,7 @@ fn gate_counts(row: &SqliteRow) -> Result<GateCounts> {
     })
 }
 
-fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
+pub(super) fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
     Ok(PartitionRow {
         id: row.try_get("id")?,
         feed: row.try_get("feed")?,
@@ -155,6 +155,10 @@ fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
         auto_close: row.try_get("auto_close")?,
         max_in_flight: row.try_get("max_in_flight")?,
         failure_policy: word(row, "failure_policy")?,
+        gate_deadline_seconds: row.try_get("gate_deadline_seconds")?,
+        gate_since: maybe_at(row, "gate_since")?,
+        keep_history: row.try_get("keep_history")?,
+        reason: row.try_get("reason")?,
         owner: row.try_get("owner")?,
         until: maybe_at(row, "until")?,
         epoch: row.try_get("epoch")?,

@@ -9,6 +9,7 @@ mod complete;
 mod error;
 mod fence;
 mod file;
+mod history;
 mod insert;
 mod inspect;
 mod migrate;
@@ -21,6 +22,7 @@ mod status;
 mod values;
 mod wake;
 mod watchers;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -35,8 +37,9 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Rewound, Wakeups},
     watcher::Report,
+    why::Facts,
 };
 
 use self::pool::Lanes;
@@ -123,6 +126,18 @@ impl Store for Sqlite {
     async fn advance(&self, partition: &str) -> Result<i32> {
         self.named(self.raise_gate(partition).await)
     }
+    async fn pause(&self, partition: &str) -> Result<()> {
+        self.named(self.set_aside(partition).await)
+    }
+    async fn resume(&self, partition: &str) -> Result<()> {
+        self.named(self.take_up(partition).await)
+    }
+    async fn cancel(&self, partition: &str) -> Result<u64> {
+        self.named(self.end(partition).await)
+    }
+    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        self.named(self.go_back(partition, gate).await)
+    }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         self.named(self.list_feeds().await)
     }
@@ -134,6 +149,9 @@ impl Store for Sqlite {
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         self.named(self.count_gates(partition).await)
+    }
+    async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
+        self.named(self.look_into(partition, item).await)
     }
     async fn changes(&self, _partition: &str) -> Box<dyn Wakeups> {
         self.listen()

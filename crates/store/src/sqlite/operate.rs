@@ -1,9 +1,19 @@
 //! What operators do.
 
-use gatefeed_core::{StoreError, checkpoint::by_hand, partition::PartitionStatus, store::RetryFilter};
+use gatefeed_core::{
+    StoreError, acting,
+    checkpoint::by_hand,
+    partition::PartitionStatus,
+    store::{RetryFilter, Rewound},
+};
 use sqlx::SqliteConnection;
 
-use super::{Sqlite, checkpoint::look, error::Result, rows::now};
+use super::{
+    Sqlite,
+    checkpoint::{Seen, look},
+    error::Result,
+    rows::{by_key, now},
+};
 
 const FIND_ITEM: &str = "SELECT EXISTS (SELECT 1 FROM gatefeed_items WHERE partition_id = ? AND id = ?)";
 
@@ -44,10 +54,94 @@ const RAISE: &str = concat!(
     " WHERE id = ?1"
 );
 
+const PAUSE: &str = concat!(
+    "UPDATE gatefeed_partitions SET status = 'paused', version = version + 1, updated_at = ",
+    now!(),
+    " WHERE id = ?"
+);
+
+const RESUME: &str = concat!(
+    "UPDATE gatefeed_partitions SET status = 'available', version = version + 1, next_run_at = ",
+    now!(),
+    ", updated_at = ",
+    now!(),
+    " WHERE id = ?"
+);
+
+const CANCEL: &str = concat!(
+    "UPDATE gatefeed_partitions
+    SET status = 'cancelled', reason = ?2, epoch = epoch + 1, owner = NULL, lease_id = NULL, until = NULL,
+        next_run_at = NULL, version = version + 1, updated_at = ",
+    now!(),
+    " WHERE id = ?1"
+);
+
+/// One for each of the indexes of open items.
+pub(super) const CANCEL_ITEMS: [&str; 2] = [
+    concat!(
+        "UPDATE gatefeed_items INDEXED BY gatefeed_items_due
+        SET status = 'cancelled', version = version + 1, updated_at = ",
+        now!(),
+        " WHERE partition_id = ? AND status = 'available'"
+    ),
+    concat!(
+        "UPDATE gatefeed_items INDEXED BY gatefeed_items_parked
+        SET status = 'cancelled', version = version + 1, updated_at = ",
+        now!(),
+        " WHERE partition_id = ? AND status IN ('waiting', 'blocked')"
+    ),
+];
+
+const GO_BACK: &str = concat!(
+    "UPDATE gatefeed_partitions
+    SET status = CASE WHEN status IN ('failed', 'complete') THEN 'available' ELSE status END, gate = ?2,
+        epoch = epoch + 1, owner = NULL, lease_id = NULL, until = NULL, expiries = 0, version = version + 1,
+        next_run_at = ",
+    now!(),
+    ", gate_since = ",
+    now!(),
+    ", updated_at = ",
+    now!(),
+    " WHERE id = ?1"
+);
+
+/// What answers will make again, and its history before it.
+pub(super) const FORGET_MADE: &str = concat!(
+    "DELETE FROM gatefeed_history WHERE partition_id = ?1 AND item_id IN (SELECT id FROM gatefeed_items ",
+    by_key!(items),
+    " WHERE partition_id = ?1 AND creator_gate >= ?2)"
+);
+pub(super) const REMOVE_MADE: &str =
+    concat!("DELETE FROM gatefeed_items ", by_key!(items), " WHERE partition_id = ?1 AND creator_gate >= ?2");
+
+/// Of an item with a history from the gate on, its lowest one.
+pub(super) const RESTORE: &str = concat!(
+    "UPDATE gatefeed_items ",
+    by_key!(items),
+    " SET gate = h.to_gate, data = h.old_data, content_type = h.old_content_type, available_at = ",
+    now!(),
+    " FROM (SELECT item_id, min(gate) AS to_gate, data AS old_data, content_type AS old_content_type
+        FROM gatefeed_history WHERE partition_id = ?1 AND gate >= ?2 GROUP BY item_id) h
+    WHERE partition_id = ?1 AND id = h.item_id AND gate >= h.to_gate AND status <> 'cancelled'"
+);
+
+pub(super) const AGAIN: &str = concat!(
+    "UPDATE gatefeed_items ",
+    by_key!(items),
+    " SET status = 'available', pass = min(pass + 1, 2147483647), retry_count = 0, suspect_count = 0,
+        available_at = CASE WHEN status = 'available' THEN available_at ELSE ",
+    now!(),
+    " END, version = version + 1, updated_at = ",
+    now!(),
+    " WHERE partition_id = ?1 AND gate >= ?2 AND status <> 'cancelled'"
+);
+
+pub(super) const FORGET: &str = "DELETE FROM gatefeed_history WHERE partition_id = ?1 AND gate >= ?2";
+
 impl Sqlite {
     pub(super) async fn retry_failed(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         let mut tx = self.lanes.write().await?;
-        let seen = look(tx.conn()?, partition).await?.ok_or_else(|| no_partition(partition))?;
+        let seen = find(tx.conn()?, partition).await?;
         if seen.state.status == PartitionStatus::Cancelled {
             let text = format!("partition {partition:?} is cancelled: its items cannot be retried");
             return Err(StoreError::Refused(text).into());
@@ -74,12 +168,68 @@ impl Sqlite {
 
     pub(super) async fn raise_gate(&self, partition: &str) -> Result<i32> {
         let mut tx = self.lanes.write().await?;
-        let seen = look(tx.conn()?, partition).await?.ok_or_else(|| no_partition(partition))?;
+        let seen = find(tx.conn()?, partition).await?;
         let gate = by_hand(partition, &seen.state, &seen.probe)?;
         sqlx::query(RAISE).bind(partition).bind(gate).execute(tx.conn()?).await?;
         tx.commit().await?;
         Ok(gate)
     }
+
+    pub(super) async fn set_aside(&self, partition: &str) -> Result<()> {
+        let mut tx = self.lanes.write().await?;
+        let seen = find(tx.conn()?, partition).await?;
+        if acting::pause(partition, seen.state.status)? {
+            sqlx::query(PAUSE).bind(partition).execute(tx.conn()?).await?;
+        }
+        tx.commit().await
+    }
+
+    pub(super) async fn take_up(&self, partition: &str) -> Result<()> {
+        let mut tx = self.lanes.write().await?;
+        let Seen { state, probe, .. } = find(tx.conn()?, partition).await?;
+        acting::resume(partition, state.status, probe.open_gate.is_some_and(|open| open <= state.gate))?;
+        sqlx::query(RESUME).bind(partition).execute(tx.conn()?).await?;
+        tx.commit().await
+    }
+
+    pub(super) async fn end(&self, partition: &str) -> Result<u64> {
+        let mut tx = self.lanes.write().await?;
+        let cancelled = cancel(tx.conn()?, partition, acting::CANCELLED).await?;
+        tx.commit().await?;
+        Ok(cancelled)
+    }
+
+    pub(super) async fn go_back(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        let mut tx = self.lanes.write().await?;
+        let seen = find(tx.conn()?, partition).await?;
+        acting::rewind(partition, &seen.state, gate)?;
+        let mut touched = [0; 6];
+        let steps = [GO_BACK, FORGET_MADE, REMOVE_MADE, RESTORE, AGAIN, FORGET];
+        for (touched, step) in touched.iter_mut().zip(steps) {
+            let step = sqlx::query(step).bind(partition).bind(gate);
+            *touched = step.execute(tx.conn()?).await?.rows_affected();
+        }
+        tx.commit().await?;
+        let [_, _, removed, _, items, _] = touched;
+        Ok(Rewound { items, removed })
+    }
+}
+
+/// Cancels a partition within a transaction, as `gatefeed_cancel` does on Postgres; returns how many items.
+async fn cancel(connection: &mut SqliteConnection, partition: &str, reason: &str) -> Result<u64> {
+    let seen = find(connection, partition).await?;
+    if acting::cancel(partition, seen.state.status)? {
+        sqlx::query(CANCEL).bind(partition).bind(reason).execute(&mut *connection).await?;
+    }
+    let mut cancelled = 0;
+    for items in CANCEL_ITEMS {
+        cancelled += sqlx::query(items).bind(partition).execute(&mut *connection).await?.rows_affected();
+    }
+    Ok(cancelled)
+}
+
+async fn find(connection: &mut SqliteConnection, partition: &str) -> Result<Seen> {
+    Ok(look(connection, partition).await?.ok_or_else(|| no_partition(partition))?)
 }
 
 async fn find_item(connection: &mut SqliteConnection, partition: &str, item: &str) -> Result<()> {

@@ -25,10 +25,31 @@ macro_rules! now {
 }
 pub(super) use now;
 
+/// When the time of a partition's gate is over; NULL: never.
+macro_rules! deadline_at {
+    ($p:literal) => {
+        concat!(
+            "strftime('%Y-%m-%d %H:%M:%f', coalesce(",
+            $p,
+            "gate_since, ",
+            $p,
+            "created_at), '+' || ",
+            $p,
+            "gate_deadline_seconds || ' seconds')"
+        )
+    };
+}
+pub(super) use deadline_at;
+
 /// The columns of [`state`], of the table or alias `p`.
 macro_rules! state_columns {
     () => {
-        "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version"
+        concat!(
+            "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version,
+            p.gate_deadline_seconds, p.keep_history, coalesce(",
+            $crate::sqlite::rows::deadline_at!("p."),
+            " <= strftime('%Y-%m-%d %H:%M:%f', 'now'), 0) AS is_overdue"
+        )
     };
 }
 pub(super) use state_columns;
@@ -90,6 +111,11 @@ pub(super) fn state(row: &SqliteRow) -> Result<PartitionState> {
         auto_close: row.try_get("auto_close")?,
         max_in_flight: row.try_get("max_in_flight")?,
         failure_policy: word::<FailurePolicy>(row, "failure_policy")?,
+        gate_deadline: row
+            .try_get::<Option<u32>, _>("gate_deadline_seconds")?
+            .map(|s| Duration::from_secs(s.into())),
+        is_overdue: row.try_get("is_overdue")?,
+        keep_history: row.try_get("keep_history")?,
         version: row.try_get("version")?,
     })
 }

@@ -13,7 +13,8 @@ use sqlx::{Connection, Executor, Row, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{
-    Sqlite, checkpoint, claim, complete, fence, insert, inspect, operate, page, renew, status, values::values,
+    Sqlite, checkpoint, claim, complete, fence, history, insert, inspect, operate, page, renew, status,
+    values::values, why,
 };
 use crate::Options;
 
@@ -53,7 +54,15 @@ async fn hot_statements(connection: &mut SqliteConnection) -> Vec<String> {
     let mut all: Vec<String> =
         [claim::FREE, claim::EXPIRED, page::PAGE, checkpoint::LOOK, checkpoint::FIRST_DUE]
             .into_iter()
-            .chain([checkpoint::ADVANCE, checkpoint::RELEASE, complete::SUSPECT, operate::RETRY])
+            .chain([
+                checkpoint::ADVANCE,
+                checkpoint::RELEASE,
+                complete::SUSPECT,
+                operate::RETRY,
+                history::FORGET,
+            ])
+            .chain(operate::CANCEL_ITEMS)
+            .chain([checkpoint::FAILURES, checkpoint::CAME, operate::REMOVE_MADE, operate::AGAIN])
             .map(str::to_owned)
             .collect();
     for rows in [1, 4, 32, 256] {
@@ -64,6 +73,7 @@ async fn hot_statements(connection: &mut SqliteConnection) -> Vec<String> {
             complete::done_sql(rows),
             complete::change_sql(rows),
             insert::items_sql(rows),
+            history::keep_sql(rows),
         ]);
     }
     let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'gatefeed_items_inserted'";
@@ -95,7 +105,7 @@ async fn check_plans(connection: &mut SqliteConnection, when: &str) {
     for sql in hot_statements(connection).await {
         check_plan(connection, &sql, is_bad, when).await;
     }
-    for sql in [status::OLDEST, inspect::GATES] {
+    for sql in [status::OLDEST, inspect::GATES, why::PARTITION, why::AVAILABLE, why::PARKED, why::FAILED] {
         check_plan(connection, sql, walks_items, when).await;
     }
 }

@@ -1,6 +1,6 @@
 //! The SQL functions. Postgres only: SQLite has none.
 
-use gatefeed_core::partition::PartitionStatus;
+use gatefeed_core::{partition::PartitionStatus, store::Checkpointed};
 
 use super::given::*;
 
@@ -60,6 +60,55 @@ pub async fn retry_makes_failed_items_available(db: TestDb) {
     db.refused("SELECT gatefeed_retry('c')").await;
 }
 
+/// The same as the store's pause, resume, advance and cancel, in the same words.
+pub async fn operators_act(db: TestDb) {
+    if !db.is_postgres() {
+        return;
+    }
+    let store = db.store();
+    let hold = "INSERT INTO gatefeed_partitions (id, manual_checkpoint) VALUES ('p', true)";
+    db.run(hold).await;
+    push(&store, "p", &[("a", 3), ("b", 5)]).await;
+    db.run("SELECT gatefeed_pause('p')").await;
+    assert_eq!(partition(&store, "p").await.status, PartitionStatus::Paused);
+    assert_eq!(db.count("SELECT gatefeed_advance('p')").await, 3);
+    let error = db.refused("SELECT gatefeed_advance('p')").await;
+    assert!(
+        error.contains("an item at gate 3 is still open") && error.contains("`gatefeed items"),
+        "{error}"
+    );
+    db.run("SELECT gatefeed_resume('p')").await;
+    let error = db.refused("SELECT gatefeed_resume('p')").await;
+    assert!(error.contains("is not paused: it is available"), "{error}");
+    let lease = lease(&store, "w", "p").await;
+    assert_eq!(db.count("SELECT gatefeed_cancel('p', 'no longer wanted')").await, 2);
+    assert_eq!(partition(&store, "p").await.reason.as_deref(), Some("no longer wanted"));
+    assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Fenced);
+    for function in ["pause", "resume", "cancel", "advance"] {
+        let error = db.refused(&format!("SELECT gatefeed_{function}('nowhere')")).await;
+        assert!(error.contains("does not exist"), "{error}");
+    }
+}
+
+/// The same as the store's rewind; returns what it did.
+pub async fn rewind_goes_back(db: TestDb) {
+    if !db.is_postgres() {
+        return;
+    }
+    db.run(
+        "INSERT INTO gatefeed_partitions (id, keep_history, gate, status) VALUES ('p', true, 2, 'complete')",
+    )
+    .await;
+    let columns = "partition_id, id, gate, status, creator_id, creator_gate";
+    let items = "('p', 'a', 2, 'complete', NULL, NULL), ('p', 'made', 2, 'complete', 'a', 1)";
+    db.run(&format!("INSERT INTO gatefeed_items ({columns}) VALUES {items}")).await;
+    let rows = db.rows("SELECT * FROM gatefeed_rewind('p', 1)").await;
+    assert_eq!(rows, [[Some("1".to_owned()), Some("1".to_owned())]]);
+    assert_eq!(item_ids(&db.store(), "p").await, ["a"]);
+    let error = db.refused("SELECT gatefeed_rewind('p', NULL)").await;
+    assert!(error.contains("it is at gate 1"), "{error}");
+}
+
 /// Nothing relies on search_path: whoever names the schema needs nothing else.
 pub async fn the_schema_is_all_one_has_to_name(db: TestDb) {
     if !db.is_postgres() {
@@ -74,6 +123,13 @@ pub async fn the_schema_is_all_one_has_to_name(db: TestDb) {
         format!("UPDATE {} SET status = 'failed'", db.table("gatefeed_items")),
         format!("SELECT {retry}('p')"),
         format!("SELECT {seal}('p')"),
+        format!("SELECT {}('p')", db.table("gatefeed_pause")),
+        format!("SELECT {}('p')", db.table("gatefeed_resume")),
+        format!("UPDATE {} SET gate = 1", db.table("gatefeed_items")),
+        format!("SELECT {}('p')", db.table("gatefeed_advance")),
+        format!("INSERT INTO {} (id, keep_history) VALUES ('q', true)", db.table("gatefeed_partitions")),
+        format!("SELECT {}('q', 0)", db.table("gatefeed_rewind")),
+        format!("SELECT {}('q')", db.table("gatefeed_cancel")),
         format!("INSERT INTO {} (partition_id) VALUES ('p')", db.table("gatefeed_items")),
         format!("DELETE FROM {}", db.table("gatefeed_partitions")),
         format!("SELECT {push}('p', '1', item_id => 'i')"),

@@ -1,11 +1,13 @@
 //! The suite that both stores run: one file a noun, one function a promise. A case gets a fresh namespace.
 
+pub mod acting;
 pub mod begin_push;
 pub mod changes;
 pub mod checkpoint;
 pub mod children;
 pub mod claim;
 pub mod complete;
+pub mod deadline;
 pub mod delay;
 pub mod function;
 pub mod gates;
@@ -18,12 +20,15 @@ pub mod push;
 pub mod race;
 pub mod refuse;
 pub mod renew;
+pub mod rewind;
 pub mod schema;
 pub mod seed;
 pub mod sleep;
 pub mod strand;
+pub mod tolerance;
 pub mod wake;
 pub mod watchers;
+pub mod why;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -60,6 +65,7 @@ macro_rules! conformance {
                 bad_values_of_its_own_are_refused a_missing_partition_is_refused
                 a_cancelled_partition_is_refused names_do_not_change an_old_snapshot_does_not_pass_a_cancellation;
             function: push_makes_what_is_missing seal_lets_go retry_makes_failed_items_available
+                operators_act rewind_goes_back
                 the_schema_is_all_one_has_to_name;
             push: makes_the_partition leaves_what_exists no_items_make_an_empty_partition
                 reopens_a_complete_partition bad_input_is_refused many_at_once;
@@ -107,12 +113,29 @@ macro_rules! conformance {
                 retry_leaves_a_paused_partition_paused retry_while_leased retry_names_what_is_wrong
                 seal_lets_go seal_while_leased advance_goes_to_the_next_open_gate advance_while_leased
                 advance_is_refused_with_a_reason;
+            acting: pause_sets_aside pause_while_leased pause_is_refused_with_a_reason resume_goes_on
+                resume_is_refused_with_a_reason cancel_ends_it cancel_while_leased cancel_twice_is_once
+                cancel_beside_an_open_producer cancel_of_paused_and_failed_ones cancel_wakes_waiters;
+            tolerance: a_count_is_put_up_with beyond_a_count_it_fails a_share_is_put_up_with
+                beyond_a_share_it_fails stop_has_a_reason a_share_is_of_what_came_to_the_gate
+                each_gate_counts_by_itself an_advance_by_hand_counts_too an_empty_gate_is_through;
+            deadline: a_gate_that_takes_too_long_fails a_sleeper_wakes_at_its_deadline
+                the_deadline_comes_before_a_later_item each_gate_has_its_own_time
+                resume_starts_the_clock_again time_without_work_does_not_count
+                a_deadline_may_be_set_later a_deadline_that_is_set_later_wakes;
+            rewind: items_are_as_they_came_to_the_gate what_it_came_with_counts_not_what_became_of_it
+                the_last_coming_counts what_will_be_made_again_is_removed
+                only_what_is_at_the_gate_or_beyond a_late_answer_is_fenced a_stale_answer_keeps_nothing
+                failed_and_paused_ones it_is_refused_with_a_reason
+                it_is_switched_on_before_the_first_item it_goes_with_its_partition to_an_empty_gate;
             inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
                 items_are_filtered status_sums_up_feeds the_oldest_due_item_is_found
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
                 waiting_items_are_not_idle what_waits_for_people_is_idle;
             gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
-            race: no_stale_completion_after_a_steal retries_against_outcomes eight_claimers
+            why: what_holds_the_gate the_next_gate an_item the_watchers_of_its_feed looks_are_bounded;
+            race: no_stale_completion_after_a_steal outcomes_against_a_cancellation
+                outcomes_against_a_rewind retries_against_outcomes eight_claimers
                 callbacks_against_waiting;
             strand: no_insert_is_stranded no_insert_is_stranded_in_an_idle_partition;
         }
@@ -144,6 +167,10 @@ mod tests {
         let list = include_str!("mod.rs").split("macro_rules! conformance {").nth(1).unwrap();
         let list = list.split("[doc(hidden)]").next().unwrap();
         let sources = [
+            ("acting", include_str!("acting.rs")),
+            ("deadline", include_str!("deadline.rs")),
+            ("rewind", include_str!("rewind.rs")),
+            ("tolerance", include_str!("tolerance.rs")),
             ("begin_push", include_str!("begin_push.rs")),
             ("changes", include_str!("changes.rs")),
             ("checkpoint", include_str!("checkpoint.rs")),
@@ -166,6 +193,7 @@ mod tests {
             ("strand", include_str!("strand.rs")),
             ("wake", include_str!("wake.rs")),
             ("watchers", include_str!("watchers.rs")),
+            ("why", include_str!("why.rs")),
         ];
         for (noun, source) in sources {
             let listed = list.split(&format!(" {noun}:")).nth(1).unwrap().split(';').next().unwrap();

@@ -9,9 +9,10 @@ use std::{
 
 use gatefeed_core::{
     Store,
-    item::{DueItem, ItemStatus},
+    item::{Data, DueItem, ItemStatus},
     lease::Lease,
-    outcome::Settled,
+    outcome::{Change, Completion, Kept, Settled},
+    partition::NewPartition,
     store::{Checkpointed, RetryFilter},
 };
 use rand::{Rng, rngs::StdRng};
@@ -75,6 +76,77 @@ async fn complete_in_threes(store: Arc<dyn Store>, lease: Arc<Lease>, items: Vec
         }
     }
     written
+}
+
+/// A cancellation that has committed is final: what was written before it stays, everything else is cancelled, and
+/// no item is both.
+pub async fn outcomes_against_a_cancellation(db: TestDb) {
+    let mut rng = seed::rng("race::outcomes_against_a_cancellation");
+    let until = Instant::now() + RACE;
+    let (store, operator) = (db.store(), db.another_store().await);
+    let mut round = 0;
+    while Instant::now() < until || round == 0 {
+        round += 1;
+        let id = format!("p{round:05}");
+        let ids: Vec<_> = (0..40).map(|n| format!("i{n:02}")).collect();
+        push(&store, &id, &ids.iter().map(|i| (i.as_str(), 0)).collect::<Vec<_>>()).await;
+        let lease = lease(&store, "owner", &id).await;
+        let due = due(&store, &lease).await;
+        let owner = tokio::spawn(complete_in_threes(store.clone(), lease, due));
+        dawdle(&mut rng).await;
+        let cancelled = patiently(|| operator.cancel(&id)).await as i64;
+        let of = format!("FROM gatefeed_items WHERE partition_id = '{id}' AND version = 1 AND status");
+        let complete = db.count(&format!("SELECT count(*) {of} = 'complete'")).await;
+        assert_eq!(owner.await.unwrap(), complete, "round {round}: accepted after the cancellation");
+        assert_eq!(db.count(&format!("SELECT count(*) {of} = 'complete'")).await, complete, "round {round}");
+        assert_eq!(
+            db.count(&format!("SELECT count(*) {of} = 'cancelled'")).await,
+            cancelled,
+            "round {round}"
+        );
+        assert_eq!(complete + cancelled, 40, "round {round}");
+    }
+}
+
+/// Whether an outcome came before a rewind or after it: the item is as it was, and nothing is kept of what was undone.
+pub async fn outcomes_against_a_rewind(db: TestDb) {
+    let mut rng = seed::rng("race::outcomes_against_a_rewind");
+    let until = Instant::now() + RACE;
+    let (store, operator) = (db.store(), db.another_store().await);
+    let keeping = NewPartition { keep_history: true, ..NewPartition::new("p") };
+    let ids: Vec<_> = (0..40).map(|n| format!("i{n:02}")).collect();
+    push_to(&store, &keeping, &ids.iter().map(|i| (i.as_str(), 0)).collect::<Vec<_>>()).await;
+    let mut rewinds = 0;
+    while Instant::now() < until || rewinds == 0 {
+        let lease = lease(&store, "owner", "p").await;
+        let due = due(&store, &lease).await;
+        let owner = tokio::spawn(move_in_threes(store.clone(), lease, due));
+        dawdle(&mut rng).await;
+        assert_eq!(patiently(|| operator.rewind("p", 0)).await.items, 40);
+        rewinds += 1;
+        owner.await.unwrap();
+        for row in store.items(&all_items("p")).await.unwrap() {
+            assert_eq!((row.status, row.gate), (ItemStatus::Available, 0), "{}", row.id);
+            let original = format!("{{\"id\":\"{}\"}}", row.id);
+            assert_eq!(row.data.as_deref(), Some(original.as_bytes()), "{}", row.id);
+            assert!(row.pass >= rewinds, "{}", row.id);
+        }
+        assert_eq!(db.count("SELECT count(*) FROM gatefeed_history").await, 0);
+    }
+}
+
+/// Sends items to gate 1 with other data, until fenced.
+async fn move_in_threes(store: Arc<dyn Store>, lease: Arc<Lease>, items: Vec<DueItem>) {
+    for items in items.chunks(3) {
+        let moved = |item: &DueItem| {
+            let data = Some(Data::json("\"moved\""));
+            let change = Change { status: ItemStatus::Available, gate: 1, data, ..done(item) };
+            let kept = Kept::of(item, item.data.clone().unwrap(), &change);
+            Completion { kept, ..completion(&lease, item, change) }
+        };
+        let batch: Vec<_> = items.iter().map(moved).collect();
+        complete_patiently(&store, &batch).await;
+    }
 }
 
 /// Items that nobody would ever look at: their partition has no alarm, whatever its status says.

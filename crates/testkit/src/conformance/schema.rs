@@ -1,6 +1,8 @@
 //! Migrations: forward only, one at a time, and never over a newer schema.
 
-use gatefeed_core::StoreError;
+use std::sync::Arc;
+
+use gatefeed_core::{StoreError, lease::Lease};
 
 use super::given::*;
 
@@ -95,10 +97,22 @@ async fn make_version_1(db: &TestDb) {
     db.run(&format!("INSERT INTO {table} (version, name) VALUES (1, '0001_init')")).await;
 }
 
-/// Everything there is, as text.
+/// The lease of "p" that a watcher of the first release has taken.
+async fn lease_of_version_1(db: &TestDb) -> Arc<Lease> {
+    let lease_id = uuid::Uuid::now_v7();
+    let lease = format!("owner = 'w', lease_id = '{lease_id}', until = {}, epoch = 1", db.in_secs(600.0));
+    db.run(&format!("UPDATE gatefeed_partitions SET {lease} WHERE id = 'p'")).await;
+    Arc::new(Lease { partition: "p".into(), owner: "w".into(), lease_id, epoch: 1 })
+}
+
+/// Everything there was in version 1, as text.
 async fn content(db: &TestDb) -> Vec<Vec<Option<String>>> {
-    let mut rows = db.rows("SELECT * FROM gatefeed_partitions ORDER BY id").await;
-    rows.extend(db.rows("SELECT * FROM gatefeed_items ORDER BY partition_id, id").await);
+    let partitions = "id, feed, status, gate, priority, manual_checkpoint, auto_close, max_in_flight, failure_policy, \
+                      owner, lease_id, until, epoch, expiries, next_run_at, version, created_at, updated_at";
+    let items = "partition_id, id, gate, status, priority, pass, retry_count, suspect_count, available_at, data, \
+                 content_type, error_messages, version, created_at, updated_at";
+    let mut rows = db.rows(&format!("SELECT {partitions} FROM gatefeed_partitions ORDER BY id")).await;
+    rows.extend(db.rows(&format!("SELECT {items} FROM gatefeed_items ORDER BY partition_id, id")).await);
     rows
 }
 
@@ -112,12 +126,13 @@ pub async fn a_migration_from_version_1_keeps_everything(db: TestDb) {
         "INSERT INTO gatefeed_partitions (id, gate, status) VALUES ('p', 2, 'available'), ('q', 0, 'failed')",
     )
     .await;
+    db.run("INSERT INTO gatefeed_partitions (id, failure_policy) VALUES ('lenient', 'continue')").await;
     for status in ["available", "waiting", "blocked", "complete", "failed", "cancelled"] {
         let columns = "partition_id, id, gate, status, data, error_messages";
         let values = format!("('p', '{status}', 2, '{status}', '{{\"n\": 1}}', 'no')");
         db.run(&format!("INSERT INTO gatefeed_items ({columns}) VALUES {values}")).await;
     }
-    let lease = lease(&store, "w", "p").await;
+    let lease = lease_of_version_1(&db).await;
     let before = content(&db).await;
     let migrated = store.migrate().await.unwrap();
     assert!(migrated.from == 1 && migrated.to >= 2, "{migrated:?}");

@@ -1,9 +1,13 @@
 //! The flags of `gatefeed push`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, builder::FalseyValueParser};
-use gatefeed_core::{StoreError, id::DEFAULT_FEED, partition::NewPartition};
+use gatefeed_core::{
+    StoreError,
+    id::DEFAULT_FEED,
+    partition::{FailurePolicy, NewPartition},
+};
 
 use super::envelope::Format;
 use crate::{args::JsonArg, parse};
@@ -90,6 +94,29 @@ pub(crate) struct PushArgs {
     /// If the partition has to be made, hold it: its gate does not rise and it does not close before `gatefeed seal`
     #[arg(long, env = "GATEFEED_HOLD", help_heading = "Transaction", value_parser = FalseyValueParser::new())]
     pub(super) hold: bool,
+    /// What failed items mean, if the partition has to be made: stop at one, continue, or put up with so many at each
+    /// gate, as a number (10) or as a share (5%) [default: stop]
+    #[arg(
+        long,
+        env = "GATEFEED_FAILURE_POLICY",
+        value_name = "POLICY",
+        help_heading = "Where to",
+        allow_hyphen_values = true,
+        value_parser = parse::failure_policy
+    )]
+    pub(super) failure_policy: Option<FailurePolicy>,
+    /// How long the partition, if it has to be made, may be at a gate that has open items before it fails
+    #[arg(
+        long,
+        env = "GATEFEED_GATE_DEADLINE",
+        value_name = "DURATION",
+        help_heading = "Where to",
+        value_parser = parse::whole_seconds
+    )]
+    pub(super) gate_deadline: Option<Duration>,
+    /// Keep what answers replace, if the partition has to be made, so that it can be rewound
+    #[arg(long, env = "GATEFEED_KEEP_HISTORY", help_heading = "Where to", value_parser = FalseyValueParser::new())]
+    pub(super) keep_history: bool,
     /// Seal the partition after the last item: it goes through its gates and closes by itself
     #[arg(long, env = "GATEFEED_SEAL", help_heading = "Transaction", value_parser = FalseyValueParser::new())]
     pub(super) seal: bool,
@@ -130,6 +157,9 @@ impl PushArgs {
             feed: self.feed.clone().unwrap_or_else(|| DEFAULT_FEED.to_owned()),
             manual_checkpoint: self.hold,
             auto_close: !self.hold,
+            failure_policy: self.failure_policy.unwrap_or_default(),
+            gate_deadline: self.gate_deadline,
+            keep_history: self.keep_history,
             ..NewPartition::new(&self.partition)
         }
     }

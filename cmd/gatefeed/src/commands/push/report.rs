@@ -100,6 +100,9 @@ pub(super) fn remarks(args: &PushArgs, row: &PartitionRow, is_created: bool) -> 
     if args.hold && !is_created && !is_held {
         remarks.push(format!("{id} was there already and is not held: --hold changed nothing"));
     }
+    for flag in without_effect(args, row).into_iter().filter(|_| !is_created) {
+        remarks.push(format!("{id} was there already, with another setting: {flag} changed nothing"));
+    }
     let seal = format!("once everything is in, `gatefeed seal {}`", quoted(id));
     match (row.manual_checkpoint, row.auto_close) {
         (true, _) => remarks.push(format!("{id} is held at gate {}: {seal}", row.gate)),
@@ -107,16 +110,27 @@ pub(super) fn remarks(args: &PushArgs, row: &PartitionRow, is_created: bool) -> 
         _ => {}
     }
     match row.status {
-        PartitionStatus::Paused => {
-            remarks.push(format!("{id} is paused: nothing is delivered until it is available"))
-        }
-        PartitionStatus::Failed => {
-            remarks
-                .push(format!("{id} has failed: nothing is delivered until `gatefeed retry {}`", quoted(id)));
-        }
+        PartitionStatus::Paused => remarks
+            .push(format!("{id} is paused: nothing is delivered until `gatefeed resume {}`", quoted(id))),
+        PartitionStatus::Failed => remarks.push(format!(
+            "{id} has failed: nothing is delivered until that is mended; `gatefeed why {}` says how",
+            quoted(id)
+        )),
         _ => {}
     }
     remarks
+}
+
+/// The flags that ask for other settings than the partition has.
+fn without_effect(args: &PushArgs, row: &PartitionRow) -> Vec<&'static str> {
+    let deadline = args.gate_deadline.map(|deadline| deadline.as_secs());
+    let own_deadline = row.gate_deadline_seconds.map(|seconds| seconds.unsigned_abs().into());
+    let flags = [
+        ("--failure-policy", args.failure_policy.is_some_and(|policy| policy != row.failure_policy)),
+        ("--gate-deadline", deadline.is_some() && deadline != own_deadline),
+        ("--keep-history", args.keep_history && !row.keep_history),
+    ];
+    flags.into_iter().filter(|(_, is_other)| *is_other).map(|(flag, _)| flag).collect()
 }
 
 /// What all later errors begin with; `None`: there was nothing to push.
@@ -184,6 +198,9 @@ pub(super) async fn ended(store: &dyn Store, args: &PushArgs, ended: &Ended) -> 
     let failed: i64 = ended.gates.iter().map(|gate| gate.failed).sum();
     if !args.json.json {
         output::line(&ending(&args.partition, ended.status, failed))?;
+        if let Some(reason) = &ended.reason {
+            output::note(&format!("Why: {}", output::shown(reason)));
+        }
     }
     if failed > 0 {
         failures(store, args).await;

@@ -35,6 +35,8 @@ const MISSED_MAX: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) status: PartitionStatus,
+    /// Why it did not complete.
+    pub(super) reason: Option<String>,
     pub(super) gates: Vec<GateCounts>,
 }
 
@@ -73,7 +75,7 @@ async fn look(store: &dyn Store, id: &str, view: &mut View) -> Result<Option<End
     if row.status.is_closed() {
         let gates = store.gates(id).await?;
         view.end(&gates, row.gate);
-        return Ok(Some(Ended { status: row.status, gates }));
+        return Ok(Some(Ended { status: row.status, reason: row.reason, gates }));
     }
     view.update(store, &row).await?;
     view.check_watchers(store, &row).await?;
