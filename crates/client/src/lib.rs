@@ -104,6 +104,7 @@ pub use self::{
 };
 pub use gatefeed_core::{
     Store, StoreError,
+    dependency::OnDependencyFailure,
     inspect::{FeedStatus, GateCounts, ItemCounts, ItemRow, PartitionCounts, PartitionRow, WatcherStatus},
     item::{Data, ItemStatus},
     partition::{FailurePolicy, PartitionStatus},

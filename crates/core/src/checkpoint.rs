@@ -120,6 +120,7 @@ mod tests {
             max_in_flight: None,
             failure_policy: FailurePolicy::Stop,
             version: 0,
+            has_dependencies: false,
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::error::StoreError;
+use crate::{dependency::Dependencies, error::StoreError};
 
 /// Item data up to this size is read with its page; larger data is loaded when the item is dispatched, so that
 /// a page of a thousand items stays small however large they are.
@@ -93,12 +93,22 @@ pub struct NewItem {
     pub available_at: Option<DateTime<Utc>>,
     /// What its handler gets.
     pub data: Data,
+    /// What it waits for.
+    pub dependencies: Dependencies,
 }
 
 impl NewItem {
     /// An item at gate 0 with the defaults of a plain INSERT.
     pub fn new(partition: impl Into<String>, id: impl Into<String>, data: Data) -> Self {
-        Self { partition: partition.into(), id: id.into(), gate: 0, priority: 0, available_at: None, data }
+        Self {
+            partition: partition.into(),
+            id: id.into(),
+            gate: 0,
+            priority: 0,
+            available_at: None,
+            data,
+            dependencies: Dependencies::default(),
+        }
     }
 
     /// A push has one partition; items of another one are `Refused`.

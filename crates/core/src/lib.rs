@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | what may an id look like? | `id.rs` |
 //! | what does a handler's answer mean? | `answer.rs` |
+//! | what may an item wait for? | `dependency.rs` |
 //! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
 //! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs` |
 //! | who may write, who may send, and until when? | `lease.rs` |
@@ -13,6 +14,7 @@
 
 pub mod answer;
 pub mod checkpoint;
+pub mod dependency;
 pub mod error;
 pub mod error_log;
 pub mod id;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     answer::{Answer, Child, Failure, Next, Verdict},
+    dependency::{Dependencies, Input},
     error_log,
     id::child_id,
     item::{Data, DueItem, ItemStatus, NewItem},
@@ -135,7 +136,16 @@ fn resolve(partition: &str, parent: &DueItem, index: i32, child: Child) -> NewIt
         priority: child.priority,
         available_at: None,
         data: child.data,
+        dependencies: of_parent(child.dependencies, parent, elsewhere),
     }
+}
+
+/// A child that takes its parent's output without naming anybody depends on the item that adds it.
+fn of_parent(mut dependencies: Dependencies, parent: &DueItem, elsewhere: bool) -> Dependencies {
+    if dependencies.input == Input::Parent && dependencies.on.is_empty() && !elsewhere {
+        dependencies.on.push(parent.id.clone());
+    }
+    dependencies
 }
 
 #[cfg(test)]
@@ -213,6 +223,7 @@ mod tests {
             priority: 0,
             partition: partition.map(str::to_owned),
             data: Data::json("1"),
+            dependencies: Dependencies::default(),
         };
         let answer = Answer::done()
             .with_item(child(None, None, None))
@@ -223,6 +234,25 @@ mod tests {
         assert_eq!(seen, [("p", 3), ("q", 0), ("p", 7)]);
         assert_eq!(children[0].id, child_id("p", "i", 4, 0));
         assert_eq!(children[1].id, "x");
+    }
+
+    #[test]
+    fn a_child_that_takes_its_parents_output_depends_on_it() {
+        let child = |on: &[&str]| {
+            let dependencies = Dependencies { input: Input::Parent, ..Dependencies::on(on.to_vec()) };
+            Child {
+                id: None,
+                gate: None,
+                priority: 0,
+                partition: None,
+                data: Data::json("null"),
+                dependencies,
+            }
+        };
+        let answer = Answer::done().with_item(child(&[])).with_item(child(&["x"]));
+        let children = decide(&lease(), &item(3, 0), Ok(answer), &RetryPolicy::default(), 0.0).1;
+        let on: Vec<_> = children.iter().map(|c| c.dependencies.on.clone()).collect();
+        assert_eq!(on, [["i"], ["x"]]);
     }
 
     proptest! {

@@ -104,6 +104,8 @@ pub struct PartitionState {
     pub failure_policy: FailurePolicy,
     /// Grows on grants and on every visible change.
     pub version: i64,
+    /// Whether an item of it depends, or has ever depended, on another.
+    pub has_dependencies: bool,
 }
 
 /// A partition to be made, if it does not exist yet.

@@ -20,7 +20,8 @@ macro_rules! migrations {
 }
 
 /// All of them, in order.
-pub(crate) const MIGRATIONS: &[Migration] = migrations![1 "0001_init", 2 "0002_watchers"];
+pub(crate) const MIGRATIONS: &[Migration] =
+    migrations![1 "0001_init", 2 "0002_watchers", 5 "0005_dependencies"];
 
 /// The version this binary needs.
 pub(crate) fn newest() -> i64 {

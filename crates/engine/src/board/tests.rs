@@ -31,6 +31,7 @@ fn state(version: i64) -> PartitionState {
         max_in_flight: None,
         failure_policy: gatefeed_core::partition::FailurePolicy::Stop,
         version,
+        has_dependencies: false,
     }
 }
 

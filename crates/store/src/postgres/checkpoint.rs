@@ -110,6 +110,8 @@ impl Postgres {
         let locked = self.lock(&mut tx, leases).await?;
         let missing = leases.iter().filter(|l| !locked.contains_key(l.partition.as_ref()));
         let current = self.current(&mut tx, missing.map(AsRef::as_ref)).await?;
+        let linked = locked.iter().filter(|(_, (state, _))| state.has_dependencies);
+        self.unblock_all(&mut tx, &linked.map(|(id, _)| id.as_str()).collect::<Vec<_>>()).await?;
         let seen = self.probe(&mut tx, locked).await?;
         let mut steps = Vec::new();
         let mut results = Vec::with_capacity(leases.len());

@@ -30,7 +30,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(100);
 /// unseen), then the items are matched by version. SKIP LOCKED, since somebody's open transaction on one partition
 /// must not hold up the outcomes of the others.
 const COMPLETE: &str = "WITH fence AS MATERIALIZED (
-        SELECT p.id, l.number FROM {schema}.gatefeed_partitions p
+        SELECT p.id, l.number, p.has_dependencies FROM {schema}.gatefeed_partitions p
         JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) WITH ORDINALITY
             AS l (id, owner, lease_id, epoch, number)
             ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch
@@ -51,7 +51,8 @@ const COMPLETE: &str = "WITH fence AS MATERIALIZED (
     JOIN fence f ON f.id = o.partition_id AND f.number = o.lease
     WHERE i.partition_id = o.partition_id AND i.id = o.id AND i.version = o.version
     RETURNING o.number)
-    SELECT number, NULL AS lease FROM written UNION ALL SELECT NULL, number FROM fence";
+    SELECT number, NULL AS lease, false AS linked FROM written
+    UNION ALL SELECT NULL, number, has_dependencies FROM fence";
 
 /// What the statement did.
 #[derive(Default)]
@@ -60,6 +61,8 @@ struct Effect<'a> {
     written: HashSet<usize>,
     /// The leases that were current, their rows locked.
     fenced: HashSet<&'a Lease>,
+    /// Those of them whose partitions have dependencies.
+    linked: HashSet<&'a Lease>,
 }
 
 const SUSPECT: &str = "WITH fence AS MATERIALIZED (
@@ -77,6 +80,7 @@ impl Postgres {
         let effect = self.update_items(&mut tx, completions).await?;
         let settled = self.settle(&mut tx, completions, &effect).await?;
         let feeds = self.add_children(&mut tx, completions, &effect.written).await?;
+        self.unblock_dependents(&mut tx, completions, &effect.written, &effect.linked).await?;
         tx.commit().await?;
         self.announce(feeds.into_iter().map(Hint::Due).collect()).await;
         Ok(settled)
@@ -107,7 +111,13 @@ impl Postgres {
         for row in &rows {
             match row.get::<Option<i64>, _>("number") {
                 Some(number) => _ = effect.written.insert(number as usize - 1),
-                None => _ = effect.fenced.insert(distinct[row.get::<i64, _>("lease") as usize - 1]),
+                None => {
+                    let lease = distinct[row.get::<i64, _>("lease") as usize - 1];
+                    effect.fenced.insert(lease);
+                    if row.get("linked") {
+                        effect.linked.insert(lease);
+                    }
+                }
             }
         }
         Ok(effect)

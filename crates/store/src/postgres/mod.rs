@@ -7,6 +7,7 @@
 mod checkpoint;
 mod claim;
 mod complete;
+mod dependencies;
 mod error;
 pub(crate) mod insert;
 mod inspect;

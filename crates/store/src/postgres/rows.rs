@@ -17,7 +17,8 @@ use super::error::translate;
 /// The columns of [`state`], of the table or alias `p`.
 macro_rules! state_columns {
     () => {
-        "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version"
+        "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version,
+            p.has_dependencies"
     };
 }
 pub(super) use state_columns;
@@ -41,6 +42,7 @@ pub(super) fn state(row: &PgRow) -> Result<PartitionState> {
         max_in_flight: get::<Option<i32>>(row, "max_in_flight")?.map(i32::unsigned_abs),
         failure_policy: FailurePolicy::from_str(get(row, "failure_policy")?)?,
         version: get(row, "version")?,
+        has_dependencies: get(row, "has_dependencies")?,
     })
 }
 

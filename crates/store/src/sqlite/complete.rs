@@ -1,6 +1,6 @@
 //! Writing outcomes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use gatefeed_core::{
     item::NewItem,
@@ -11,9 +11,10 @@ use sqlx::{Row, SqliteConnection};
 
 use super::{
     Sqlite,
+    dependencies::unblock_dependents,
     error::Result,
-    fence::current,
-    insert::{insert_items, make_partitions},
+    fence::{current, held},
+    insert::{insert_whole, make_partitions},
     rows::{by_key, now, seconds},
     values::{chunks, values},
 };
@@ -31,11 +32,15 @@ impl Sqlite {
             return Ok(Vec::new());
         }
         let mut tx = self.lanes.write().await?;
-        let mut settled = fence(tx.conn()?, completions).await?;
+        let (mut settled, linked) = fence(tx.conn()?, completions).await?;
         update_items(tx.conn()?, completions, &mut settled).await?;
         let written =
             || completions.iter().zip(&settled).filter(|(_, s)| **s == Settled::Written).map(|(c, _)| c);
         add_children(tx.conn()?, written().collect()).await?;
+        if !linked.is_empty() {
+            let linked = written().filter(|c| linked.contains(c.lease.as_ref()));
+            unblock_dependents(tx.conn()?, linked).await?;
+        }
         tx.commit().await?;
         Ok(settled)
     }
@@ -52,8 +57,11 @@ impl Sqlite {
     }
 }
 
-/// Fenced or, until it turns out to be written, stale.
-async fn fence(connection: &mut SqliteConnection, completions: &[Completion]) -> Result<Vec<Settled>> {
+/// Fenced or, until it turns out to be written, stale; and the leases of partitions that have dependencies.
+async fn fence<'a>(
+    connection: &mut SqliteConnection,
+    completions: &'a [Completion],
+) -> Result<(Vec<Settled>, HashSet<&'a Lease>)> {
     let mut leases: Vec<&Lease> = Vec::new();
     let mut places = HashMap::new();
     let mut of = Vec::with_capacity(completions.len());
@@ -63,9 +71,15 @@ async fn fence(connection: &mut SqliteConnection, completions: &[Completion]) ->
             leases.push(&completion.lease);
         }
     }
-    let current = current(connection, &leases).await?;
-    let settled = |place: usize| if current[place] { Settled::Stale } else { Settled::Fenced };
-    Ok(of.into_iter().map(settled).collect())
+    let rows = held(connection, &leases, "p.has_dependencies").await?;
+    let mut linked = HashSet::new();
+    for (lease, row) in leases.iter().zip(&rows) {
+        if row.as_ref().is_some_and(|row| row.get("has_dependencies")) {
+            linked.insert(*lease);
+        }
+    }
+    let settled = |place: usize| if rows[place].is_some() { Settled::Stale } else { Settled::Fenced };
+    Ok((of.into_iter().map(settled).collect(), linked))
 }
 
 /// Writes what is not fenced and has the delivered version, each item once.
@@ -150,6 +164,6 @@ async fn add_children(connection: &mut SqliteConnection, parents: Vec<&Completio
         }
     }
     make_partitions(connection, partitions).await?;
-    insert_items(connection, &children).await?;
+    insert_whole(connection, &children).await?;
     Ok(())
 }

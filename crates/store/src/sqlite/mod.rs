@@ -6,6 +6,7 @@
 mod checkpoint;
 mod claim;
 mod complete;
+mod dependencies;
 mod error;
 mod fence;
 mod file;

@@ -28,7 +28,8 @@ pub(super) use now;
 /// The columns of [`state`], of the table or alias `p`.
 macro_rules! state_columns {
     () => {
-        "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version"
+        "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version,
+            p.has_dependencies"
     };
 }
 pub(super) use state_columns;
@@ -91,6 +92,7 @@ pub(super) fn state(row: &SqliteRow) -> Result<PartitionState> {
         max_in_flight: row.try_get("max_in_flight")?,
         failure_policy: word::<FailurePolicy>(row, "failure_policy")?,
         version: row.try_get("version")?,
+        has_dependencies: row.try_get("has_dependencies")?,
     })
 }
 

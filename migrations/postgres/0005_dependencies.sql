@@ -1,0 +1,287 @@
+-- An item with dependencies is 'blocked' until all that it names are complete. A partition without any pays a look
+-- at has_dependencies, which its owner has read anyway.
+
+ALTER TABLE {schema}.gatefeed_partitions ADD COLUMN has_dependencies boolean NOT NULL DEFAULT false;
+
+ALTER TABLE {schema}.gatefeed_items
+    ADD COLUMN on_dependency_failure text NOT NULL DEFAULT 'fail'
+        CONSTRAINT gatefeed_on_dependency_failure_is_fail_skip_or_run
+        CHECK (on_dependency_failure IN ('fail', 'skip', 'run')),
+    -- 'parent': once its one dependency is complete, its data becomes this item's.
+    ADD COLUMN input text CONSTRAINT gatefeed_input_is_parent_or_null CHECK (input = 'parent');
+
+CREATE TABLE {schema}.gatefeed_dependencies (
+    partition_id text COLLATE "C" NOT NULL,
+    item_id text COLLATE "C" NOT NULL,
+    depends_on text COLLATE "C" NOT NULL,
+    PRIMARY KEY (partition_id, item_id, depends_on)
+);
+CREATE INDEX gatefeed_dependencies_of ON {schema}.gatefeed_dependencies (partition_id, depends_on, item_id);
+
+-- Settles the blocked items that depend on those that have changed, or, without any, all of the partition: available
+-- once nothing that they name is open, failed or skipped once one of those has ended otherwise. What fails in turn has
+-- its own dependents. The caller has the partition's row locked, FOR SHARE at least. Returns how many were settled.
+CREATE FUNCTION {schema}.gatefeed_unblock(of_partition text, changed text[] DEFAULT NULL) RETURNS bigint
+    LANGUAGE plpgsql AS $gatefeed$
+DECLARE
+    pending text[] := changed;
+    ended text[];
+    settled bigint;
+    total bigint := 0;
+BEGIN
+    LOOP
+        WITH candidates AS MATERIALIZED (
+            SELECT i.id, i.gate, i.on_dependency_failure AS policy FROM {schema}.gatefeed_items i
+            WHERE pending IS NULL AND i.partition_id = of_partition AND i.status = 'blocked'
+            UNION
+            SELECT i.id, i.gate, i.on_dependency_failure FROM unnest(pending) AS c (id)
+            JOIN {schema}.gatefeed_dependencies d ON d.partition_id = of_partition AND d.depends_on = c.id
+            JOIN {schema}.gatefeed_items i ON i.partition_id = of_partition AND i.id = d.item_id
+            WHERE i.status = 'blocked'
+        ), seen AS (
+            SELECT c.id, c.policy,
+                coalesce(bool_or(n.status IN ('available', 'waiting', 'blocked')), false) AS is_open,
+                min(format('dependency "%s" %s', left(n.id, 100),
+                        CASE n.status WHEN 'failed' THEN 'failed' ELSE 'was cancelled' END))
+                    FILTER (WHERE c.policy <> 'run' AND n.status IN ('failed', 'cancelled')) AS ended,
+                min(format('dependency "%s" has moved on to gate %s, past gate %s of this item: neither can go on',
+                        left(n.id, 100), n.gate, c.gate))
+                    FILTER (WHERE n.status IN ('available', 'waiting', 'blocked') AND n.gate > c.gate) AS passed
+            FROM candidates c
+            JOIN {schema}.gatefeed_dependencies d ON d.partition_id = of_partition AND d.item_id = c.id
+            LEFT JOIN {schema}.gatefeed_items n ON n.partition_id = of_partition AND n.id = d.depends_on
+            GROUP BY c.id, c.policy
+        ), decided AS (
+            SELECT s.id, coalesce(s.ended, s.passed) AS reason,
+                CASE WHEN s.ended IS NOT NULL AND s.policy = 'skip' THEN 'cancelled'
+                    WHEN coalesce(s.ended, s.passed) IS NOT NULL THEN 'failed'
+                    WHEN NOT s.is_open THEN 'available' END AS status
+            FROM seen s
+        ), written AS (
+            UPDATE {schema}.gatefeed_items i
+            SET status = s.status, version = i.version + 1, updated_at = now(),
+                data = coalesce(parent.data, i.data), content_type = coalesce(parent.content_type, i.content_type),
+                error_messages = CASE WHEN s.reason IS NULL THEN i.error_messages
+                    WHEN octet_length(i.error_messages) + octet_length(s.reason) < 8192
+                    THEN i.error_messages || E'\n' || s.reason ELSE s.reason END
+            FROM decided s
+            LEFT JOIN LATERAL (
+                SELECT n.data, n.content_type FROM {schema}.gatefeed_items own
+                JOIN {schema}.gatefeed_dependencies d ON d.partition_id = of_partition AND d.item_id = own.id
+                JOIN {schema}.gatefeed_items n ON n.partition_id = of_partition AND n.id = d.depends_on
+                WHERE own.partition_id = of_partition AND own.id = s.id AND own.input = 'parent'
+                    AND s.status = 'available' LIMIT 1) parent ON true
+            WHERE i.partition_id = of_partition AND i.id = s.id AND s.status IS NOT NULL
+            RETURNING i.id, i.status
+        )
+        SELECT count(*), array_agg(w.id) FILTER (WHERE w.status <> 'available') INTO settled, ended FROM written w;
+        total := total + settled;
+        EXIT WHEN ended IS NULL;
+        pending := ended;
+    END LOOP;
+    RETURN total;
+END $gatefeed$;
+
+-- The cycle that these dependencies would close, as "a → b → a", or NULL. What depends on nothing of the rest is left
+-- out until nothing can be, so that the cost is that of the graph's edges times its depth.
+CREATE FUNCTION {schema}.gatefeed_cycle(of_partition text, from_items text[]) RETURNS text
+    LANGUAGE plpgsql AS $gatefeed$
+DECLARE
+    heads text[];
+    tails text[];
+    rest integer;
+    at text;
+    path text[] := '{}';
+BEGIN
+    WITH RECURSIVE reached (item_id, depends_on) AS (
+        SELECT d.item_id, d.depends_on FROM {schema}.gatefeed_dependencies d
+        WHERE d.partition_id = of_partition AND d.item_id = ANY (from_items)
+        UNION
+        SELECT d.item_id, d.depends_on FROM reached r
+        JOIN {schema}.gatefeed_dependencies d ON d.partition_id = of_partition AND d.item_id = r.depends_on
+    )
+    SELECT array_agg(r.item_id), array_agg(r.depends_on) INTO heads, tails FROM reached r;
+    LOOP
+        rest := cardinality(heads);
+        SELECT array_agg(e.head), array_agg(e.tail) INTO heads, tails FROM unnest(heads, tails) AS e (head, tail)
+            WHERE e.tail IN (SELECT h FROM unnest(heads) AS h) AND e.head IN (SELECT t FROM unnest(tails) AS t);
+        IF heads IS NULL THEN
+            RETURN NULL;
+        END IF;
+        EXIT WHEN cardinality(heads) = rest;
+    END LOOP;
+    at := heads[1];
+    WHILE at <> ALL (path) LOOP
+        path := path || at;
+        at := tails[array_position(heads, at)];
+    END LOOP;
+    path := path[array_position(path, at):] || at;
+    IF cardinality(path) > 20 THEN
+        path := path[1:10] || '…'::text || path[cardinality(path) - 8:];
+    END IF;
+    RETURN (SELECT string_agg(left(p, 100), ' → ') FROM unnest(path) AS p);
+END $gatefeed$;
+
+-- After an INSERT of dependencies: refuses what could never come free, blocks their items, and wakes. The partition's
+-- row is locked, so that two inserts cannot close a cycle together and no owner overlooks a dependent.
+CREATE FUNCTION {schema}.gatefeed_dependencies_inserted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
+DECLARE
+    touched text[];
+    bad record;
+    woken record;
+    closed text;
+    own_xid bigint := pg_current_xact_id()::text::bigint;
+    one text;
+BEGIN
+    SELECT array_agg(DISTINCT partition_id) INTO touched FROM inserted;
+    IF touched IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM 1 FROM {schema}.gatefeed_partitions p WHERE p.id = ANY (touched) ORDER BY p.id FOR NO KEY UPDATE;
+    -- Outside of READ COMMITTED a lock alone would let two old snapshots close a cycle: a change lets the second
+    -- one fail with 40001.
+    UPDATE {schema}.gatefeed_partitions p SET has_dependencies = true WHERE p.id = ANY (touched)
+        AND (NOT p.has_dependencies
+            OR current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted'));
+    SELECT n.partition_id, n.item_id, n.depends_on, i.id IS NULL AS no_item, d.id IS NULL AS unknown,
+            i.status, i.gate, d.gate AS dependency_gate,
+            d.status IN ('available', 'waiting', 'blocked') AND d.gate > i.gate AS is_ahead
+        INTO bad
+        FROM inserted n
+        LEFT JOIN {schema}.gatefeed_items i ON i.partition_id = n.partition_id AND i.id = n.item_id
+        LEFT JOIN {schema}.gatefeed_items d ON d.partition_id = n.partition_id AND d.id = n.depends_on
+        WHERE i.id IS NULL OR d.id IS NULL OR n.item_id = n.depends_on
+            OR (d.status IN ('available', 'waiting', 'blocked') AND d.gate > i.gate)
+            -- A blocked item is nobody's; an available one may be under way, unless this transaction has made it.
+            -- (xmin has 32 bits: the nearest transaction to this one.)
+            OR NOT (i.status = 'blocked' OR (i.status = 'available' AND coalesce(pg_xact_status((own_xid
+                + ((i.xmin::text::bigint - own_xid + 6442450944) & 4294967295) - 2147483648)::text::xid8), '')
+                = 'in progress'))
+        ORDER BY n.partition_id, n.item_id, n.depends_on LIMIT 1;
+    IF FOUND THEN
+        one := format('gatefeed: item "%s" of partition "%s"', left(bad.item_id, 100), left(bad.partition_id, 100));
+        IF bad.no_item THEN
+            RAISE EXCEPTION '% does not exist', one USING ERRCODE = 'foreign_key_violation',
+                HINT = 'Insert the item first, then its dependencies, in one transaction.';
+        ELSIF bad.item_id = bad.depends_on THEN
+            RAISE EXCEPTION '% depends on itself: % → %', one, left(bad.item_id, 100), left(bad.item_id, 100)
+                USING ERRCODE = 'check_violation';
+        ELSIF bad.unknown THEN
+            RAISE EXCEPTION '% depends on "%", which does not exist', one, left(bad.depends_on, 100)
+                USING ERRCODE = 'foreign_key_violation', HINT = 'A dependency is an item of the same partition.';
+        ELSIF bad.is_ahead THEN
+            RAISE EXCEPTION '% depends on an item of a higher gate, which is not reached before it is through: % (gate %) → % (gate %)',
+                one, left(bad.item_id, 100), bad.gate, left(bad.depends_on, 100), bad.dependency_gate
+                USING ERRCODE = 'check_violation';
+        ELSE
+            RAISE EXCEPTION '% is % and may be under way or through: it takes no more dependencies', one, bad.status
+                USING ERRCODE = 'check_violation', HINT = 'Insert dependencies in the transaction of their item.';
+        END IF;
+    END IF;
+    SELECT i.id, i.partition_id INTO bad FROM {schema}.gatefeed_items i
+        WHERE (i.partition_id, i.id) IN (SELECT n.partition_id, n.item_id FROM inserted n) AND i.input = 'parent'
+            AND (SELECT count(*) FROM {schema}.gatefeed_dependencies d
+                 WHERE d.partition_id = i.partition_id AND d.item_id = i.id) > 1
+        LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'gatefeed: item "%" of partition "%" has the input "parent" and more than one dependency',
+            left(bad.id, 100), left(bad.partition_id, 100) USING ERRCODE = 'check_violation';
+    END IF;
+    FOREACH one IN ARRAY touched LOOP
+        -- A cycle leads through something that depends on one of these items.
+        PERFORM 1 FROM inserted n JOIN {schema}.gatefeed_dependencies d
+            ON d.partition_id = n.partition_id AND d.depends_on = n.item_id WHERE n.partition_id = one LIMIT 1;
+        IF FOUND THEN
+            closed := {schema}.gatefeed_cycle(one,
+                (SELECT array_agg(DISTINCT n.item_id) FROM inserted n WHERE n.partition_id = one));
+            IF closed IS NOT NULL THEN
+                RAISE EXCEPTION 'gatefeed: dependencies of partition "%" form a cycle: %', left(one, 100), closed
+                    USING ERRCODE = 'check_violation';
+            END IF;
+        END IF;
+    END LOOP;
+    UPDATE {schema}.gatefeed_items i SET status = 'blocked'
+        FROM (SELECT DISTINCT n.partition_id, n.item_id FROM inserted n) n
+        WHERE i.partition_id = n.partition_id AND i.id = n.item_id AND i.status = 'available';
+    FOREACH one IN ARRAY touched LOOP
+        PERFORM {schema}.gatefeed_unblock(one,
+            (SELECT array_agg(DISTINCT n.depends_on) FROM inserted n WHERE n.partition_id = one));
+    END LOOP;
+    FOR woken IN
+        UPDATE {schema}.gatefeed_partitions p
+        SET next_run_at = now(), status = 'available',
+            version = CASE WHEN p.status = 'complete' THEN p.version + 1 ELSE p.version END, updated_at = now()
+        WHERE p.id = ANY (touched)
+            AND (p.status = 'complete' OR (p.status = 'available' AND (p.next_run_at IS NULL OR p.next_run_at > now())))
+        RETURNING p.feed
+    LOOP
+        IF coalesce(current_setting('gatefeed.ours', true), '') <> 'on' THEN
+            PERFORM pg_notify({channel}, woken.feed);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END $gatefeed$;
+
+CREATE TRIGGER gatefeed_dependencies_inserted AFTER INSERT ON {schema}.gatefeed_dependencies
+    REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT
+    EXECUTE FUNCTION {schema}.gatefeed_dependencies_inserted();
+
+-- What is delivered again (a retry, a rewind) waits for its dependencies again: those may be delivered again too. A
+-- retry changes failed items only, so that dependencies that are complete stay so.
+CREATE FUNCTION {schema}.gatefeed_item_reopened() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
+BEGIN
+    PERFORM 1 FROM {schema}.gatefeed_dependencies d
+        JOIN {schema}.gatefeed_items n ON n.partition_id = d.partition_id AND n.id = d.depends_on
+        WHERE d.partition_id = NEW.partition_id AND d.item_id = NEW.id
+            AND (OLD.status <> 'failed' OR n.status <> 'complete')
+        LIMIT 1;
+    IF FOUND THEN
+        NEW.status := 'blocked';
+        -- The owner settles it; an UPDATE by hand wakes as one of an available item does.
+        UPDATE {schema}.gatefeed_partitions p
+        SET next_run_at = now(), status = 'available',
+            version = CASE WHEN p.status = 'complete' THEN p.version + 1 ELSE p.version END
+        WHERE p.id = NEW.partition_id
+            AND (p.status = 'complete' OR (p.status = 'available' AND (p.next_run_at IS NULL OR p.next_run_at > now())));
+    END IF;
+    RETURN NEW;
+END $gatefeed$;
+
+CREATE TRIGGER gatefeed_item_reopened BEFORE UPDATE OF status ON {schema}.gatefeed_items
+    FOR EACH ROW WHEN (NEW.status = 'available' AND OLD.status IN ('complete', 'failed', 'cancelled'))
+    EXECUTE FUNCTION {schema}.gatefeed_item_reopened();
+
+CREATE FUNCTION {schema}.gatefeed_dependencies_dropped() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
+BEGIN
+    DELETE FROM {schema}.gatefeed_dependencies WHERE partition_id = OLD.id;
+    RETURN NULL;
+END $gatefeed$;
+
+CREATE TRIGGER gatefeed_dependencies_dropped AFTER DELETE ON {schema}.gatefeed_partitions
+    FOR EACH ROW WHEN (OLD.has_dependencies) EXECUTE FUNCTION {schema}.gatefeed_dependencies_dropped();
+
+CREATE FUNCTION {schema}.gatefeed_dependencies_truncated() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
+BEGIN
+    DELETE FROM {schema}.gatefeed_dependencies;
+    RETURN NULL;
+END $gatefeed$;
+
+CREATE TRIGGER gatefeed_dependencies_truncated AFTER TRUNCATE ON {schema}.gatefeed_partitions
+    FOR EACH STATEMENT EXECUTE FUNCTION {schema}.gatefeed_dependencies_truncated();
+
+CREATE FUNCTION {schema}.gatefeed_dependency_kept() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
+BEGIN
+    IF TG_OP = 'DELETE' AND NOT EXISTS (SELECT 1 FROM {schema}.gatefeed_partitions p WHERE p.id = OLD.partition_id) THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION 'gatefeed: dependencies cannot change' USING ERRCODE = 'check_violation',
+        HINT = 'They go with their partition.';
+END $gatefeed$;
+
+CREATE TRIGGER gatefeed_dependency_kept BEFORE UPDATE OR DELETE ON {schema}.gatefeed_dependencies
+    FOR EACH ROW EXECUTE FUNCTION {schema}.gatefeed_dependency_kept();
