@@ -5,6 +5,7 @@
 mod basics;
 mod bench;
 mod crashes;
+mod dependencies;
 mod docker;
 mod documents;
 mod handlers;

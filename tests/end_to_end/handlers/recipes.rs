@@ -192,6 +192,31 @@ async fn a_folder_fans_out_and_is_summed_up() {
     queue::item(&database, "bad", "none").assert_refused("No such file or directory");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_of_next_jobs_is_done_in_order() {
+    let database = Database::sqlite();
+    let uploads = tempfile::tempdir().unwrap();
+    let service = recipe("pipeline.py", &[uploads.path().to_str().unwrap()]);
+    queue::prepare(&database, &[]);
+    queue::push_as_documented(&database, "6. A tree of next jobs");
+    queue::run(&database, &service.url(), 3).await;
+    let item = |id: &str| queue::item(&database, "pipeline", id);
+    let uploaded = item("letter/upload").complete(0);
+    assert_eq!((&uploaded["count"], &uploaded["longest"]), (&json!(4), &json!("fish")));
+    let file = fs::read_to_string(uploads.path().join(uploaded["file"].as_str().unwrap()));
+    assert_eq!(file.unwrap(), "4 fish\n");
+    for step in ["clean", "database", "e-mail"] {
+        let data = item(&format!("letter/{step}")).complete(0);
+        assert_eq!(data, json!({"done": step, "file": uploaded["file"]}));
+    }
+    item("blank/upload").assert_refused("nothing to upload");
+    for step in ["database", "e-mail"] {
+        item(&format!("blank/{step}")).assert_refused("dependency \"blank/upload\" failed");
+    }
+    assert_eq!(item("blank/clean").complete(0), json!({"done": "clean", "file": null}));
+    assert_eq!(queue::status(&database, "pipeline"), "failed");
+}
+
 fn chunks_of_three(root: &std::path::Path) -> Service {
     let mut command = Command::new("python3");
     command.arg(example("cookbook/folder.py")).env("PYTHONDONTWRITEBYTECODE", "1").env("CHUNK", "3");

@@ -25,6 +25,7 @@ mod budget;
 mod children;
 mod crash;
 mod db;
+mod dependencies;
 mod gates;
 mod leases;
 mod lost;
