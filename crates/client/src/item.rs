@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
 use gatefeed_core::{
     dependency::{Dependencies, Input, OnDependencyFailure},
+    gather::{Ended, Gather},
     id::{check_content_type, check_id},
     item::{Data, NewItem},
 };
@@ -21,6 +22,7 @@ pub struct Item {
     priority: i32,
     available_at: Option<DateTime<Utc>>,
     dependencies: Dependencies,
+    gather: Option<Gather>,
     /// Or why it is no data.
     data: Result<Data, String>,
 }
@@ -74,7 +76,7 @@ impl Item {
 
     fn made(data: Result<Data, String>) -> Self {
         let dependencies = Dependencies::default();
-        Self { id: None, gate: 0, priority: 0, available_at: None, dependencies, data }
+        Self { id: None, gate: 0, priority: 0, available_at: None, dependencies, gather: None, data }
     }
 
     /// With this id: 1 to 512 bytes without control characters, unique in its partition. Pushing an id that
@@ -130,16 +132,28 @@ impl Item {
         self
     }
 
+    /// Its handler gets, beside its data, the items that ended at this gate in this way: the body is
+    /// `{"data": …, "gathered": [{"id", "status", "data"}, …]}`.
+    ///
+    /// ```
+    /// # use gatefeed_client::{Ended, Item};
+    /// let rank = Item::json("rank them").gate(1).gather(0, Ended::Complete);
+    /// ```
+    pub fn gather(mut self, gate: i32, status: Ended) -> Self {
+        self.gather = Some(Gather { gate, status });
+        self
+    }
+
     /// Checked and as the store takes it; `index` is its place in the push.
     pub(crate) fn finish(self, partition: &str, index: usize) -> Result<NewItem> {
         if let Err(why) = self.check() {
             return Err(Error::Item { index, id: self.id, why });
         }
-        let Self { id, gate, priority, available_at, dependencies, data } = self;
+        let Self { id, gate, priority, available_at, dependencies, gather, data } = self;
         let data = data.map_err(|why| Error::Item { index, id: id.clone(), why })?;
         let id = id.unwrap_or_else(fresh_id);
         let partition = partition.to_owned();
-        Ok(NewItem { partition, id, gate, priority, available_at, data, dependencies })
+        Ok(NewItem { partition, id, gate, priority, available_at, data, dependencies, gather })
     }
 
     fn check(&self) -> Result<(), String> {
@@ -148,6 +162,7 @@ impl Item {
         }
         check_gate(self.gate)?;
         self.dependencies.check(self.id.as_deref())?;
+        self.gather.map_or(Ok(()), |gather| check_gate(gather.gate))?;
         if let Some(time) = self.available_at {
             check_time(time)?;
         }

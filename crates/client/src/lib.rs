@@ -105,6 +105,7 @@ pub use self::{
 pub use gatefeed_core::{
     Store, StoreError,
     dependency::OnDependencyFailure,
+    gather::Ended,
     inspect::{FeedStatus, GateCounts, ItemCounts, ItemRow, PartitionCounts, PartitionRow, WatcherStatus},
     item::{Data, ItemStatus},
     partition::{FailurePolicy, PartitionStatus},

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     dependency::{Dependencies, Input, OnDependencyFailure},
+    gather::Gather,
     id::{JSON, check_content_type, check_id},
     item::Data,
     retry::RETRY_AFTER_MAX,
@@ -55,6 +56,8 @@ pub struct Child {
     pub data: Data,
     /// What it waits for in its partition.
     pub dependencies: Dependencies,
+    /// What it asks for.
+    pub gather: Option<Gather>,
 }
 
 /// The attempt failed.
@@ -293,7 +296,12 @@ impl<'a> Fields<'a> {
                 "input is \"parent\", but the item is for a partition of its own: give it data".into()
             );
         }
-        Ok(Child { id, gate, priority, partition, data, dependencies })
+        Ok(Child { id, gate, priority, partition, data, dependencies, gather: self.gather()? })
+    }
+
+    fn gather(&self) -> Result<Option<Gather>, String> {
+        let parse = |raw: &RawValue| Gather::parse(raw.get()).map_err(|error| format!("gather: {error}"));
+        self.get("gather").map(parse).transpose()
     }
 
     fn dependencies(&self, id: Option<&str>) -> Result<Dependencies, String> {
@@ -329,7 +337,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether a content type is JSON (`application/json`, `application/problem+json; charset=utf-8`).
-fn is_json(content_type: &str) -> bool {
+pub(crate) fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     essence == JSON || essence.ends_with("+json")
 }
@@ -392,6 +400,18 @@ mod tests {
         assert_eq!(data(r#"{"response":[1, 2]}"#).unwrap(), "[1, 2]");
         assert_eq!(data(r#"{"data":null}"#).unwrap(), "null");
         assert_eq!(data(r#"{"done":true}"#), None);
+    }
+
+    #[test]
+    fn items_say_what_they_gather() {
+        let gather = |json: &str| {
+            let verdict = parse(format!(r#"{{"items":[{{"data":1,"gather":{json}}}]}}"#).as_bytes());
+            verdict.map(|answer| answer.items[0].gather).map_err(|failure| failure.message)
+        };
+        let expected = Gather { gate: 2, status: crate::gather::Ended::Failed };
+        assert_eq!(gather(r#"{"gate":2,"status":"failed"}"#), Ok(Some(expected)));
+        assert_eq!(gather("null"), Ok(None));
+        assert!(gather("2").unwrap_err().contains("items[0]: gather: expected {\"gate\": 0"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::{dependency::Dependencies, error::StoreError};
+use crate::{dependency::Dependencies, error::StoreError, gather::Gather};
 
 /// Item data up to this size is read with its page; larger data is loaded when the item is dispatched, so that
 /// a page of a thousand items stays small however large they are.
@@ -95,6 +95,8 @@ pub struct NewItem {
     pub data: Data,
     /// What it waits for.
     pub dependencies: Dependencies,
+    /// What it asks for.
+    pub gather: Option<Gather>,
 }
 
 impl NewItem {
@@ -108,6 +110,7 @@ impl NewItem {
             available_at: None,
             data,
             dependencies: Dependencies::default(),
+            gather: None,
         }
     }
 
@@ -144,4 +147,6 @@ pub struct DueItem {
     pub data: Option<Bytes>,
     /// The failures it has met, one a line ([`crate::error_log`]).
     pub error_messages: Option<String>,
+    /// What it asks for.
+    pub gather: Option<Gather>,
 }

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | what may an id look like? | `id.rs` |
 //! | what does a handler's answer mean? | `answer.rs` |
-//! | what may an item wait for? | `dependency.rs` |
+//! | what may an item wait for, what may it ask for? | `dependency.rs`, `gather.rs` |
 //! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
 //! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs` |
 //! | who may write, who may send, and until when? | `lease.rs` |
@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod dependency;
 pub mod error;
 pub mod error_log;
+pub mod gather;
 pub mod id;
 pub mod inspect;
 pub mod item;

@@ -137,6 +137,7 @@ fn resolve(partition: &str, parent: &DueItem, index: i32, child: Child) -> NewIt
         available_at: None,
         data: child.data,
         dependencies: of_parent(child.dependencies, parent, elsewhere),
+        gather: child.gather,
     }
 }
 
@@ -169,6 +170,7 @@ mod tests {
             size: 2,
             data: None,
             error_messages: Some("earlier".into()),
+            gather: None,
         }
     }
 
@@ -224,6 +226,7 @@ mod tests {
             partition: partition.map(str::to_owned),
             data: Data::json("1"),
             dependencies: Dependencies::default(),
+            gather: None,
         };
         let answer = Answer::done()
             .with_item(child(None, None, None))
@@ -247,6 +250,7 @@ mod tests {
                 partition: None,
                 data: Data::json("null"),
                 dependencies,
+                gather: None,
             }
         };
         let answer = Answer::done().with_item(child(&[])).with_item(child(&["x"]));

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, process::Command};
 
-use gatefeed_tests::Database;
+use gatefeed_tests::{Database, Gatefeed};
 use serde_json::{Value, json};
 
 use super::{
@@ -57,6 +57,22 @@ async fn resumes_are_ranked_once_all_are_read() {
     }
     assert!(best.windows(2).all(|pair| pair[0]["score"].as_f64() >= pair[1]["score"].as_f64()), "{best:?}");
     queue::item(&database, "bad", "picture").assert_refused("the file is not text in UTF-8");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_gathered_may_be_fetched() {
+    let database = Database::sqlite();
+    let service = recipe("resumes.py", &[]);
+    queue::prepare(&database, &[]);
+    queue::push_as_documented(&database, "1. Rank résumés");
+    let args = ["--until-idle", "--poll-interval", "100ms", "--gather-max", "1", "--listen", "127.0.0.1:0"];
+    let mut watcher = Gatefeed::run(&database, &service.url(), &args);
+    assert_eq!(watcher.ended().await.code(), Some(0), "{}", watcher.log());
+    let ranking = queue::item(&database, "resumes", "ranking").complete(1);
+    assert_eq!(
+        (&ranking["of"], ranking["best"].as_array().unwrap().len()),
+        (&json!(files("resumes").len()), 3)
+    );
 }
 
 async fn thumbnails_are_bytes_in_and_bytes_out(database: Database) {

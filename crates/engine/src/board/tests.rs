@@ -59,6 +59,7 @@ fn item(id: &str, version: i64) -> DueItem {
         size: 0,
         data: Some(bytes::Bytes::new()),
         error_messages: None,
+        gather: None,
     }
 }
 

@@ -165,5 +165,6 @@ pub(crate) fn child(gate: Option<i32>) -> Child {
         partition: None,
         data: Data::json("1"),
         dependencies: Default::default(),
+        gather: None,
     }
 }

@@ -27,6 +27,7 @@ mod crash;
 mod db;
 mod dependencies;
 mod gates;
+mod gather;
 mod leases;
 mod lost;
 mod once;

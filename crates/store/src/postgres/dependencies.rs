@@ -1,9 +1,9 @@
-//! What items depend on: inserting it, and settling what waits. The functions of the schema decide, so that plain SQL
+//! Items that depend on others or gather: inserting them, and settling what waits. The functions of the schema decide, so that plain SQL
 //! and this program agree.
 
 use std::collections::HashSet;
 
-use gatefeed_core::{Result, StoreError, item::NewItem, lease::Lease, outcome::Completion};
+use gatefeed_core::{Result, StoreError, gather::Gather, item::NewItem, lease::Lease, outcome::Completion};
 use sqlx::Row;
 
 use super::{
@@ -21,12 +21,14 @@ const ROWS_MAX: usize = 10_000;
 const EDGES_MAX: usize = 1_000_000;
 
 const ITEMS: &str = "INSERT INTO {schema}.gatefeed_items
-        (partition_id, id, gate, priority, available_at, data, content_type, status, on_dependency_failure, input)
-    SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type, 'blocked',
-        n.on_dependency_failure, n.input
+        (partition_id, id, gate, priority, available_at, data, content_type, status, on_dependency_failure, input,
+            gather)
+    SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type, n.status,
+        n.on_dependency_failure, n.input, n.gather::jsonb
     FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[], $7::text[], $8::text[],
-                $9::text[])
-        AS n (partition_id, id, gate, priority, available_at, data, content_type, on_dependency_failure, input)
+                $9::text[], $10::text[], $11::text[])
+        AS n (partition_id, id, gate, priority, available_at, data, content_type, status, on_dependency_failure, input,
+              gather)
     ON CONFLICT DO NOTHING RETURNING partition_id, id";
 
 const DEPENDENCIES: &str = "INSERT INTO {schema}.gatefeed_dependencies (partition_id, item_id, depends_on)
@@ -65,8 +67,8 @@ impl Edges {
 }
 
 impl Inserter<'_> {
-    /// Adds items that depend on others, blocked; those that exist are left as they are, dependencies and all.
-    pub(super) async fn bound_items(&mut self, items: &[&NewItem], edges: &mut Edges) -> Result<u64> {
+    /// Adds items that depend on others, blocked, or gather; those that exist are left as they are, dependencies and all.
+    pub(super) async fn rich_items(&mut self, items: &[&NewItem], edges: &mut Edges) -> Result<u64> {
         let mut added = HashSet::new();
         for items in statements(items) {
             let all = || items.iter();
@@ -78,8 +80,12 @@ impl Inserter<'_> {
             let query = query.bind(all().map(|i| i.available_at).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.data.bytes.as_ref()).collect::<Vec<&[u8]>>());
             let query = query.bind(all().map(|i| i.data.content_type.as_str()).collect::<Vec<_>>());
+            let status = |i: &&NewItem| if i.dependencies.is_empty() { "available" } else { "blocked" };
+            let query = query.bind(all().map(status).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.dependencies.on_failure.as_str()).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.dependencies.input.as_str()).collect::<Vec<_>>());
+            let gather = |i: &&NewItem| i.gather.map(Gather::to_json);
+            let query = query.bind(all().map(gather).collect::<Vec<_>>());
             let rows = query.fetch_all(&mut *self.connection).await.map_err(translate)?;
             added.extend(rows.iter().map(|row| (row.get::<String, _>(0), row.get::<String, _>(1))));
         }

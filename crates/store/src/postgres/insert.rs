@@ -112,15 +112,15 @@ impl Inserter<'_> {
 
     /// What they depend on may come later: it is put to `edges`.
     async fn insert(&mut self, sql: &'static str, items: &[&NewItem], edges: &mut Edges) -> Result<u64> {
-        if items.iter().all(|item| item.dependencies.is_empty()) {
-            return self.free_items(sql, items).await;
+        if items.iter().copied().all(is_plain) {
+            return self.plain_items(sql, items).await;
         }
-        let (free, bound): (Vec<&NewItem>, Vec<&NewItem>) =
-            items.iter().partition(|item| item.dependencies.is_empty());
-        Ok(self.free_items(sql, &free).await? + self.bound_items(&bound, edges).await?)
+        let (plain, rich): (Vec<&NewItem>, Vec<&NewItem>) =
+            items.iter().copied().partition(|item| is_plain(item));
+        Ok(self.plain_items(sql, &plain).await? + self.rich_items(&rich, edges).await?)
     }
 
-    async fn free_items(&mut self, sql: &'static str, items: &[&NewItem]) -> Result<u64> {
+    async fn plain_items(&mut self, sql: &'static str, items: &[&NewItem]) -> Result<u64> {
         let mut added = 0;
         for items in statements(items) {
             let all = || items.iter();
@@ -136,6 +136,11 @@ impl Inserter<'_> {
         }
         Ok(added)
     }
+}
+
+/// Whether it waits for nothing and asks for nothing, as most items do.
+fn is_plain(item: &NewItem) -> bool {
+    item.dependencies.is_empty() && item.gather.is_none()
 }
 
 /// Cuts items into those of one statement each.

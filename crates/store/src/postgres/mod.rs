@@ -9,6 +9,7 @@ mod claim;
 mod complete;
 mod dependencies;
 mod error;
+mod gather;
 pub(crate) mod insert;
 mod inspect;
 mod migrate;
@@ -32,6 +33,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
+    gather::{GatherRequest, GatheredPage},
     inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
@@ -96,6 +98,9 @@ impl Store for Postgres {
     }
     async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
         self.load_data(partition, item, version).await
+    }
+    async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
+        self.read_gathered(request).await
     }
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         self.note_suspect(lease, item, version).await

@@ -70,7 +70,7 @@ impl Postgres {
     }
 }
 
-fn no_partition(partition: &str) -> StoreError {
+pub(super) fn no_partition(partition: &str) -> StoreError {
     StoreError::NotFound(format!("partition {partition:?} does not exist"))
 }
 

@@ -45,7 +45,8 @@ pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
         SELECT d.* FROM groups o CROSS JOIN LATERAL (
             SELECT i.id, i.gate, i.priority, i.pass, i.retry_count, i.suspect_count, i.version, i.available_at,
                 i.content_type, octet_length(i.data) AS size,
-                CASE WHEN octet_length(i.data) <= $10 THEN i.data END AS data, i.error_messages
+                CASE WHEN octet_length(i.data) <= $10 THEN i.data END AS data, i.error_messages,
+                i.gather::text AS gather
             FROM {schema}.gatefeed_items i
             WHERE i.partition_id = p.id AND i.status = 'available' AND i.gate = o.gate
                 AND -(i.priority::bigint) = o.rank AND i.available_at <= now()

@@ -5,6 +5,7 @@ use std::{str::FromStr, sync::Arc};
 use bytes::Bytes;
 use gatefeed_core::{
     Result,
+    gather::Gather,
     item::DueItem,
     lease::Lease,
     partition::{FailurePolicy, PartitionState, PartitionStatus},
@@ -59,6 +60,7 @@ pub(super) fn due_item(row: &PgRow) -> Result<DueItem> {
         size: get::<i32>(row, "size")?.unsigned_abs().into(),
         data: get::<Option<Vec<u8>>>(row, "data")?.map(Bytes::from),
         error_messages: get(row, "error_messages")?,
+        gather: get::<Option<&str>>(row, "gather")?.map(Gather::parse).transpose()?,
     })
 }
 

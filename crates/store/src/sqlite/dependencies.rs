@@ -1,9 +1,9 @@
-//! What items depend on: inserting it, and settling what waits. The trigger refuses what could never come free; it has
+//! Items that depend on others or gather: inserting them, and settling what waits. The trigger refuses what could never come free; it has
 //! no names to say so with, which are found here.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use gatefeed_core::{StoreError, item::NewItem, outcome::Completion};
+use gatefeed_core::{StoreError, gather::Gather, item::NewItem, outcome::Completion};
 use sqlx::{Row, SqliteConnection};
 
 use super::{
@@ -196,8 +196,8 @@ fn shown(path: &[&str]) -> String {
     format!("{} → … → {}", head.join(" → "), tail.join(" → "))
 }
 
-/// Adds items that depend on others, blocked; those that exist are left as they are, dependencies and all.
-pub(super) async fn insert_bound(
+/// Adds items that depend on others, blocked, or gather; those that exist are left as they are, dependencies and all.
+pub(super) async fn insert_rich(
     connection: &mut SqliteConnection,
     items: &[&NewItem],
     edges: &mut Edges,
@@ -211,6 +211,8 @@ pub(super) async fn insert_bound(
             query = query.bind(&item.data.content_type).bind(item.data.bytes.as_ref());
             query = query.bind(item.available_at.map(of_moment).transpose()?);
             query = query.bind(item.dependencies.on_failure.as_str()).bind(item.dependencies.input.as_str());
+            query = query.bind(if item.dependencies.is_empty() { "available" } else { "blocked" });
+            query = query.bind(item.gather.map(Gather::to_json));
         }
         for row in query.fetch_all(&mut *connection).await? {
             added.insert((row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
@@ -227,10 +229,10 @@ pub(super) async fn insert_bound(
 }
 
 fn items_sql(rows: usize) -> String {
-    let rows = rows_of(rows, concat!("(?,?,?,?,?,?,coalesce(?,", now!(), "),?,?,'blocked')"));
+    let rows = rows_of(rows, concat!("(?,?,?,?,?,?,coalesce(?,", now!(), "),?,?,?,?)"));
     format!(
         "INSERT INTO gatefeed_items (partition_id, id, gate, priority, content_type, data, available_at,
-            on_dependency_failure, input, status) {rows}
+            on_dependency_failure, input, status, gather) {rows}
         ON CONFLICT (partition_id, id) DO NOTHING RETURNING partition_id, id"
     )
 }

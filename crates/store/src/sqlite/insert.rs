@@ -16,7 +16,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     Sqlite,
-    dependencies::{Edges, insert_bound},
+    dependencies::{Edges, insert_rich},
     error::Result,
     pool::{Tx, run},
     rows::{now, of_moment},
@@ -69,15 +69,20 @@ async fn insert_items(
     items: &[&NewItem],
     edges: &mut Edges,
 ) -> Result<u64> {
-    if items.iter().all(|item| item.dependencies.is_empty()) {
-        return insert_free(connection, items).await;
+    if items.iter().copied().all(is_plain) {
+        return insert_plain(connection, items).await;
     }
-    let (free, bound): (Vec<&NewItem>, Vec<&NewItem>) =
-        items.iter().partition(|item| item.dependencies.is_empty());
-    Ok(insert_free(connection, &free).await? + insert_bound(connection, &bound, edges).await?)
+    let (plain, rich): (Vec<&NewItem>, Vec<&NewItem>) =
+        items.iter().copied().partition(|item| is_plain(item));
+    Ok(insert_plain(connection, &plain).await? + insert_rich(connection, &rich, edges).await?)
 }
 
-async fn insert_free(connection: &mut SqliteConnection, items: &[&NewItem]) -> Result<u64> {
+/// Whether it waits for nothing and asks for nothing, as most items do.
+fn is_plain(item: &NewItem) -> bool {
+    item.dependencies.is_empty() && item.gather.is_none()
+}
+
+async fn insert_plain(connection: &mut SqliteConnection, items: &[&NewItem]) -> Result<u64> {
     let mut added = 0;
     for chunk in chunks(items) {
         let sql = items_sql(chunk.len());

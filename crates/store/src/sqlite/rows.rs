@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 use gatefeed_core::{
     StoreError,
+    gather::Gather,
     item::DueItem,
     partition::{FailurePolicy, PartitionState, PartitionStatus},
 };
@@ -109,6 +110,7 @@ pub(super) fn due_item(row: &SqliteRow) -> Result<DueItem> {
         size: row.try_get::<i64, _>("size")?.unsigned_abs(),
         data: row.try_get::<Option<Vec<u8>>, _>("data")?.map(Bytes::from),
         error_messages: row.try_get("error_messages")?,
+        gather: row.try_get::<Option<&str>, _>("gather")?.map(Gather::parse).transpose()?,
     })
 }
 

@@ -10,6 +10,7 @@ pub mod delay;
 pub mod dependencies;
 pub mod function;
 pub mod gates;
+pub mod gather;
 pub mod given;
 pub mod insert;
 pub mod inspect;
@@ -99,6 +100,8 @@ macro_rules! conformance {
                 a_dependency_that_moves_past_stops a_retry_waits_again a_retry_alone_fails_again
                 existing_items_keep_their_dependencies a_checkpoint_finds_what_came_free a_fenced_outcome_unblocks_nothing
                 a_deleted_partition_takes_its_dependencies nothing_stays_blocked;
+            gather: a_due_item_says_what_it_gathers what_ended_at_a_gate_is_gathered pages_are_bounded
+                bad_gathers_are_refused a_missing_partition_is_named;
             checkpoint: sparse_gates_are_one_step an_open_item_holds_the_gate
                 a_late_item_delays_the_next_checkpoint_only the_last_gate_closes stop_fails
                 stop_delivers_what_it_can a_failure_ahead_does_not_count_yet continue_goes_on_and_closes
@@ -161,6 +164,7 @@ mod tests {
             ("delay", include_str!("delay.rs")),
             ("dependencies", include_str!("dependencies.rs")),
             ("function", include_str!("function.rs")),
+            ("gather", include_str!("gather.rs")),
             ("gates", include_str!("gates.rs")),
             ("insert", include_str!("insert.rs")),
             ("inspect", include_str!("inspect.rs")),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
 use gatefeed_core::{
     dependency::{Dependencies, Input, OnDependencyFailure},
+    gather::{self, Gather},
     id::{JSON, check_content_type, check_id},
     item::{Data, NewItem},
 };
@@ -64,6 +65,7 @@ impl Format {
             priority: typed("priority", fields.priority, "a whole number of 32 bits")?.unwrap_or(0),
             available_at: fields.available_at.map(available_at).transpose()?,
             dependencies: fields.dependencies(id.as_deref())?,
+            gather: fields.gather()?,
             ..self.with_id(id, fields.data()?)
         })
     }
@@ -76,7 +78,7 @@ impl Format {
 }
 
 const EXPECTED: &str = "a JSON object with data and, if need be, id, gate, priority, available_at, content_type, depends_on, \
-     on_dependency_failure and input";
+     on_dependency_failure, input and gather";
 
 const GATE: &str = "a whole number from 0 to 2147483647";
 
@@ -101,6 +103,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     on_dependency_failure: Option<&'a RawValue>,
     #[serde(borrow)]
+    gather: Option<&'a RawValue>,
+    #[serde(borrow)]
     input: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "even_null")]
     data: Option<&'a RawValue>,
@@ -112,6 +116,13 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de R
 }
 
 impl Fields<'_> {
+    fn gather(&self) -> Result<Option<Gather>, String> {
+        let parse = |raw: &RawValue| {
+            Gather::parse(raw.get()).map_err(|_| unexpected("gather", raw, gather::EXPECTED))
+        };
+        self.gather.map(parse).transpose()
+    }
+
     fn dependencies(&self, id: Option<&str>) -> Result<Dependencies, String> {
         let dependencies = Dependencies {
             on: typed("depends_on", self.depends_on, "an array of ids")?.unwrap_or_default(),
@@ -253,6 +264,13 @@ mod tests {
     }
 
     #[test]
+    fn an_envelope_says_what_it_gathers() {
+        let item = envelope(r#"{"gather":{"gate":2},"data":1}"#).unwrap();
+        assert_eq!(item.gather, Some(Gather { gate: 2, status: gather::Ended::Complete }));
+        assert_eq!(envelope(r#"{"gather":null,"data":1}"#).unwrap().gather, None);
+    }
+
+    #[test]
     fn an_envelope_names_what_it_depends_on() {
         let item =
             envelope(r#"{"id":"c","depends_on":["a","b"],"on_dependency_failure":"skip","data":1}"#).unwrap();
@@ -284,6 +302,7 @@ mod tests {
             (r#"{"data":1,"depends_on":["a","a"]}"#, "names \"a\" twice"),
             (r#"{"data":1,"id":"a","depends_on":["a"]}"#, "itself: a → a"),
             (r#"{"data":1,"on_dependency_failure":"stop"}"#, "is \"stop\", expected fail, skip or run"),
+            (r#"{"data":1,"gather":1}"#, "gather is 1, expected {\"gate\": 0"),
             (r#"{"input":"parent"}"#, "depends_on names nobody"),
             (r#"{"data":1,"input":"child","depends_on":["a"]}"#, "input is \"child\", expected \"parent\""),
             (r#"{"data":1"#, "EOF while parsing an object at column 9"),

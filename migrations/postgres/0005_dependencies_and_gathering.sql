@@ -8,7 +8,14 @@ ALTER TABLE {schema}.gatefeed_items
         CONSTRAINT gatefeed_on_dependency_failure_is_fail_skip_or_run
         CHECK (on_dependency_failure IN ('fail', 'skip', 'run')),
     -- 'parent': once its one dependency is complete, its data becomes this item's.
-    ADD COLUMN input text CONSTRAINT gatefeed_input_is_parent_or_null CHECK (input = 'parent');
+    ADD COLUMN input text CONSTRAINT gatefeed_input_is_parent_or_null CHECK (input = 'parent'),
+    -- What came before that its delivery brings along.
+    ADD COLUMN gather jsonb CONSTRAINT "gatefeed_gather_is_like_{gate: 0, status: complete|failed|cancelled|any}"
+        CHECK (gather IS NULL OR coalesce(jsonb_typeof(gather) = 'object' AND jsonb_typeof(gather -> 'gate') = 'number'
+            AND gather ->> 'gate' ~ '^[0-9]{1,10}$' AND (gather ->> 'gate')::bigint <= 2147483647
+            AND coalesce(gather ->> 'status', 'complete') IN ('complete', 'failed', 'cancelled', 'any')
+            AND (gather -> 'status') IS DISTINCT FROM 'null'::jsonb
+            AND gather - 'gate' - 'status' = '{}'::jsonb, false));
 
 CREATE TABLE {schema}.gatefeed_dependencies (
     partition_id text COLLATE "C" NOT NULL,
@@ -160,22 +167,22 @@ BEGIN
                 = 'in progress'))
         ORDER BY n.partition_id, n.item_id, n.depends_on LIMIT 1;
     IF FOUND THEN
-        one := format('gatefeed: item "%s" of partition "%s"', left(bad.item_id, 100), left(bad.partition_id, 100));
+        one := format('%s → %s', left(bad.item_id, 100), left(bad.depends_on, 100));
         IF bad.no_item THEN
-            RAISE EXCEPTION '% does not exist', one USING ERRCODE = 'foreign_key_violation',
+            RAISE EXCEPTION 'gatefeed: the item of a dependency does not exist: %', one
+                USING ERRCODE = 'foreign_key_violation',
                 HINT = 'Insert the item first, then its dependencies, in one transaction.';
         ELSIF bad.item_id = bad.depends_on THEN
-            RAISE EXCEPTION '% depends on itself: % → %', one, left(bad.item_id, 100), left(bad.item_id, 100)
-                USING ERRCODE = 'check_violation';
+            RAISE EXCEPTION 'gatefeed: an item depends on itself: %', one USING ERRCODE = 'check_violation';
         ELSIF bad.unknown THEN
-            RAISE EXCEPTION '% depends on "%", which does not exist', one, left(bad.depends_on, 100)
-                USING ERRCODE = 'foreign_key_violation', HINT = 'A dependency is an item of the same partition.';
+            RAISE EXCEPTION 'gatefeed: an item depends on one that does not exist in its partition: %', one
+                USING ERRCODE = 'foreign_key_violation', HINT = 'Insert that one first, or in the same transaction.';
         ELSIF bad.is_ahead THEN
-            RAISE EXCEPTION '% depends on an item of a higher gate, which is not reached before it is through: % (gate %) → % (gate %)',
-                one, left(bad.item_id, 100), bad.gate, left(bad.depends_on, 100), bad.dependency_gate
+            RAISE EXCEPTION 'gatefeed: an item depends on one of a higher gate, which is not reached before it is through: % (gate %) → % (gate %)',
+                left(bad.item_id, 100), bad.gate, left(bad.depends_on, 100), bad.dependency_gate
                 USING ERRCODE = 'check_violation';
         ELSE
-            RAISE EXCEPTION '% is % and may be under way or through: it takes no more dependencies', one, bad.status
+            RAISE EXCEPTION 'gatefeed: an item that may be under way or through takes no more dependencies: %', one
                 USING ERRCODE = 'check_violation', HINT = 'Insert dependencies in the transaction of their item.';
         END IF;
     END IF;
@@ -185,8 +192,8 @@ BEGIN
                  WHERE d.partition_id = i.partition_id AND d.item_id = i.id) > 1
         LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'gatefeed: item "%" of partition "%" has the input "parent" and more than one dependency',
-            left(bad.id, 100), left(bad.partition_id, 100) USING ERRCODE = 'check_violation';
+        RAISE EXCEPTION 'gatefeed: an item with the input ''parent'' has more than one dependency: %', left(bad.id, 100)
+            USING ERRCODE = 'check_violation';
     END IF;
     FOREACH one IN ARRAY touched LOOP
         -- A cycle leads through something that depends on one of these items.
@@ -196,8 +203,7 @@ BEGIN
             closed := {schema}.gatefeed_cycle(one,
                 (SELECT array_agg(DISTINCT n.item_id) FROM inserted n WHERE n.partition_id = one));
             IF closed IS NOT NULL THEN
-                RAISE EXCEPTION 'gatefeed: dependencies of partition "%" form a cycle: %', left(one, 100), closed
-                    USING ERRCODE = 'check_violation';
+                RAISE EXCEPTION 'gatefeed: dependencies form a cycle: %', closed USING ERRCODE = 'check_violation';
             END IF;
         END IF;
     END LOOP;

@@ -12,6 +12,19 @@ ALTER TABLE gatefeed_items ADD COLUMN on_dependency_failure TEXT NOT NULL DEFAUL
 ALTER TABLE gatefeed_items ADD COLUMN input TEXT
     CONSTRAINT gatefeed_input_is_parent_or_null CHECK (input IS NULL OR input = 'parent');
 
+-- What came before that its delivery brings along.
+ALTER TABLE gatefeed_items ADD COLUMN gather TEXT
+    CONSTRAINT "gatefeed_gather_is_like_{gate: 0, status: complete|failed|cancelled|any}"
+    CHECK (gather IS NULL OR CASE WHEN json_valid(gather) AND json_type(gather) = 'object' THEN
+        coalesce(json_type(gather, '$.gate') = 'integer' AND json_extract(gather, '$.gate') BETWEEN 0 AND 2147483647
+            AND CASE coalesce(json_type(gather, '$.status'), 'none') WHEN 'none' THEN 1
+                WHEN 'text' THEN json_extract(gather, '$.status') IN ('complete', 'failed', 'cancelled', 'any')
+                ELSE 0 END
+            AND json_remove(gather, '$.gate', '$.status') = '{}', 0)
+        ELSE 0 END);
+-- The column stands behind the data, and would only be found by walking through all of it: pages read it here.
+CREATE INDEX gatefeed_items_gather ON gatefeed_items (partition_id, id, gather) WHERE gather IS NOT NULL;
+
 CREATE TABLE gatefeed_dependencies (
     partition_id TEXT NOT NULL,
     item_id TEXT NOT NULL,
