@@ -24,6 +24,10 @@ CREATE TABLE {schema}.gatefeed_dependencies (
     PRIMARY KEY (partition_id, item_id, depends_on)
 );
 CREATE INDEX gatefeed_dependencies_of ON {schema}.gatefeed_dependencies (partition_id, depends_on, item_id);
+-- With statistics the planner takes a partition that they have not seen for a single row, and any index for as good as
+-- the right one; without, it expects many rows of each.
+ALTER TABLE {schema}.gatefeed_dependencies ALTER COLUMN partition_id SET STATISTICS 0,
+    ALTER COLUMN item_id SET STATISTICS 0, ALTER COLUMN depends_on SET STATISTICS 0;
 
 -- Settles the blocked items that depend on those that have changed, or, without any, all of the partition: available
 -- once nothing that they name is open, failed or skipped once one of those has ended otherwise. What fails in turn has
@@ -33,57 +37,64 @@ CREATE FUNCTION {schema}.gatefeed_unblock(of_partition text, changed text[] DEFA
 DECLARE
     pending text[] := changed;
     ended text[];
-    settled bigint;
+    found record;
     total bigint := 0;
 BEGIN
     LOOP
-        WITH candidates AS MATERIALIZED (
-            SELECT i.id, i.gate, i.on_dependency_failure AS policy FROM {schema}.gatefeed_items i
-            WHERE pending IS NULL AND i.partition_id = of_partition AND i.status = 'blocked'
-            UNION
-            SELECT i.id, i.gate, i.on_dependency_failure FROM unnest(pending) AS c (id)
-            JOIN {schema}.gatefeed_dependencies d ON d.partition_id = of_partition AND d.depends_on = c.id
-            JOIN {schema}.gatefeed_items i ON i.partition_id = of_partition AND i.id = d.item_id
-            WHERE i.status = 'blocked'
-        ), seen AS (
-            SELECT c.id, c.policy,
-                coalesce(bool_or(n.status IN ('available', 'waiting', 'blocked')), false) AS is_open,
-                min(format('dependency "%s" %s', left(n.id, 100),
-                        CASE n.status WHEN 'failed' THEN 'failed' ELSE 'was cancelled' END))
-                    FILTER (WHERE c.policy <> 'run' AND n.status IN ('failed', 'cancelled')) AS ended,
-                min(format('dependency "%s" has moved on to gate %s, past gate %s of this item: neither can go on',
-                        left(n.id, 100), n.gate, c.gate))
-                    FILTER (WHERE n.status IN ('available', 'waiting', 'blocked') AND n.gate > c.gate) AS passed
-            FROM candidates c
-            JOIN {schema}.gatefeed_dependencies d ON d.partition_id = of_partition AND d.item_id = c.id
-            LEFT JOIN {schema}.gatefeed_items n ON n.partition_id = of_partition AND n.id = d.depends_on
-            GROUP BY c.id, c.policy
-        ), decided AS (
-            SELECT s.id, coalesce(s.ended, s.passed) AS reason,
-                CASE WHEN s.ended IS NOT NULL AND s.policy = 'skip' THEN 'cancelled'
+        ended := '{}';
+        -- OFFSET 0 keeps the lookups by key apart: of a partition that statistics do not know the planner expects one
+        -- row, and would compare all of its rows with each other.
+        FOR found IN
+            SELECT c.id, coalesce(s.ended, s.passed) AS reason,
+                CASE WHEN s.ended IS NOT NULL AND c.policy = 'skip' THEN 'cancelled'
                     WHEN coalesce(s.ended, s.passed) IS NOT NULL THEN 'failed'
                     WHEN NOT s.is_open THEN 'available' END AS status
-            FROM seen s
-        ), written AS (
+            FROM (
+                SELECT i.id, i.gate, i.on_dependency_failure AS policy FROM {schema}.gatefeed_items i
+                WHERE pending IS NULL AND i.partition_id = of_partition AND i.status = 'blocked'
+                UNION
+                SELECT i.id, i.gate, i.policy FROM unnest(pending) AS c (id)
+                CROSS JOIN LATERAL (SELECT d.item_id FROM {schema}.gatefeed_dependencies d
+                    WHERE d.partition_id = of_partition AND d.depends_on = c.id OFFSET 0) d
+                CROSS JOIN LATERAL (SELECT i.id, i.gate, i.on_dependency_failure AS policy, i.status
+                    FROM {schema}.gatefeed_items i WHERE i.partition_id = of_partition AND i.id = d.item_id OFFSET 0) i
+                WHERE i.status = 'blocked'
+            ) c
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS number,
+                    coalesce(bool_or(n.status IN ('available', 'waiting', 'blocked')), false) AS is_open,
+                    min(format('dependency "%s" %s', left(d.depends_on, 100),
+                            CASE n.status WHEN 'failed' THEN 'failed' ELSE 'was cancelled' END))
+                        FILTER (WHERE c.policy <> 'run' AND n.status IN ('failed', 'cancelled')) AS ended,
+                    min(format('dependency "%s" has moved on to gate %s, past gate %s of this item: neither can go on',
+                            left(d.depends_on, 100), n.gate, c.gate))
+                        FILTER (WHERE n.status IN ('available', 'waiting', 'blocked') AND n.gate > c.gate) AS passed
+                FROM {schema}.gatefeed_dependencies d
+                LEFT JOIN LATERAL (SELECT n.status, n.gate FROM {schema}.gatefeed_items n
+                    WHERE n.partition_id = of_partition AND n.id = d.depends_on OFFSET 0) n ON true
+                WHERE d.partition_id = of_partition AND d.item_id = c.id
+            ) s
+            WHERE s.number > 0 AND (NOT s.is_open OR s.ended IS NOT NULL OR s.passed IS NOT NULL)
+            ORDER BY c.id
+        LOOP
             UPDATE {schema}.gatefeed_items i
-            SET status = s.status, version = i.version + 1, updated_at = now(),
-                data = coalesce(parent.data, i.data), content_type = coalesce(parent.content_type, i.content_type),
-                error_messages = CASE WHEN s.reason IS NULL THEN i.error_messages
-                    WHEN octet_length(i.error_messages) + octet_length(s.reason) < 8192
-                    THEN i.error_messages || E'\n' || s.reason ELSE s.reason END
-            FROM decided s
-            LEFT JOIN LATERAL (
-                SELECT n.data, n.content_type FROM {schema}.gatefeed_items own
-                JOIN {schema}.gatefeed_dependencies d ON d.partition_id = of_partition AND d.item_id = own.id
-                JOIN {schema}.gatefeed_items n ON n.partition_id = of_partition AND n.id = d.depends_on
-                WHERE own.partition_id = of_partition AND own.id = s.id AND own.input = 'parent'
-                    AND s.status = 'available' LIMIT 1) parent ON true
-            WHERE i.partition_id = of_partition AND i.id = s.id AND s.status IS NOT NULL
-            RETURNING i.id, i.status
-        )
-        SELECT count(*), array_agg(w.id) FILTER (WHERE w.status <> 'available') INTO settled, ended FROM written w;
-        total := total + settled;
-        EXIT WHEN ended IS NULL;
+            SET status = found.status, version = i.version + 1, updated_at = now(),
+                error_messages = CASE WHEN found.reason IS NULL THEN i.error_messages
+                    WHEN octet_length(i.error_messages) + octet_length(found.reason) < 8192
+                    THEN i.error_messages || E'\n' || found.reason ELSE found.reason END
+            WHERE i.partition_id = of_partition AND i.id = found.id;
+            IF found.status = 'available' THEN
+                UPDATE {schema}.gatefeed_items i SET data = parent.data, content_type = parent.content_type
+                FROM (SELECT n.data, n.content_type FROM {schema}.gatefeed_dependencies d
+                    JOIN {schema}.gatefeed_items n ON n.partition_id = of_partition AND n.id = d.depends_on
+                    WHERE d.partition_id = of_partition AND d.item_id = found.id LIMIT 1) parent
+                WHERE i.partition_id = of_partition AND i.id = found.id AND i.input = 'parent';
+            ELSE
+                ended := ended || found.id::text;
+            END IF;
+            total := total + 1;
+        END LOOP;
+        EXIT WHEN ended = '{}';
         pending := ended;
     END LOOP;
     RETURN total;
@@ -105,7 +116,8 @@ BEGIN
         WHERE d.partition_id = of_partition AND d.item_id = ANY (from_items)
         UNION
         SELECT d.item_id, d.depends_on FROM reached r
-        JOIN {schema}.gatefeed_dependencies d ON d.partition_id = of_partition AND d.item_id = r.depends_on
+        CROSS JOIN LATERAL (SELECT d.item_id, d.depends_on FROM {schema}.gatefeed_dependencies d
+            WHERE d.partition_id = of_partition AND d.item_id = r.depends_on OFFSET 0) d
     )
     SELECT array_agg(r.item_id), array_agg(r.depends_on) INTO heads, tails FROM reached r;
     LOOP
@@ -156,8 +168,10 @@ BEGIN
             d.status IN ('available', 'waiting', 'blocked') AND d.gate > i.gate AS is_ahead
         INTO bad
         FROM inserted n
-        LEFT JOIN {schema}.gatefeed_items i ON i.partition_id = n.partition_id AND i.id = n.item_id
-        LEFT JOIN {schema}.gatefeed_items d ON d.partition_id = n.partition_id AND d.id = n.depends_on
+        LEFT JOIN LATERAL (SELECT i.id, i.status, i.gate, i.xmin FROM {schema}.gatefeed_items i
+            WHERE i.partition_id = n.partition_id AND i.id = n.item_id OFFSET 0) i ON true
+        LEFT JOIN LATERAL (SELECT d.id, d.status, d.gate FROM {schema}.gatefeed_items d
+            WHERE d.partition_id = n.partition_id AND d.id = n.depends_on OFFSET 0) d ON true
         WHERE i.id IS NULL OR d.id IS NULL OR n.item_id = n.depends_on
             OR (d.status IN ('available', 'waiting', 'blocked') AND d.gate > i.gate)
             -- A blocked item is nobody's; an available one may be under way, unless this transaction has made it.
@@ -186,10 +200,11 @@ BEGIN
                 USING ERRCODE = 'check_violation', HINT = 'Insert dependencies in the transaction of their item.';
         END IF;
     END IF;
-    SELECT i.id, i.partition_id INTO bad FROM {schema}.gatefeed_items i
-        WHERE (i.partition_id, i.id) IN (SELECT n.partition_id, n.item_id FROM inserted n) AND i.input = 'parent'
-            AND (SELECT count(*) FROM {schema}.gatefeed_dependencies d
-                 WHERE d.partition_id = i.partition_id AND d.item_id = i.id) > 1
+    SELECT n.item_id AS id INTO bad FROM inserted n
+        CROSS JOIN LATERAL (SELECT i.input FROM {schema}.gatefeed_items i
+            WHERE i.partition_id = n.partition_id AND i.id = n.item_id OFFSET 0) i
+        WHERE i.input = 'parent' AND (SELECT count(*) FROM {schema}.gatefeed_dependencies d
+            WHERE d.partition_id = n.partition_id AND d.item_id = n.item_id) > 1
         LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'gatefeed: an item with the input ''parent'' has more than one dependency: %', left(bad.id, 100)
@@ -197,8 +212,9 @@ BEGIN
     END IF;
     FOREACH one IN ARRAY touched LOOP
         -- A cycle leads through something that depends on one of these items.
-        PERFORM 1 FROM inserted n JOIN {schema}.gatefeed_dependencies d
-            ON d.partition_id = n.partition_id AND d.depends_on = n.item_id WHERE n.partition_id = one LIMIT 1;
+        PERFORM 1 FROM inserted n CROSS JOIN LATERAL (SELECT 1 FROM {schema}.gatefeed_dependencies d
+            WHERE d.partition_id = n.partition_id AND d.depends_on = n.item_id LIMIT 1) d
+        WHERE n.partition_id = one LIMIT 1;
         IF FOUND THEN
             closed := {schema}.gatefeed_cycle(one,
                 (SELECT array_agg(DISTINCT n.item_id) FROM inserted n WHERE n.partition_id = one));
@@ -207,9 +223,11 @@ BEGIN
             END IF;
         END IF;
     END LOOP;
-    UPDATE {schema}.gatefeed_items i SET status = 'blocked'
-        FROM (SELECT DISTINCT n.partition_id, n.item_id FROM inserted n) n
-        WHERE i.partition_id = n.partition_id AND i.id = n.item_id AND i.status = 'available';
+    UPDATE {schema}.gatefeed_items u SET status = 'blocked' WHERE u.ctid = ANY (ARRAY(
+        SELECT i.ctid FROM (SELECT DISTINCT n.partition_id, n.item_id FROM inserted n) n
+        CROSS JOIN LATERAL (SELECT i.ctid, i.status FROM {schema}.gatefeed_items i
+            WHERE i.partition_id = n.partition_id AND i.id = n.item_id OFFSET 0) i
+        WHERE i.status = 'available'));
     FOREACH one IN ARRAY touched LOOP
         PERFORM {schema}.gatefeed_unblock(one,
             (SELECT array_agg(DISTINCT n.depends_on) FROM inserted n WHERE n.partition_id = one));
@@ -239,7 +257,8 @@ CREATE FUNCTION {schema}.gatefeed_item_reopened() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
 BEGIN
     PERFORM 1 FROM {schema}.gatefeed_dependencies d
-        JOIN {schema}.gatefeed_items n ON n.partition_id = d.partition_id AND n.id = d.depends_on
+        CROSS JOIN LATERAL (SELECT n.status FROM {schema}.gatefeed_items n
+            WHERE n.partition_id = d.partition_id AND n.id = d.depends_on OFFSET 0) n
         WHERE d.partition_id = NEW.partition_id AND d.item_id = NEW.id
             AND (OLD.status <> 'failed' OR n.status <> 'complete')
         LIMIT 1;

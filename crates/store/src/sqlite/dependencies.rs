@@ -26,15 +26,15 @@ const DEPENDENCY: &str =
     "INSERT INTO gatefeed_dependencies (partition_id, item_id, depends_on) VALUES (?, ?, ?)";
 
 /// What depends on the items of a JSON array.
-const OF_CHANGED: &str = "SELECT d.item_id FROM json_each(?2) c
+pub(super) const OF_CHANGED: &str = "SELECT d.item_id FROM json_each(?2) c
     CROSS JOIN gatefeed_dependencies d INDEXED BY gatefeed_dependencies_of
         ON d.partition_id = ?1 AND d.depends_on = c.value GROUP BY d.item_id";
 
-const ALL: &str = "SELECT b.id FROM gatefeed_items b INDEXED BY gatefeed_items_parked
+pub(super) const ALL: &str = "SELECT b.id FROM gatefeed_items b INDEXED BY gatefeed_items_parked
     WHERE ?2 IS NULL AND b.partition_id = ?1 AND b.status IN ('waiting', 'blocked') AND b.status = 'blocked'";
 
 /// Settles blocked items, as `gatefeed_unblock` does on Postgres. `{candidates}` is one of the two above.
-const UNBLOCK: &str = concat!(
+pub(super) const UNBLOCK: &str = concat!(
     "WITH candidates (id) AS ({candidates}), seen AS (
         SELECT c.id, i.on_dependency_failure AS policy,
             max(n.status IN ('available', 'waiting', 'blocked')) AS is_open,

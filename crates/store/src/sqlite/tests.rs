@@ -13,7 +13,8 @@ use sqlx::{Connection, Executor, Row, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{
-    Sqlite, checkpoint, claim, complete, fence, insert, inspect, operate, page, renew, status, values::values,
+    Sqlite, checkpoint, claim, complete, dependencies, fence, gather, insert, inspect, operate, page, renew,
+    status, values::values,
 };
 use crate::Options;
 
@@ -90,8 +91,12 @@ async fn check_plans(connection: &mut SqliteConnection, when: &str) {
     for sql in hot_statements(connection).await {
         check_plan(connection, &sql, is_bad, when).await;
     }
-    for sql in [status::OLDEST, inspect::GATES] {
+    for sql in [status::OLDEST, inspect::GATES, gather::SCAN] {
         check_plan(connection, sql, walks_items, when).await;
+    }
+    for candidates in [dependencies::OF_CHANGED, dependencies::ALL] {
+        let sql = dependencies::UNBLOCK.replace("{candidates}", candidates);
+        check_plan(connection, &sql, walks_items, when).await;
     }
 }
 
