@@ -8,6 +8,7 @@ mod crashes;
 mod dependencies;
 mod docker;
 mod documents;
+mod gathering;
 mod handlers;
 mod outages;
 mod push;
