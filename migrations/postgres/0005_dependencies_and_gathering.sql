@@ -288,6 +288,23 @@ END $gatefeed$;
 CREATE TRIGGER gatefeed_dependencies_dropped AFTER DELETE ON {schema}.gatefeed_partitions
     FOR EACH ROW WHEN (OLD.has_dependencies) EXECUTE FUNCTION {schema}.gatefeed_dependencies_dropped();
 
+-- An item of the same name that comes later is another one.
+CREATE FUNCTION {schema}.gatefeed_items_deleted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
+BEGIN
+    -- Those of a partition that is deleted itself are gone already.
+    PERFORM 1 FROM (SELECT DISTINCT o.partition_id FROM deleted o) o
+        JOIN {schema}.gatefeed_partitions p ON p.id = o.partition_id WHERE p.has_dependencies LIMIT 1;
+    IF FOUND THEN
+        DELETE FROM {schema}.gatefeed_dependencies d USING deleted o
+            WHERE d.partition_id = o.partition_id AND d.item_id = o.id;
+    END IF;
+    RETURN NULL;
+END $gatefeed$;
+
+CREATE TRIGGER gatefeed_items_deleted AFTER DELETE ON {schema}.gatefeed_items
+    REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION {schema}.gatefeed_items_deleted();
+
 CREATE FUNCTION {schema}.gatefeed_dependencies_truncated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
 BEGIN
@@ -301,11 +318,14 @@ CREATE TRIGGER gatefeed_dependencies_truncated AFTER TRUNCATE ON {schema}.gatefe
 CREATE FUNCTION {schema}.gatefeed_dependency_kept() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
 BEGIN
-    IF TG_OP = 'DELETE' AND NOT EXISTS (SELECT 1 FROM {schema}.gatefeed_partitions p WHERE p.id = OLD.partition_id) THEN
+    IF TG_OP = 'DELETE' AND NOT EXISTS (
+        SELECT 1 FROM {schema}.gatefeed_partitions p JOIN {schema}.gatefeed_items i ON i.partition_id = p.id
+        WHERE p.id = OLD.partition_id AND i.id = OLD.item_id
+    ) THEN
         RETURN OLD;
     END IF;
     RAISE EXCEPTION 'gatefeed: dependencies cannot change' USING ERRCODE = 'check_violation',
-        HINT = 'They go with their partition.';
+        HINT = 'They go with their item.';
 END $gatefeed$;
 
 CREATE TRIGGER gatefeed_dependency_kept BEFORE UPDATE OR DELETE ON {schema}.gatefeed_dependencies

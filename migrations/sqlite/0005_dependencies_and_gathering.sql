@@ -98,13 +98,21 @@ BEGIN
     DELETE FROM gatefeed_dependencies WHERE partition_id = OLD.id;
 END;
 
+-- An item of the same name that comes later is another one.
+CREATE TRIGGER gatefeed_item_deleted AFTER DELETE ON gatefeed_items
+WHEN EXISTS (SELECT 1 FROM gatefeed_dependencies d WHERE d.partition_id = OLD.partition_id AND d.item_id = OLD.id)
+BEGIN
+    DELETE FROM gatefeed_dependencies WHERE partition_id = OLD.partition_id AND item_id = OLD.id;
+END;
+
 CREATE TRIGGER gatefeed_dependency_kept BEFORE DELETE ON gatefeed_dependencies
 WHEN EXISTS (SELECT 1 FROM gatefeed_partitions p WHERE p.id = OLD.partition_id)
+    AND EXISTS (SELECT 1 FROM gatefeed_items i WHERE i.partition_id = OLD.partition_id AND i.id = OLD.item_id)
 BEGIN
-    SELECT RAISE(ABORT, 'gatefeed: dependencies cannot change: they go with their partition');
+    SELECT RAISE(ABORT, 'gatefeed: dependencies cannot change: they go with their item');
 END;
 
 CREATE TRIGGER gatefeed_dependency_changed BEFORE UPDATE ON gatefeed_dependencies
 BEGIN
-    SELECT RAISE(ABORT, 'gatefeed: dependencies cannot change: they go with their partition');
+    SELECT RAISE(ABORT, 'gatefeed: dependencies cannot change: they go with their item');
 END;

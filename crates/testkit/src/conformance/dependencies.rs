@@ -427,6 +427,21 @@ pub async fn a_deleted_partition_takes_its_dependencies(db: TestDb) {
     assert_eq!(db.count("SELECT count(*) FROM gatefeed_dependencies").await, 0);
 }
 
+/// One of the same name that comes later waits for what it names itself.
+pub async fn a_deleted_item_takes_its_dependencies(db: TestDb) {
+    push_items(&db, &[item("p", "a", 0), item("p", "c", 0), after("b", &["a"])]).await.unwrap();
+    assert_eq!(db.run("DELETE FROM gatefeed_items WHERE id = 'b'").await, 1);
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_dependencies").await, 0);
+    push_items(&db, &[after("b", &["c"])]).await.unwrap();
+    let lease = lease(&db.store(), "w", "p").await;
+    settle_one(&db, &lease, "c", ItemStatus::Complete).await;
+    assert_statuses(&db, &[("a", "available"), ("b", "available"), ("c", "complete")]).await;
+    // Nobody waits for ever for what is gone: the next checkpoint sees to it.
+    push_items(&db, &[after("d", &["a"])]).await.unwrap();
+    db.run("DELETE FROM gatefeed_items WHERE id = 'a'").await;
+    assert_eq!(drain_lease(&db.store(), &lease).await, 2);
+}
+
 /// Producers that make items depend on whatever there is, while its owner completes it: nothing is left behind, and
 /// nothing is delivered before what it depends on.
 pub async fn nothing_stays_blocked(db: TestDb) {
