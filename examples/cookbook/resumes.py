@@ -1,23 +1,13 @@
 #!/usr/bin/env python3
-"""Ranks résumés: `python3 resumes.py [PORT [FILE]]`. See docs/cookbook.md.
+"""Ranks résumés: `python3 resumes.py [PORT]`. See docs/cookbook.md.
 
-Gate 0: an item is a text; its words are counted into the handler's own table.
-Gate 1: an item is {"query": "…", "top": 10}; it comes once all texts are counted, and gets the best of them.
+Gate 0: an item is a text; its words are counted, and the counts become its data.
+Gate 1: an item is {"query": "…", "top": 10} and gathers gate 0: it comes once all texts are counted, with their counts,
+and gets the best of them.
 """
-import math, re, sys
+import math, re
 from collections import Counter
-from service import Refused, database, serve
-
-opened = database(
-    sys.argv[2] if len(sys.argv) > 2 else "resumes.db",
-    """
-    CREATE TABLE IF NOT EXISTS words (
-        partition TEXT, item TEXT, word TEXT, count INTEGER NOT NULL,
-        PRIMARY KEY (partition, item, word)
-    ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS words_by_word ON words (partition, word, item);
-    """,
-)
+from service import Refused, serve
 
 
 def words(text):
@@ -30,28 +20,24 @@ def read(delivery):
     except UnicodeDecodeError:
         raise Refused("the file is not text in UTF-8")
     counts = Counter(words(text))
-    with opened() as db:
-        # Under the item's name: a text that comes twice, or is changed and tried again, counts once.
-        db.execute("DELETE FROM words WHERE partition = ? AND item = ?", delivery[:2])
-        rows = ((*delivery[:2], word, count) for word, count in counts.items())
-        db.executemany("INSERT INTO words VALUES (?, ?, ?, ?)", rows)
-    return {"data": {"words": sum(counts.values())}}
+    return {"data": {"words": sum(counts.values()), "counts": counts}}
 
 
 def rank(delivery):
-    query, top = delivery.json().get("query"), delivery.json().get("top", 10)
+    asked = delivery.json().get("data")
+    query, top = (asked.get("query"), asked.get("top", 10)) if isinstance(asked, dict) else (None, None)
     if not isinstance(query, str) or not isinstance(top, int):
-        raise Refused('expected {"query": "…", "top": 10}')
+        raise Refused('expected {"query": "…", "top": 10} and gather')
+    total, found = 0, {word: {} for word in words(query)}
+    for item in delivery.gathered():
+        total += 1
+        for word in found.keys() & item["data"]["counts"].keys():
+            found[word][item["id"]] = item["data"]["counts"][word]
     scores = Counter()
-    with opened() as db:
-        (total,) = db.execute("SELECT count(DISTINCT item) FROM words WHERE partition = ?", delivery[:1]).fetchone()
-        for word in set(words(query)):
-            found = db.execute(
-                "SELECT item, count FROM words WHERE partition = ? AND word = ?", (delivery.partition, word)
-            ).fetchall()
-            for item, count in found:
-                # A word tells more the fewer texts have it: only once all are counted can that be known.
-                scores[item] += (1 + math.log(count)) * math.log(1 + total / len(found))
+    for counts in found.values():
+        for item, count in counts.items():
+            # A word tells more the fewer texts have it: only once all are counted can that be known.
+            scores[item] += (1 + math.log(count)) * math.log(1 + total / len(counts))
     best = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:top]
     return {"data": {"of": total, "best": [{"id": item, "score": round(score, 3)} for item, score in best]}}
 

@@ -5,7 +5,7 @@ where trying again will not help. Whatever else it raises is answered with 500, 
 deliveries run at the same time, and each may come again: the recipes write what they know under the item's name, so
 that the second time changes nothing.
 """
-import json, signal, sqlite3, sys, threading
+import json, signal, sqlite3, sys, threading, urllib.request
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -33,6 +33,16 @@ class Delivery(NamedTuple):
     gate: int
     pass_: int
     body: bytes
+
+    def gathered(self):
+        """The items that an item with `gather` asked for, one after the other: {"id", "status", "data"}."""
+        body = self.json()
+        if "gathered_url" not in body:
+            yield from body.get("gathered", [])
+            return
+        # More than is sent along: it is fetched, an item a line, from the watcher that sent this.
+        with urllib.request.urlopen(body["gathered_url"], timeout=60) as lines:
+            yield from map(json.loads, lines)
 
     def json(self):
         """The item's data, which has to be a JSON object."""

@@ -31,7 +31,7 @@ fn blocks(page: &str) -> HashMap<&str, Vec<String>> {
 async fn sql_that_is_shown_works(database: Database) {
     assert!(gatefeed(&database, &["migrate"]).status.success());
     let blocks = blocks(SQL);
-    assert_eq!(blocks["sql"].len(), 2);
+    assert_eq!(blocks["sql"].len(), 3);
     blocks["sql"].iter().for_each(|sql| _ = database.sql(sql));
     assert_eq!(database.value("SELECT count(*) FROM gatefeed_items WHERE partition_id = 'batch-42'"), "2");
     match &database {

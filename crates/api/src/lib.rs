@@ -3,11 +3,14 @@
 //! | question | file |
 //! | --- | --- |
 //! | is it alive, is it ready? | `health.rs` |
+//! | what came before an item? | `gathered.rs` |
 //! | how many connections, how slow may they be? | `serve.rs` |
 
+pub mod gathered;
 pub mod health;
 pub mod serve;
 
 pub use axum;
+pub use gathered::gathered;
 pub use health::{TargetHealth, Targets, health};
 pub use serve::serve;

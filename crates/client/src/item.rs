@@ -5,6 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
 use gatefeed_core::{
+    dependency::{Dependencies, Input, OnDependencyFailure},
+    gather::{Ended, Gather},
     id::{check_content_type, check_id},
     item::{Data, NewItem},
 };
@@ -19,6 +21,8 @@ pub struct Item {
     gate: i32,
     priority: i32,
     available_at: Option<DateTime<Utc>>,
+    dependencies: Dependencies,
+    gather: Option<Gather>,
     /// Or why it is no data.
     data: Result<Data, String>,
 }
@@ -59,13 +63,20 @@ impl Item {
         )
     }
 
+    /// An item that depends on this one, and whose handler gets the data that it was left with.
+    pub fn of_parent(id: impl Into<String>) -> Self {
+        let dependencies = Dependencies { input: Input::Parent, ..Dependencies::on([id]) };
+        Self { dependencies, ..Self::raw_json("null") }
+    }
+
     /// An item whose handler gets this data.
     pub fn new(data: Data) -> Self {
         Self::made(Ok(data))
     }
 
     fn made(data: Result<Data, String>) -> Self {
-        Self { id: None, gate: 0, priority: 0, available_at: None, data }
+        let dependencies = Dependencies::default();
+        Self { id: None, gate: 0, priority: 0, available_at: None, dependencies, gather: None, data }
     }
 
     /// With this id: 1 to 512 bytes without control characters, unique in its partition. Pushing an id that
@@ -93,16 +104,56 @@ impl Item {
         self
     }
 
+    /// Blocked until these items of its partition are complete; they are there already or come with the same push, in
+    /// any order. Adds to those named before.
+    ///
+    /// A push is refused whose dependencies form a cycle, lead nowhere, or lead to an open item at a higher gate.
+    ///
+    /// ```
+    /// # use gatefeed_client::{Item, Partition};
+    /// # fn main() -> gatefeed_client::Result<()> {
+    /// let video = Partition::builder("video-7")
+    ///     .item(Item::json("film.mov").id("cut"))
+    ///     .item(Item::of_parent("cut").id("encode"))
+    ///     .item(Item::json("the team").id("mail").depends_on(["encode"]))
+    ///     .build()?;
+    /// # assert_eq!(video.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn depends_on(mut self, ids: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.dependencies.on.extend(ids.into_iter().map(Into::into));
+        self
+    }
+
+    /// What becomes of it when one that it depends on fails or is cancelled (default: it fails too).
+    pub fn on_dependency_failure(mut self, policy: OnDependencyFailure) -> Self {
+        self.dependencies.on_failure = policy;
+        self
+    }
+
+    /// Its handler gets, beside its data, the items that ended at this gate in this way: the body is
+    /// `{"data": …, "gathered": [{"id", "status", "data"}, …]}`.
+    ///
+    /// ```
+    /// # use gatefeed_client::{Ended, Item};
+    /// let rank = Item::json("rank them").gate(1).gather(0, Ended::Complete);
+    /// ```
+    pub fn gather(mut self, gate: i32, status: Ended) -> Self {
+        self.gather = Some(Gather { gate, status });
+        self
+    }
+
     /// Checked and as the store takes it; `index` is its place in the push.
     pub(crate) fn finish(self, partition: &str, index: usize) -> Result<NewItem> {
         if let Err(why) = self.check() {
             return Err(Error::Item { index, id: self.id, why });
         }
-        let Self { id, gate, priority, available_at, data } = self;
+        let Self { id, gate, priority, available_at, dependencies, gather, data } = self;
         let data = data.map_err(|why| Error::Item { index, id: id.clone(), why })?;
         let id = id.unwrap_or_else(fresh_id);
         let partition = partition.to_owned();
-        Ok(NewItem { partition, id, gate, priority, available_at, data, creator: None })
+        Ok(NewItem { partition, id, gate, priority, available_at, data, creator: None, dependencies, gather })
     }
 
     fn check(&self) -> Result<(), String> {
@@ -110,6 +161,8 @@ impl Item {
             check_id("item id", id).map_err(|e| e.to_string())?;
         }
         check_gate(self.gate)?;
+        self.dependencies.check(self.id.as_deref())?;
+        self.gather.map_or(Ok(()), |gather| check_gate(gather.gate))?;
         if let Some(time) = self.available_at {
             check_time(time)?;
         }

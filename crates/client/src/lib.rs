@@ -104,7 +104,9 @@ pub use self::{
 };
 pub use gatefeed_core::{
     Store, StoreError,
+    dependency::OnDependencyFailure,
     failure_policy::Share,
+    gather::Ended,
     inspect::{FeedStatus, GateCounts, ItemCounts, ItemRow, PartitionCounts, PartitionRow, WatcherStatus},
     item::{Data, ItemStatus},
     partition::{FailurePolicy, PartitionStatus},

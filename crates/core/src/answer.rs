@@ -5,6 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use serde_json::value::RawValue;
 
 use crate::{
+    dependency::{Dependencies, Input, OnDependencyFailure},
+    gather::Gather,
     id::{JSON, check_content_type, check_id},
     item::Data,
     retry::RETRY_AFTER_MAX,
@@ -52,6 +54,10 @@ pub struct Child {
     pub partition: Option<String>,
     /// Its data.
     pub data: Data,
+    /// What it waits for in its partition.
+    pub dependencies: Dependencies,
+    /// What it asks for.
+    pub gather: Option<Gather>,
 }
 
 /// The attempt failed.
@@ -283,12 +289,41 @@ impl<'a> Fields<'a> {
         }
         let priority = self.typed("priority", "an integer")?.unwrap_or(0);
         let gate = self.gate()?;
-        Ok(Child { id, gate, priority, partition, data: self.child_data()? })
+        let dependencies = self.dependencies(id.as_deref())?;
+        let data = self.child_data(dependencies.input)?;
+        if partition.is_some() && dependencies.input == Input::Parent && dependencies.is_empty() {
+            return Err(
+                "input is \"parent\", but the item is for a partition of its own: give it data".into()
+            );
+        }
+        Ok(Child { id, gate, priority, partition, data, dependencies, gather: self.gather()? })
     }
 
-    /// JSON as it stands; with another content type, the text of a string.
-    fn child_data(&self) -> Result<Data, String> {
-        let raw = self.0.get("data").ok_or("data is missing")?;
+    fn gather(&self) -> Result<Option<Gather>, String> {
+        let parse = |raw: &RawValue| Gather::parse(raw.get()).map_err(|error| format!("gather: {error}"));
+        self.get("gather").map(parse).transpose()
+    }
+
+    fn dependencies(&self, id: Option<&str>) -> Result<Dependencies, String> {
+        let policy: Option<&str> = self.typed("on_dependency_failure", "fail, skip or run")?;
+        let policy = policy.map(str::parse::<OnDependencyFailure>).transpose();
+        let input: Option<&str> = self.typed("input", "\"parent\"")?;
+        let input = input.map(str::parse::<Input>).transpose();
+        let dependencies = Dependencies {
+            on: self.typed("depends_on", "an array of ids")?.unwrap_or_default(),
+            on_failure: policy.map_err(|e| format!("on_dependency_failure: {e}"))?.unwrap_or_default(),
+            input: input.map_err(|e| format!("input: {e}"))?.unwrap_or_default(),
+        };
+        dependencies.check(id).map(|()| dependencies)
+    }
+
+    /// JSON as it stands; with another content type, the text of a string. What takes its parent's needs none.
+    fn child_data(&self, input: Input) -> Result<Data, String> {
+        let raw = match self.0.get("data") {
+            Some(raw) => raw,
+            None if input == Input::Parent => return Ok(Data::json("null")),
+            None => return Err("data is missing".into()),
+        };
         let content_type: Option<String> = self.typed("content_type", "a string")?;
         let content_type = content_type.unwrap_or_else(|| JSON.to_owned());
         check_content_type(&content_type).map_err(|e| e.to_string())?;
@@ -302,7 +337,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether a content type is JSON (`application/json`, `application/problem+json; charset=utf-8`).
-fn is_json(content_type: &str) -> bool {
+pub(crate) fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     essence == JSON || essence.ends_with("+json")
 }
@@ -365,6 +400,43 @@ mod tests {
         assert_eq!(data(r#"{"response":[1, 2]}"#).unwrap(), "[1, 2]");
         assert_eq!(data(r#"{"data":null}"#).unwrap(), "null");
         assert_eq!(data(r#"{"done":true}"#), None);
+    }
+
+    #[test]
+    fn items_say_what_they_gather() {
+        let gather = |json: &str| {
+            let verdict = parse(format!(r#"{{"items":[{{"data":1,"gather":{json}}}]}}"#).as_bytes());
+            verdict.map(|answer| answer.items[0].gather).map_err(|failure| failure.message)
+        };
+        let expected = Gather { gate: 2, status: crate::gather::Ended::Failed };
+        assert_eq!(gather(r#"{"gate":2,"status":"failed"}"#), Ok(Some(expected)));
+        assert_eq!(gather("null"), Ok(None));
+        assert!(gather("2").unwrap_err().contains("items[0]: gather: expected {\"gate\": 0"));
+    }
+
+    #[test]
+    fn items_say_what_they_depend_on() {
+        let item = |fields: &str| {
+            let verdict = parse(format!(r#"{{"items":[{{{fields}}}]}}"#).as_bytes());
+            verdict.map(|answer| answer.items[0].clone()).map_err(|failure| failure.message)
+        };
+        let child = item(r#""data":1,"depends_on":["a","b"],"on_dependency_failure":"run""#).unwrap();
+        let on_failure = OnDependencyFailure::Run;
+        assert_eq!(child.dependencies, Dependencies { on_failure, ..Dependencies::on(["a", "b"]) });
+        let child = item(r#""input":"parent""#).unwrap();
+        assert_eq!((child.dependencies.input, child.data), (Input::Parent, Data::json("null")));
+        for (fields, expected) in [
+            (r#""data":1,"depends_on":["a","a"]"#, "items[0]: depends_on names \"a\" twice"),
+            (r#""data":1,"id":"a","depends_on":["a"]"#, "itself: a → a"),
+            (r#""data":1,"depends_on":"a""#, "expected an array of ids"),
+            (r#""data":1,"on_dependency_failure":"stop""#, "is not fail, skip or run"),
+            (r#""data":1,"input":"x""#, "is not parent"),
+            (r#""input":"parent","depends_on":["a","b"]"#, "names 2 items"),
+            (r#""input":"parent","partition":"q""#, "a partition of its own"),
+        ] {
+            let error = item(fields).unwrap_err();
+            assert!(error.contains(expected), "{fields}: {error}");
+        }
     }
 
     #[test]

@@ -209,6 +209,7 @@ mod tests {
             is_overdue: false,
             keep_history: false,
             version: 0,
+            has_dependencies: false,
         }
     }
 

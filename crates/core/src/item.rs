@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::error::StoreError;
+use crate::{dependency::Dependencies, error::StoreError, gather::Gather};
 
 /// Item data up to this size is read with its page; larger data is loaded when the item is dispatched, so that
 /// a page of a thousand items stays small however large they are.
@@ -102,6 +102,10 @@ pub struct NewItem {
     pub data: Data,
     /// Which answer makes it; `None`: a push does, or the answer of an item in another partition.
     pub creator: Option<Creator>,
+    /// What it waits for.
+    pub dependencies: Dependencies,
+    /// What it asks for.
+    pub gather: Option<Gather>,
 }
 
 /// The answer that made an item of the same partition. A rewind to its gate or below takes the item away, since the
@@ -125,6 +129,8 @@ impl NewItem {
             available_at: None,
             data,
             creator: None,
+            dependencies: Dependencies::default(),
+            gather: None,
         }
     }
 
@@ -161,4 +167,6 @@ pub struct DueItem {
     pub data: Option<Bytes>,
     /// The failures it has met, one a line ([`crate::error_log`]).
     pub error_messages: Option<String>,
+    /// What it asks for.
+    pub gather: Option<Gather>,
 }

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | what may an id look like? | `id.rs` |
 //! | what does a handler's answer mean? | `answer.rs` |
+//! | what may an item wait for, what may it ask for? | `dependency.rs`, `gather.rs` |
 //! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
 //! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs`, `failure_policy.rs` |
 //! | what may an operator do to it? | `acting.rs` |
@@ -15,9 +16,11 @@
 pub mod acting;
 pub mod answer;
 pub mod checkpoint;
+pub mod dependency;
 pub mod error;
 pub mod error_log;
 pub mod failure_policy;
+pub mod gather;
 pub mod id;
 pub mod inspect;
 pub mod item;

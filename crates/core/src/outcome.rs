@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     answer::{Answer, Child, Failure, Next, Verdict},
+    dependency::{Dependencies, Input},
     error_log,
     id::child_id,
     item::{Creator, Data, DueItem, ItemStatus, NewItem},
@@ -171,7 +172,17 @@ fn resolve(partition: &str, parent: &DueItem, index: i32, child: Child) -> NewIt
         available_at: None,
         data: child.data,
         creator: (!elsewhere).then(|| Creator { item: parent.id.to_string(), gate: parent.gate }),
+        dependencies: of_parent(child.dependencies, parent, elsewhere),
+        gather: child.gather,
     }
+}
+
+/// A child that takes its parent's output without naming anybody depends on the item that adds it.
+fn of_parent(mut dependencies: Dependencies, parent: &DueItem, elsewhere: bool) -> Dependencies {
+    if dependencies.input == Input::Parent && dependencies.on.is_empty() && !elsewhere {
+        dependencies.on.push(parent.id.to_string());
+    }
+    dependencies
 }
 
 #[cfg(test)]
@@ -195,6 +206,7 @@ mod tests {
             size: 2,
             data: None,
             error_messages: Some("earlier".into()),
+            gather: None,
         }
     }
 
@@ -249,6 +261,8 @@ mod tests {
             priority: 0,
             partition: partition.map(str::to_owned),
             data: Data::json("1"),
+            dependencies: Dependencies::default(),
+            gather: None,
         };
         let answer = Answer::done()
             .with_item(child(None, None, None))
@@ -274,6 +288,26 @@ mod tests {
         assert_eq!(kept(Answer::to_gate(4)), Some(old.clone()));
         assert_eq!(kept(Answer::done().with_data(Data::json("new"))), Some(old));
         assert_eq!(Kept::of(&item, bytes.clone(), &change(&item, Err("boom".into()))), None);
+    }
+
+    #[test]
+    fn a_child_that_takes_its_parents_output_depends_on_it() {
+        let child = |on: &[&str]| {
+            let dependencies = Dependencies { input: Input::Parent, ..Dependencies::on(on.to_vec()) };
+            Child {
+                id: None,
+                gate: None,
+                priority: 0,
+                partition: None,
+                data: Data::json("null"),
+                dependencies,
+                gather: None,
+            }
+        };
+        let answer = Answer::done().with_item(child(&[])).with_item(child(&["x"]));
+        let children = decide(&lease(), &item(3, 0), Ok(answer), &RetryPolicy::default(), 0.0).1;
+        let on: Vec<_> = children.iter().map(|c| c.dependencies.on.clone()).collect();
+        assert_eq!(on, [["i"], ["x"]]);
     }
 
     proptest! {

@@ -81,6 +81,8 @@ pub struct PartitionState {
     pub keep_history: bool,
     /// Grows on grants and on every visible change.
     pub version: i64,
+    /// Whether an item of it depends, or has ever depended, on another.
+    pub has_dependencies: bool,
 }
 
 impl PartitionState {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::{
     error::Result,
+    gather::{GatherRequest, GatheredPage},
     inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::{DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
@@ -183,6 +184,9 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Loads the data of one item, if it still has this version.
     async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>>;
+
+    /// Reads what is gathered, a page at a time, in order of id. `NotFound` without the partition.
+    async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage>;
 
     /// Notes, fenced, that an item is about to be delivered in suspect mode: `suspect_count` and version
     /// rise. Returns the new version, or `None` when fenced or stale.

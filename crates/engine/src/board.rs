@@ -477,7 +477,10 @@ impl Board {
             held.unwritten -= 1;
             held.is_locked = false;
             held.forget(item);
-            let is_due = due_gate.is_some_and(|gate| gate <= held.state.gate) || settled == Settled::Stale;
+            // With dependencies, others may have come free.
+            let is_due = due_gate.is_some_and(|gate| gate <= held.state.gate)
+                || settled == Settled::Stale
+                || held.state.has_dependencies;
             if is_due && held.reading == Reading::End {
                 held.reading = Reading::At(None);
             }

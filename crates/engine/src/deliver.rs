@@ -19,6 +19,7 @@ use crate::{
     board::Turn,
     clock,
     context::{Context, jittered},
+    gathering::Gathering,
     outcome::Outcome,
     processor::{Delivery, Processor},
 };
@@ -138,7 +139,10 @@ impl<P: Processor> Sender<P> {
         if !turn.trusted_until.holds(clock::now()) {
             return Err(Skip::GiveUp);
         }
-        let delivery = delivery(turn, data);
+        let mut delivery = delivery(turn, data);
+        let gathering =
+            |gather| Gathering::new(self.context.store.clone(), turn.lease.partition.clone(), gather);
+        delivery.gathering = turn.item.gather.map(gathering);
         // In a block of its own, since a closure may panic before it returns its future.
         let work = AssertUnwindSafe(async { self.processor.process(delivery).await }).catch_unwind();
         Ok(work.await.unwrap_or_else(|_| Err(Failure::new("the processor panicked"))))
@@ -226,5 +230,6 @@ fn delivery(turn: &Turn, data: Bytes) -> Delivery {
         epoch: turn.lease.epoch,
         content_type: item.content_type.clone(),
         data,
+        gathering: None,
     }
 }

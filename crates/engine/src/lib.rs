@@ -6,6 +6,7 @@
 //! | what does the watcher hold in memory, and what is next? | `board.rs`, `held.rs` |
 //! | who gets a partition, who keeps it? | `claim.rs`, `renew.rs`, `observe.rs` |
 //! | how do items come in, go out and get written? | `page.rs`, `deliver.rs`, `outcome.rs` |
+//! | what does an item get of those before it? | `gathering.rs` |
 //! | how does a gate rise? | `checkpoint.rs` |
 //! | how does it start and stop? | `watcher.rs` |
 //! | what does `gatefeed status` know of it? | `report.rs` |
@@ -18,6 +19,7 @@ mod clock;
 mod context;
 mod deliver;
 pub mod dispatch;
+mod gathering;
 mod held;
 mod observe;
 mod outcome;
@@ -27,5 +29,6 @@ mod renew;
 mod report;
 mod watcher;
 
+pub use gathering::Gathering;
 pub use processor::{Delivery, Processor};
 pub use watcher::{Builder, Finished, Watcher};

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use gatefeed_core::{answer::Verdict, id};
 use uuid::Uuid;
 
+use crate::gathering::Gathering;
+
 /// One attempt to hand an item over.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -27,6 +29,8 @@ pub struct Delivery {
     pub content_type: Cow<'static, str>,
     /// The item's bytes as stored.
     pub data: Bytes,
+    /// What came before it, if it asks for that. Over HTTP it is part of the body.
+    pub gathering: Option<Gathering>,
 }
 
 impl Delivery {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
+    gather::{GatherRequest, GatheredPage},
     inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
@@ -88,6 +89,9 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
         call("load", 1, LONG, self.0.load(partition, item, version)).await
+    }
+    async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
+        call("gathered", 1, LONG, self.0.gathered(request)).await
     }
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         call("begin_suspect", 1, STEP, self.0.begin_suspect(lease, item, version)).await

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
+    gather::{GatherRequest, GatheredPage},
     inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
@@ -291,6 +292,9 @@ impl Store for FaultStore {
     }
     async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
         self.call(Call::Load, self.inner.load(partition, item, version)).await
+    }
+    async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
+        self.inner.gathered(request).await
     }
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         self.call(Call::BeginSuspect, self.inner.begin_suspect(lease, item, version)).await

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, process::Command};
 
-use gatefeed_tests::Database;
+use gatefeed_tests::{Database, Gatefeed};
 use serde_json::{Value, json};
 
 use super::{
@@ -57,6 +57,22 @@ async fn resumes_are_ranked_once_all_are_read() {
     }
     assert!(best.windows(2).all(|pair| pair[0]["score"].as_f64() >= pair[1]["score"].as_f64()), "{best:?}");
     queue::item(&database, "bad", "picture").assert_refused("the file is not text in UTF-8");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_gathered_may_be_fetched() {
+    let database = Database::sqlite();
+    let service = recipe("resumes.py", &[]);
+    queue::prepare(&database, &[]);
+    queue::push_as_documented(&database, "1. Rank résumés");
+    let args = ["--until-idle", "--poll-interval", "100ms", "--gather-max", "1", "--listen", "127.0.0.1:0"];
+    let mut watcher = Gatefeed::run(&database, &service.url(), &args);
+    assert_eq!(watcher.ended().await.code(), Some(0), "{}", watcher.log());
+    let ranking = queue::item(&database, "resumes", "ranking").complete(1);
+    assert_eq!(
+        (&ranking["of"], ranking["best"].as_array().unwrap().len()),
+        (&json!(files("resumes").len()), 3)
+    );
 }
 
 async fn thumbnails_are_bytes_in_and_bytes_out(database: Database) {
@@ -190,6 +206,31 @@ async fn a_folder_fans_out_and_is_summed_up() {
     assert_eq!(items, (9 + 3 + 3).to_string());
     queue::item(&database, "bad", "up").assert_refused("the path is not under the root");
     queue::item(&database, "bad", "none").assert_refused("No such file or directory");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_of_next_jobs_is_done_in_order() {
+    let database = Database::sqlite();
+    let uploads = tempfile::tempdir().unwrap();
+    let service = recipe("pipeline.py", &[uploads.path().to_str().unwrap()]);
+    queue::prepare(&database, &[]);
+    queue::push_as_documented(&database, "6. A tree of next jobs");
+    queue::run(&database, &service.url(), 3).await;
+    let item = |id: &str| queue::item(&database, "pipeline", id);
+    let uploaded = item("letter/upload").complete(0);
+    assert_eq!((&uploaded["count"], &uploaded["longest"]), (&json!(4), &json!("fish")));
+    let file = fs::read_to_string(uploads.path().join(uploaded["file"].as_str().unwrap()));
+    assert_eq!(file.unwrap(), "4 fish\n");
+    for step in ["clean", "database", "e-mail"] {
+        let data = item(&format!("letter/{step}")).complete(0);
+        assert_eq!(data, json!({"done": step, "file": uploaded["file"]}));
+    }
+    item("blank/upload").assert_refused("nothing to upload");
+    for step in ["database", "e-mail"] {
+        item(&format!("blank/{step}")).assert_refused("dependency \"blank/upload\" failed");
+    }
+    assert_eq!(item("blank/clean").complete(0), json!({"done": "clean", "file": null}));
+    assert_eq!(queue::status(&database, "pipeline"), "failed");
 }
 
 fn chunks_of_three(root: &std::path::Path) -> Service {

@@ -1,12 +1,12 @@
 //! The demo's handler: an HTTP service such as one writes in any language. Items at gate 0 are documents, to be
-//! counted one by one; the item at gate 1 asks for the ranking, which needs all of them: gatefeed delivers it
-//! once every document is through.
+//! counted one by one; the item at gate 1 asks for the ranking and gathers them: gatefeed delivers it once every document
+//! is through, with what became of each.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -26,15 +26,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{
-    corpus::FILE_BYTES_MAX,
-    rank::{self, Document, Ranked},
-};
+use super::rank::{self, Document, Ranked};
 
 /// The gate of the documents.
 pub(crate) const GATE_READ: i32 = 0;
 /// The gate of the ranking.
 pub(crate) const GATE_RANK: i32 = 1;
+/// The most that the ranking gathers: some 100 bytes a document.
+pub(crate) const GATHER_BYTES_MAX: usize = 256 << 20;
 const GATES: usize = 2;
 
 /// The data of the ranking item, as it is pushed.
@@ -50,12 +49,24 @@ pub(crate) struct Ranking {
     pub(crate) documents: usize,
 }
 
-/// What the handler knows.
+/// The body of the ranking item: its data, and the documents that it gathers.
+#[derive(Debug, Deserialize)]
+struct Delivered {
+    data: Query,
+    gathered: Vec<Gathered>,
+}
+
+/// What became of a document.
+#[derive(Debug, Deserialize)]
+struct Gathered {
+    id: String,
+    data: Document,
+}
+
+/// What the handler knows: nothing of the items that it has seen.
 pub(crate) struct Handler {
     terms: BTreeSet<String>,
     top: usize,
-    /// By item id, so that a document that is delivered twice counts once.
-    documents: Mutex<BTreeMap<String, Document>>,
     /// How long it pretends to work on each item.
     work: Duration,
     /// Requests begun and not ended, by gate.
@@ -65,7 +76,7 @@ pub(crate) struct Handler {
 impl Handler {
     /// A handler that counts these words, ranks the best `top` documents, and pretends to `work` on each item.
     pub(crate) fn new(terms: BTreeSet<String>, top: usize, work: Duration) -> Self {
-        Self { terms, top, documents: Mutex::default(), work, in_flight: Default::default() }
+        Self { terms, top, work, in_flight: Default::default() }
     }
 
     /// Requests that it is at work on.
@@ -77,19 +88,9 @@ impl Handler {
         self.in_flight.get(usize::try_from(gate).ok()?)
     }
 
-    fn documents(&self) -> MutexGuard<'_, BTreeMap<String, Document>> {
-        self.documents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn read(&self, item: String, body: &[u8]) -> Document {
-        let document = rank::read(body, &self.terms);
-        self.documents().insert(item, document.clone());
-        document
-    }
-
-    fn rank(&self, query: &Query) -> Ranking {
-        let documents = self.documents();
-        let ranking = rank::rank(&documents, &rank::terms(&query.query), self.top);
+    fn rank(&self, delivered: Delivered) -> Ranking {
+        let documents: BTreeMap<_, _> = delivered.gathered.into_iter().map(|g| (g.id, g.data)).collect();
+        let ranking = rank::rank(&documents, &rank::terms(&delivered.data.query), self.top);
         Ranking { ranking, documents: documents.len() }
     }
 }
@@ -110,20 +111,20 @@ pub(crate) async fn serve(handler: Arc<Handler>) -> Result<Serving> {
 }
 
 fn router(handler: Arc<Handler>) -> Router {
-    let limit = DefaultBodyLimit::max(FILE_BYTES_MAX as usize);
+    let limit = DefaultBodyLimit::max(GATHER_BYTES_MAX);
     Router::new().route("/", post(receive)).layer(limit).with_state(handler)
 }
 
 async fn receive(State(handler): State<Arc<Handler>>, headers: HeaderMap, body: Bytes) -> Response {
     let header = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let gate = header("Gatefeed-Gate").and_then(|gate| gate.parse().ok());
-    let (Some(item), Some(gate)) = (header("Gatefeed-Item"), gate) else {
-        return refused("the headers Gatefeed-Item and Gatefeed-Gate are missing");
+    let Some(gate) = gate else {
+        return refused("the header Gatefeed-Gate is missing");
     };
     let _counted = Counted::new(Arc::clone(&handler), gate);
     tokio::time::sleep(handler.work).await;
     // Counting the words of a large file takes a while, in which this thread has others to serve.
-    let work = tokio::task::spawn_blocking(move || answer(&handler, gate, item, &body));
+    let work = tokio::task::spawn_blocking(move || answer(&handler, gate, &body));
     work.await.unwrap_or_else(|_| refused("the handler broke down"))
 }
 
@@ -153,13 +154,13 @@ impl Drop for Counted {
     }
 }
 
-fn answer(handler: &Handler, gate: i32, item: String, body: &[u8]) -> Response {
+fn answer(handler: &Handler, gate: i32, body: &[u8]) -> Response {
     if gate == GATE_READ {
-        return Json(json!({"data": handler.read(item, body)})).into_response();
+        return Json(json!({"data": rank::read(body, &handler.terms)})).into_response();
     }
     match serde_json::from_slice(body) {
-        Ok(query) => Json(json!({"data": handler.rank(&query)})).into_response(),
-        Err(error) => refused(&format!("expected a query: {error}")),
+        Ok(delivered) => Json(json!({"data": handler.rank(delivered)})).into_response(),
+        Err(error) => refused(&format!("expected a query and what it gathers: {error}")),
     }
 }
 
@@ -177,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_comes_twice_counts_once() {
+    fn the_ranking_is_of_what_it_gathers() {
         let handler = handler();
-        for _ in 0..2 {
-            assert_eq!(handler.read("a".into(), b"rust rust").terms["rust"], 2);
-        }
-        handler.read("b".into(), b"");
-        let ranking = handler.rank(&Query { query: "rust".into() });
+        let body = json!({"data": {"query": "rust"}, "gathered": [
+            {"id": "a", "status": "complete", "data": rank::read(b"rust rust", &handler.terms)},
+            {"id": "b", "status": "complete", "data": rank::read(b"", &handler.terms)},
+        ]});
+        let ranking = handler.rank(serde_json::from_value(body).unwrap());
         assert_eq!((ranking.documents, ranking.ranking.len()), (2, 1));
         assert_eq!(ranking.ranking[0].matches["rust"], 2);
     }

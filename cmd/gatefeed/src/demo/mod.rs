@@ -20,6 +20,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use gatefeed_core::{
     Store,
+    gather::{Ended, Gather},
     id::JSON,
     item::{Data, NewItem},
     partition::NewPartition,
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     corpus::{Corpus, Entry, FILE_BYTES_MAX, RANKING_ID},
-    handler::{GATE_RANK, GATE_READ, Handler, Query},
+    handler::{GATE_RANK, GATE_READ, GATHER_BYTES_MAX, Handler, Query},
     progress::Progress,
     report::Report,
 };
@@ -222,7 +223,8 @@ fn document(entry: Entry) -> NewItem {
 fn ranking(query: &str) -> Result<NewItem> {
     let query = serde_json::to_vec(&Query { query: query.to_owned() })?;
     let data = Data { bytes: query.into(), content_type: JSON.to_owned() };
-    Ok(NewItem { gate: GATE_RANK, ..NewItem::new(PARTITION, RANKING_ID, data) })
+    let gather = Some(Gather { gate: GATE_READ, status: Ended::Complete });
+    Ok(NewItem { gate: GATE_RANK, gather, ..NewItem::new(PARTITION, RANKING_ID, data) })
 }
 
 /// One watcher until everything is through.
@@ -234,6 +236,7 @@ async fn watch(
 ) -> Result<()> {
     let serving = handler::serve(Arc::clone(handler)).await?;
     let target = parse_target(&format!("http://{}/", serving.address))?;
+    let options = HttpOptions { gather_max: GATHER_BYTES_MAX, ..HttpOptions::default() };
     let watcher = Watcher::builder(Arc::clone(store));
     let watcher = if work.is_zero() { watcher } else { watcher.concurrency(PRETENDED_AT_A_TIME) };
     let watcher = watcher
@@ -241,7 +244,7 @@ async fn watch(
         .grace(GRACE)
         .until_idle(true)
         .shutdown(stop.clone())
-        .processor(HttpProcessor::new(vec![target], HttpOptions::default())?);
+        .processor(HttpProcessor::new(vec![target], options)?);
     let mut progress = Progress::new();
     let finished = tokio::select! {
         finished = watcher.run() => finished,

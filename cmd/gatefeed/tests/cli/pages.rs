@@ -203,7 +203,10 @@ fn opening(seen: &mut Seen) {
     seen.place.sql("DELETE FROM gatefeed_migrations WHERE version = 99");
     seen.place.sql("UPDATE gatefeed_migrations SET version = -version");
     seen.run(&["status"]);
-    seen.place.sql("UPDATE gatefeed_migrations SET version = -version");
+    for file in ["gatefeed.db", "gatefeed.db-wal", "gatefeed.db-shm"] {
+        fs::remove_file(dir.join(file)).ok();
+    }
+    seen.run(&["migrate"]);
 }
 
 fn naming(seen: &mut Seen) {
@@ -257,6 +260,41 @@ fn running(seen: &mut Seen) {
     seen.add(done.into());
 }
 
+/// Pushes envelopes, a line each.
+fn push(seen: &mut Seen, partition: &str, envelopes: &[&str]) {
+    let file = seen.place.path().join("envelopes");
+    fs::write(&file, envelopes.join("\n")).unwrap();
+    let place = ["push", "--partition", partition, "--feed", partition, "--envelope"];
+    seen.run(&[&place[..], &[file.to_str().unwrap()]].concat());
+}
+
+fn pushing(seen: &mut Seen) {
+    let one = r#"{"id": "a", "depends_on": ["b"], "data": 1}"#;
+    push(seen, "refused", &[one]);
+    assert!(seen.has("nothing was written"), "{:?}", seen.texts.last());
+    push(seen, "refused", &[one, r#"{"id": "b", "depends_on": ["a"], "data": 1}"#]);
+    push(seen, "refused", &[one, r#"{"id": "b", "gate": 1, "data": 1}"#]);
+}
+
+/// What becomes of items that wait for others and of one that gathers.
+fn waiting(seen: &mut Seen) {
+    for (partition, answer, last) in [
+        ("dependency-fails", "500 Internal Server Error", r#"{"id": "b", "depends_on": ["a"], "data": 1}"#),
+        (
+            "dependency-passes",
+            "200 OK\r\n\r\n{\"gate\": 2}",
+            r#"{"id": "b", "depends_on": ["a"], "data": 1}"#,
+        ),
+        ("gathers", "200 OK", r#"{"id": "b", "gate": 1, "gather": {"gate": 0}, "data": 1}"#),
+    ] {
+        push(seen, partition, &[r#"{"id": "a", "data": 1}"#, last]);
+        let target = handler(answer);
+        let run = ["run", "--until-idle", "--max-retries", "0", "--gather-max", "1", "--feed", partition];
+        seen.run(&[&run[..], &["--target", &target]].concat());
+        seen.run(&["items", partition, "--json"]);
+    }
+}
+
 /// Runs a fresh partition against a handler and shows how its item failed.
 fn failing(seen: &mut Seen, target: &str, flags: &[&str]) {
     let id = format!("failing-{}", seen.texts.len());
@@ -272,7 +310,9 @@ fn the_errors_of_the_page_are_those_that_people_see() {
     opening(&mut seen);
     naming(&mut seen);
     acting(&mut seen);
+    pushing(&mut seen);
     running(&mut seen);
+    waiting(&mut seen);
     for answer in [
         "500 Internal Server Error",
         "302 Found\r\nLocation: http://h/x",

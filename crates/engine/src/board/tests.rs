@@ -34,6 +34,7 @@ fn state(version: i64) -> PartitionState {
         is_overdue: false,
         keep_history: false,
         version,
+        has_dependencies: false,
     }
 }
 
@@ -61,6 +62,7 @@ fn item(id: &str, version: i64) -> DueItem {
         size: 0,
         data: Some(bytes::Bytes::new()),
         error_messages: None,
+        gather: None,
     }
 }
 

@@ -8,13 +8,13 @@ use gatefeed_core::answer::{Failure, Verdict};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use url::Url;
 
 use super::{
     answer,
     connect::{self, HttpClient},
-    health, request,
+    gather, health, request,
     rotation::{AllPaused, Rotation, Turn},
     target::InvalidTarget,
 };
@@ -32,6 +32,11 @@ pub struct HttpOptions {
     pub max_answer: usize,
     /// What a health check asks for (`/healthz`), on each target's host; without it, it only connects.
     pub health_path: Option<String>,
+    /// The most bytes of what an item gathers that are sent with it.
+    pub gather_max: usize,
+    /// Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that; without it such a delivery is a
+    /// failed attempt.
+    pub gather_url: Option<Url>,
 }
 
 impl Default for HttpOptions {
@@ -41,6 +46,8 @@ impl Default for HttpOptions {
             connect_timeout: Duration::from_secs(5),
             max_answer: 1024 * 1024,
             health_path: None,
+            gather_max: 8 * 1024 * 1024,
+            gather_url: None,
         }
     }
 }
@@ -51,6 +58,7 @@ pub struct HttpProcessor {
     pub(super) client: HttpClient,
     pub(super) rotation: Rotation,
     pub(super) options: HttpOptions,
+    gather_room: Semaphore,
 }
 
 impl HttpProcessor {
@@ -67,11 +75,20 @@ impl HttpProcessor {
         let limit = options.connect_timeout.min(options.request_timeout / 10 * 9);
         let client = connect::client(limit, tls)
             .map_err(|error| InvalidTarget(format!("cannot prepare for https targets: {error}")))?;
-        Ok(Self { client, rotation, options })
+        gather::check_url(options.gather_url.as_ref()).map_err(InvalidTarget)?;
+        let gather_room = gather::room(&options);
+        Ok(Self { client, rotation, options, gather_room })
     }
 
     async fn deliver(&self, delivery: Delivery) -> Verdict {
         let paused = |paused: AllPaused| Failure::delayed(paused.message, Some(paused.remaining));
+        // Held until the answer has come.
+        let room = delivery.gathering.is_some().then(|| self.gather_room.acquire());
+        let _room = match room {
+            Some(room) => Some(room.await),
+            None => None,
+        };
+        let delivery = gather::prepare(delivery, &self.options).await?;
         let turn = self.rotation.turn().map_err(paused)?;
         let request = request::build(turn.target(), delivery).map_err(Failure::final_)?;
         let limit = self.options.request_timeout;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | how does one delivery go? | `http.rs` |
 //! | which headers does a handler get? | `request.rs` |
+//! | what does an item that gathers get? | `gather.rs` |
 //! | what does its answer mean? | `answer.rs` |
 //! | which URLs will do? | `target.rs` |
 //! | which target is next, and which one is left alone for now? | `rotation.rs` |
@@ -12,6 +13,7 @@
 
 mod answer;
 mod connect;
+mod gather;
 mod health;
 mod http;
 mod request;

@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{TryStreamExt, future::join_all};
 use gatefeed_core::{
     Store,
     answer::{Answer, Child, Verdict},
+    dependency::{Dependencies, Input},
+    gather::{Ended, Gather},
     id::child_id,
     partition::NewPartition,
 };
@@ -67,21 +69,45 @@ async fn push(db: &Db, feed: &str) {
     db.push_to(&b, &[("mover", 0), ("next", 1)]).await;
 }
 
-/// `x` has children at a higher gate and in another partition; `mover` fails once and changes its gate.
+/// `x` has children at a higher gate and in another partition; `y` has one that takes its data, and one that waits for
+/// that and gathers it; `mover` fails once and changes its gate.
 async fn work(delivery: Delivery) -> Verdict {
     let elsewhere = || Child { partition: Some(delivery.partition.replace("-a", "-c")), ..child(None) };
     match (&*delivery.item, delivery.gate, delivery.attempt) {
         ("x", ..) => Ok(Answer::done().with_item(child(Some(3))).with_item(elsewhere())),
+        ("y", ..) => Ok(Answer::done().with_item(tail()).with_item(last())),
+        ("last", ..) => gathers_tail(delivery).await,
         ("mover", 0, 1) => Err("once".into()),
         ("mover", 0, _) => Ok(Answer::to_gate(1)),
         _ => Ok(Answer::done()),
     }
 }
 
+fn tail() -> Child {
+    let dependencies = Dependencies { input: Input::Parent, ..Dependencies::default() };
+    Child { id: Some("tail".into()), dependencies, ..child(None) }
+}
+
+fn last() -> Child {
+    let gather = Some(Gather { gate: 0, status: Ended::Complete });
+    Child { id: Some("last".into()), dependencies: Dependencies::on(["tail"]), gather, ..child(None) }
+}
+
+async fn gathers_tail(delivery: Delivery) -> Verdict {
+    let gathering = delivery.gathering.ok_or("nothing is gathered")?;
+    let items: Vec<_> = gathering.stream().try_collect().await.map_err(|error| error.to_string())?;
+    let tail = items.iter().find(|item| item.id == "tail").ok_or("delivered before what it depends on")?;
+    if tail.data.bytes == r#"{"id":"y"}"# {
+        Ok(Answer::done())
+    } else {
+        Err("the data is not its parent's".into())
+    }
+}
+
 async fn assert_whole(db: &Db, feed: &str, log: &Log) {
     let [a, b, c] = ["a", "b", "c"].map(|name| format!("{feed}-{name}"));
     // Complete means delivered; the counts mean that no child came twice.
-    db.assert_complete(&a, 4).await;
+    db.assert_complete(&a, 6).await;
     db.assert_complete(&b, 2).await;
     db.assert_complete(&c, 1).await;
     let children = [child_id(&a, "x", 0, 0), child_id(&a, "x", 0, 1)];
@@ -90,6 +116,8 @@ async fn assert_whole(db: &Db, feed: &str, log: &Log) {
     let items = [
         item(&a, "x", 0),
         item(&a, "y", 0),
+        item(&a, "tail", 0),
+        item(&a, "last", 0),
         item(&a, "z", 3),
         item(&a, &children[0], 3),
         item(&b, "mover", 0),

@@ -158,5 +158,13 @@ pub(crate) fn item(partition: &str, id: &str, gate: i32) -> NewItem {
 
 /// A child in its parent's partition without an id.
 pub(crate) fn child(gate: Option<i32>) -> Child {
-    Child { id: None, gate, priority: 0, partition: None, data: Data::json("1") }
+    Child {
+        id: None,
+        gate,
+        priority: 0,
+        partition: None,
+        data: Data::json("1"),
+        dependencies: Default::default(),
+        gather: None,
+    }
 }

@@ -125,6 +125,8 @@ impl Postgres {
         let locked = self.lock(&mut tx, leases).await?;
         let missing = leases.iter().filter(|l| !locked.contains_key(l.partition.as_ref()));
         let current = self.current(&mut tx, missing.map(AsRef::as_ref)).await?;
+        let linked = locked.iter().filter(|(_, locked)| locked.state.has_dependencies);
+        self.unblock_all(&mut tx, &linked.map(|(id, _)| id.as_str()).collect::<Vec<_>>()).await?;
         let mut seen = self.probe(&mut tx, locked).await?;
         self.count_failures(&mut tx, &mut seen).await?;
         let mut steps = Vec::new();

@@ -1,6 +1,6 @@
 //! Writing outcomes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use gatefeed_core::{
@@ -77,6 +77,10 @@ pub(super) const LOOK: &str =
         ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch
     LEFT JOIN {schema}.gatefeed_items i ON i.partition_id = l.id AND i.id = o.id";
 
+/// Looked at in each batch, since somebody else may give a partition its first dependency.
+const LINKED: &str =
+    "SELECT p.id FROM {schema}.gatefeed_partitions p WHERE p.id = ANY ($1) AND p.has_dependencies";
+
 const SUSPECT: &str = "WITH fence AS MATERIALIZED (
         SELECT p.id FROM {schema}.gatefeed_partitions p
         WHERE p.id = $1 AND p.owner = $2 AND p.lease_id = $3 AND p.epoch = $4 FOR SHARE OF p
@@ -98,7 +102,10 @@ impl Postgres {
         let written = completions.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Written);
         let written: Vec<&Completion> = written.map(|(completion, _)| completion).collect();
         self.keep_history(&mut tx, written.iter().copied()).await?;
-        let feeds = self.add_children(&mut tx, written).await?;
+        let feeds = self.add_children(&mut tx, written.clone()).await?;
+        let linked = self.linked(&mut tx, &batch).await?;
+        self.unblock_dependents(&mut tx, written.into_iter().filter(|c| linked.contains(&c.lease.partition)))
+            .await?;
         tx.commit().await?;
         self.announce(feeds.into_iter().map(Hint::Due).collect()).await;
         Ok(settled)
@@ -137,6 +144,13 @@ impl Postgres {
                 };
         }
         Ok(settled)
+    }
+
+    /// The partitions of a batch that have dependencies: seen under the locks that the outcomes took.
+    async fn linked(&self, tx: &mut Tx, batch: &Batch<'_>) -> Result<HashSet<Arc<str>>> {
+        let query = tx.query(self.sql.get(LINKED)).bind(&batch.leases.ids);
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        rows.iter().map(|row| Ok(at::<&str>(row, 0)?.into())).collect()
     }
 
     /// Children join their parents' transaction, and only those of parents that were written. Returns the

@@ -16,6 +16,7 @@ use sqlx::{PgConnection, Postgres as Pg, postgres::PgArguments, query::Query};
 
 use super::{
     Postgres,
+    dependencies::Edges,
     error::translate,
     pool::{Lane, Tx},
     schema::Sql,
@@ -78,7 +79,7 @@ pub(super) struct Inserter<'c> {
 }
 
 impl Inserter<'_> {
-    fn query<'q>(&self, template: &'static str) -> Query<'q, Pg, PgArguments> {
+    pub(super) fn query<'q>(&self, template: &'static str) -> Query<'q, Pg, PgArguments> {
         sqlx::query(self.sql.get(template)).persistent(self.prepared)
     }
 
@@ -104,12 +105,25 @@ impl Inserter<'_> {
         Ok(())
     }
 
-    /// Adds items whose ids do not exist yet; returns how many.
+    /// Adds items whose ids do not exist yet, with what they depend on; returns how many.
     pub(super) async fn items(&mut self, items: &[&NewItem]) -> Result<u64> {
-        self.insert(ITEMS, items).await
+        let mut edges = Edges::default();
+        let added = self.insert(ITEMS, items, &mut edges).await?;
+        self.dependencies(edges).await?;
+        Ok(added)
     }
 
-    async fn insert(&mut self, sql: &'static str, items: &[&NewItem]) -> Result<u64> {
+    /// What they depend on may come later: it is put to `edges`.
+    async fn insert(&mut self, sql: &'static str, items: &[&NewItem], edges: &mut Edges) -> Result<u64> {
+        if items.iter().copied().all(is_plain) {
+            return self.plain_items(sql, items).await;
+        }
+        let (plain, rich): (Vec<&NewItem>, Vec<&NewItem>) =
+            items.iter().copied().partition(|item| is_plain(item));
+        Ok(self.plain_items(sql, &plain).await? + self.rich_items(&rich, edges).await?)
+    }
+
+    async fn plain_items(&mut self, sql: &'static str, items: &[&NewItem]) -> Result<u64> {
         let mut added = 0;
         for items in statements(items) {
             let all = || items.iter();
@@ -130,8 +144,13 @@ impl Inserter<'_> {
     }
 }
 
+/// Whether it waits for nothing and asks for nothing, as most items do.
+fn is_plain(item: &NewItem) -> bool {
+    item.dependencies.is_empty() && item.gather.is_none()
+}
+
 /// Cuts items into those of one statement each.
-fn statements<'a, 'i>(mut items: &'a [&'i NewItem]) -> impl Iterator<Item = &'a [&'i NewItem]> {
+pub(super) fn statements<'a, 'i>(mut items: &'a [&'i NewItem]) -> impl Iterator<Item = &'a [&'i NewItem]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = |item: &&NewItem| {
@@ -172,7 +191,9 @@ pub(crate) async fn push_into(
     let mut inserter = Inserter { connection, sql: &sql, prepared: false };
     let created = inserter.partition(partition).await?;
     let statement = Growing::new(created).statement(items);
-    let added = inserter.insert(statement, &items.iter().collect::<Vec<_>>()).await?;
+    let mut edges = Edges::default();
+    let added = inserter.insert(statement, &items.iter().collect::<Vec<_>>(), &mut edges).await?;
+    inserter.dependencies(edges).await?;
     let mut pushed = Pushed { created, ..Pushed::default() };
     pushed.count(items.len(), added);
     Ok(pushed)
@@ -186,6 +207,8 @@ pub(super) struct Pushing {
     partition: String,
     pushed: Pushed,
     growing: Growing,
+    /// Inserted at the end: what an item depends on may come after it.
+    edges: Edges,
 }
 
 /// Tells whether ids can exist already: not while they grow in a partition that the same transaction has made, since
@@ -262,7 +285,8 @@ impl Postgres {
         let created = self.inserter(&mut tx)?.partition(partition).await?;
         let pushed = Pushed { created, ..Pushed::default() };
         let (store, partition, growing) = (self.clone(), partition.id.clone(), Growing::new(created));
-        Ok(Pushing { store, tx: Some(tx), partition, pushed, growing })
+        let edges = Edges::default();
+        Ok(Pushing { store, tx: Some(tx), partition, pushed, growing, edges })
     }
 
     pub(super) fn inserter<'c>(&'c self, tx: &'c mut Tx) -> Result<Inserter<'c>> {
@@ -278,7 +302,7 @@ impl Push for Pushing {
         NewItem::check_partition(items, &self.partition)?;
         let all: Vec<&NewItem> = items.iter().collect();
         let statement = self.growing.statement(items);
-        let added = self.store.inserter(&mut tx)?.insert(statement, &all).await;
+        let added = self.store.inserter(&mut tx)?.insert(statement, &all, &mut self.edges).await;
         let added = added.map_err(|error| busy(&self.partition, error))?;
         self.tx = Some(tx);
         self.pushed.count(items.len(), added);
@@ -286,8 +310,9 @@ impl Push for Pushing {
     }
 
     async fn commit(self: Box<Self>) -> Result<Pushed> {
-        let Self { store, tx, partition, pushed, .. } = *self;
+        let Self { store, tx, partition, pushed, edges, .. } = *self;
         let mut tx = tx.ok_or_else(over)?;
+        store.inserter(&mut tx)?.dependencies(edges).await.map_err(|error| busy(&partition, error))?;
         // The partition may have been there already, in another feed.
         let feed = store.feed_of(&mut tx, &partition).await?;
         tx.commit().await?;

@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use gatefeed_core::{
-    Result, StoreError,
+    Result,
     inspect::{
         FeedStatus, GateCounts, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionCounts,
         PartitionFilter, PartitionRow, with_watchers,
@@ -16,6 +16,7 @@ use sqlx::{Row, postgres::PgRow};
 use super::{
     Postgres,
     error::translate,
+    operate::no_partition,
     pool::{Lane, Tx},
     rows::get,
 };
@@ -153,7 +154,7 @@ impl Postgres {
     async fn find_partition(&self, tx: &mut Tx, partition: &str) -> Result<()> {
         let find = self.sql.get("SELECT 1 FROM {schema}.gatefeed_partitions WHERE id = $1");
         let found = tx.query(find).bind(partition).fetch_optional(tx.conn()?).await.map_err(translate)?;
-        let missing = || StoreError::NotFound(format!("partition {partition:?} does not exist"));
+        let missing = || no_partition(partition);
         found.map(|_| ()).ok_or_else(missing)
     }
 

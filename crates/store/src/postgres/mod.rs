@@ -7,7 +7,9 @@
 mod checkpoint;
 mod claim;
 mod complete;
+mod dependencies;
 mod error;
+mod gather;
 mod history;
 pub(crate) mod insert;
 mod inspect;
@@ -33,6 +35,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
+    gather::{GatherRequest, GatheredPage},
     inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
@@ -98,6 +101,9 @@ impl Store for Postgres {
     }
     async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
         self.load_data(partition, item, version).await
+    }
+    async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
+        self.read_gathered(request).await
     }
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         self.note_suspect(lease, item, version).await

@@ -82,6 +82,10 @@ impl Postgres {
     }
 }
 
+pub(super) fn no_partition(partition: &str) -> StoreError {
+    StoreError::NotFound(format!("partition {partition:?} does not exist"))
+}
+
 /// The functions' own refusals, without the prefix that marks them in psql.
 fn spoken(error: sqlx::Error) -> StoreError {
     let plain = |message: String| message.trim_start_matches("gatefeed: ").to_owned();

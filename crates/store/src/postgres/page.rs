@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gatefeed_core::{
     Result,
+    gather::Gather,
     item::{DueItem, INLINE_BYTES_MAX, content_type},
     store::{Cursor, Page, PageRequest},
 };
@@ -44,7 +45,8 @@ pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
         SELECT d.* FROM groups o CROSS JOIN LATERAL (
             SELECT i.gate, i.priority, i.available_at, i.id, i.pass, i.retry_count, i.suspect_count, i.version,
                 i.content_type, octet_length(i.data) AS size,
-                CASE WHEN octet_length(i.data) <= $10 THEN i.data END AS data, i.error_messages
+                CASE WHEN octet_length(i.data) <= $10 THEN i.data END AS data, i.error_messages,
+                i.gather::text AS gather
             FROM {schema}.gatefeed_items i
             WHERE i.partition_id = p.id AND i.status = 'available' AND i.gate = o.gate
                 AND -(i.priority::bigint) = o.rank AND i.available_at <= now()
@@ -136,6 +138,7 @@ fn item(row: &PgRow) -> Result<DueItem> {
         size: at::<i32>(row, 10)?.unsigned_abs().into(),
         data: at::<Option<&[u8]>>(row, 11)?.map(Bytes::copy_from_slice),
         error_messages: at(row, 12)?,
+        gather: at::<Option<&str>>(row, 13)?.map(Gather::parse).transpose()?,
     })
 }
 

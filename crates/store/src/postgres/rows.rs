@@ -16,7 +16,7 @@ use super::error::translate;
 macro_rules! state_columns {
     () => {
         "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version,
-            p.gate_deadline_seconds, p.keep_history,
+            p.gate_deadline_seconds, p.keep_history, p.has_dependencies,
             coalesce(coalesce(p.gate_since, p.created_at) + p.gate_deadline_seconds * interval '1 second'
                 <= clock_timestamp(), false) AS is_overdue"
     };
@@ -45,6 +45,7 @@ pub(super) fn state(row: &PgRow) -> Result<PartitionState> {
         is_overdue: get(row, "is_overdue")?,
         keep_history: get(row, "keep_history")?,
         version: get(row, "version")?,
+        has_dependencies: get(row, "has_dependencies")?,
     })
 }
 

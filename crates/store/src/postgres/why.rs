@@ -13,6 +13,7 @@ use super::{
     Postgres,
     error::translate,
     inspect::partition_row,
+    operate::no_partition,
     pool::{Lane, Tx},
     rows::get,
 };
@@ -52,7 +53,7 @@ impl Postgres {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
         let query = tx.query(self.sql.get(PARTITION)).bind(partition);
         let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
-        let missing = || StoreError::NotFound(format!("partition {partition:?} does not exist"));
+        let missing = || no_partition(partition);
         let row = row.ok_or_else(missing)?;
         let gate = get(&row, "gate")?;
         let facts = Facts {

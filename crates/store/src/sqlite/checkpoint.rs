@@ -13,6 +13,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::{
     Sqlite,
+    dependencies::unblock,
     error::Result,
     fence::current,
     page::{RANK_MIN, next_rank, of_group},
@@ -131,6 +132,9 @@ impl Sqlite {
         let mut results = Vec::with_capacity(leases.len());
         let current = current(tx.conn()?, leases).await?;
         for (lease, current) in leases.iter().zip(current) {
+            if current {
+                settle_blocked(tx.conn()?, &lease.partition).await?;
+            }
             let (result, step) = next(tx.conn()?, lease, current, hold).await?;
             if let Some(step) = step {
                 write(tx.conn()?, &lease.partition, step).await?;
@@ -139,6 +143,15 @@ impl Sqlite {
         }
         tx.commit().await?;
         Ok(results)
+    }
+}
+
+/// Settles whatever is blocked and need not be: what somebody changed by hand or inserted under a lease.
+async fn settle_blocked(connection: &mut SqliteConnection, partition: &str) -> Result<()> {
+    let linked = "SELECT has_dependencies FROM gatefeed_partitions WHERE id = ?";
+    match sqlx::query_scalar(linked).bind(partition).fetch_optional(&mut *connection).await? {
+        Some(true) => unblock(connection, partition, None).await,
+        _ => Ok(()),
     }
 }
 

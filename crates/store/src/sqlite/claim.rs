@@ -55,7 +55,7 @@ pub(super) const GRANT: &str = concat!(
     ", expiries = CASE WHEN owner IS NULL THEN expiries ELSE min(expiries + 1, 2147483647) END
     WHERE id IN ({ids})
     RETURNING id, epoch, expiries, feed, status, gate, manual_checkpoint, auto_close, max_in_flight,
-        failure_policy, version, gate_deadline_seconds, keep_history, coalesce(",
+        failure_policy, version, gate_deadline_seconds, keep_history, has_dependencies, coalesce(",
     deadline_at!(""),
     " <= ",
     now!(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use gatefeed_core::{
     item::NewItem,
     lease::Lease,
@@ -12,10 +12,11 @@ use sqlx::{Row, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 use super::{
     Sqlite,
+    dependencies::unblock_dependents,
     error::Result,
-    fence::current,
+    fence::{current, held},
     history::keep,
-    insert::{insert_items, make_partitions},
+    insert::{insert_whole, make_partitions},
     rows::{by_key, now, seconds},
     values::{chunks, values},
 };
@@ -42,7 +43,7 @@ impl Sqlite {
     /// `None`, and nothing is written, if only counts were asked for and do not tell which are stale.
     async fn write_all(&self, completions: &[Completion], answer: Answer) -> Result<Option<Vec<Settled>>> {
         let mut tx = self.lanes.write().await?;
-        let mut settled = fence(tx.conn()?, completions).await?;
+        let (mut settled, linked) = fence(tx.conn()?, completions).await?;
         if !update_items(tx.conn()?, completions, &mut settled, answer).await? {
             return Ok(None);
         }
@@ -50,6 +51,10 @@ impl Sqlite {
             || completions.iter().zip(&settled).filter(|(_, s)| **s == Settled::Written).map(|(c, _)| c);
         keep(tx.conn()?, &written().collect::<Vec<_>>()).await?;
         add_children(tx.conn()?, written().collect()).await?;
+        if !linked.is_empty() {
+            let linked = written().filter(|c| linked.contains(c.lease.as_ref()));
+            unblock_dependents(tx.conn()?, linked).await?;
+        }
         tx.commit().await?;
         Ok(Some(settled))
     }
@@ -66,8 +71,11 @@ impl Sqlite {
     }
 }
 
-/// Fenced or, until it turns out to be written, stale.
-async fn fence(connection: &mut SqliteConnection, completions: &[Completion]) -> Result<Vec<Settled>> {
+/// Fenced or, until it turns out to be written, stale; and the leases of partitions that have dependencies.
+async fn fence<'a>(
+    connection: &mut SqliteConnection,
+    completions: &'a [Completion],
+) -> Result<(Vec<Settled>, HashSet<&'a Lease>)> {
     let mut leases: Vec<&Lease> = Vec::new();
     let mut places: HashMap<&Lease, usize> = HashMap::new();
     let mut of = Vec::with_capacity(completions.len());
@@ -77,9 +85,15 @@ async fn fence(connection: &mut SqliteConnection, completions: &[Completion]) ->
             leases.push(&completion.lease);
         }
     }
-    let current = current(connection, &leases).await?;
-    let settled = |place: usize| if current[place] { Settled::Stale } else { Settled::Fenced };
-    Ok(of.into_iter().map(settled).collect())
+    let rows = held(connection, &leases, "p.has_dependencies").await?;
+    let mut linked = HashSet::new();
+    for (lease, row) in leases.iter().zip(&rows) {
+        if row.as_ref().is_some_and(|row| row.get("has_dependencies")) {
+            linked.insert(*lease);
+        }
+    }
+    let settled = |place: usize| if rows[place].is_some() { Settled::Stale } else { Settled::Fenced };
+    Ok((of.into_iter().map(settled).collect(), linked))
 }
 
 /// What a statement says of what it wrote. A row for each outcome takes half as long as writing it.
@@ -220,6 +234,6 @@ async fn add_children(connection: &mut SqliteConnection, parents: Vec<&Completio
         }
     }
     make_partitions(connection, partitions).await?;
-    insert_items(connection, &children).await?;
+    insert_whole(connection, &children).await?;
     Ok(())
 }

@@ -16,6 +16,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     Sqlite,
+    dependencies::{Edges, insert_rich},
     error::Result,
     pool::{Tx, run},
     rows::{now, of_moment},
@@ -56,8 +57,34 @@ pub(super) async fn make_partitions(
     Ok(())
 }
 
-/// Adds items whose ids do not exist yet; returns how many.
-pub(super) async fn insert_items(connection: &mut SqliteConnection, items: &[&NewItem]) -> Result<u64> {
+/// Adds items whose ids do not exist yet, with what they depend on; returns how many.
+pub(super) async fn insert_whole(connection: &mut SqliteConnection, items: &[&NewItem]) -> Result<u64> {
+    let mut edges = Edges::default();
+    let added = insert_items(connection, items, &mut edges).await?;
+    edges.insert(connection).await?;
+    Ok(added)
+}
+
+/// Adds items whose ids do not exist yet; what they depend on may come later: it is put to `edges`.
+async fn insert_items(
+    connection: &mut SqliteConnection,
+    items: &[&NewItem],
+    edges: &mut Edges,
+) -> Result<u64> {
+    if items.iter().copied().all(is_plain) {
+        return insert_plain(connection, items).await;
+    }
+    let (plain, rich): (Vec<&NewItem>, Vec<&NewItem>) =
+        items.iter().copied().partition(|item| is_plain(item));
+    Ok(insert_plain(connection, &plain).await? + insert_rich(connection, &rich, edges).await?)
+}
+
+/// Whether it waits for nothing and asks for nothing, as most items do.
+fn is_plain(item: &NewItem) -> bool {
+    item.dependencies.is_empty() && item.gather.is_none()
+}
+
+async fn insert_plain(connection: &mut SqliteConnection, items: &[&NewItem]) -> Result<u64> {
     let mut added = 0;
     for chunk in chunks(items) {
         let sql = items_sql(chunk.len());
@@ -93,6 +120,7 @@ impl Sqlite {
             file: self.lanes.path().to_owned(),
             partition: partition.id.clone(),
             pushed: Pushed { created, ..Pushed::default() },
+            edges: Edges::default(),
         }))
     }
 }
@@ -104,6 +132,8 @@ struct OpenPush {
     file: PathBuf,
     partition: String,
     pushed: Pushed,
+    /// Inserted at the end: what an item depends on may come after it.
+    edges: Edges,
 }
 
 #[async_trait]
@@ -114,18 +144,24 @@ impl Push for OpenPush {
     }
 
     async fn commit(mut self: Box<Self>) -> gatefeed_core::Result<Pushed> {
+        let edges = std::mem::take(&mut self.edges);
         let committed = match self.tx.take() {
-            Some(tx) => tx.commit().await,
+            Some(tx) => commit(tx, edges).await,
             None => Err(ended(&self.partition).into()),
         };
         committed.map(|()| self.pushed).map_err(|error| error.of(&self.file))
     }
 }
 
+async fn commit(mut tx: Tx, edges: Edges) -> Result<()> {
+    edges.insert(tx.conn()?).await?;
+    tx.commit().await
+}
+
 impl OpenPush {
     async fn insert(&mut self, items: &[NewItem]) -> Result<()> {
         let mut tx = self.tx.take().ok_or_else(|| ended(&self.partition))?;
-        let added = add(tx.conn()?, &self.partition, items).await?;
+        let added = add(tx.conn()?, &self.partition, items, &mut self.edges).await?;
         self.pushed.count(items.len(), added);
         self.tx = Some(tx);
         Ok(())
@@ -139,10 +175,15 @@ fn ended(partition: &str) -> StoreError {
 }
 
 /// Adds items of this partition; returns how many were new.
-async fn add(connection: &mut SqliteConnection, partition: &str, items: &[NewItem]) -> Result<u64> {
+async fn add(
+    connection: &mut SqliteConnection,
+    partition: &str,
+    items: &[NewItem],
+    edges: &mut Edges,
+) -> Result<u64> {
     NewItem::check_partition(items, partition)?;
     let items: Vec<&NewItem> = items.iter().collect();
-    insert_items(connection, &items).await
+    insert_items(connection, &items, edges).await
 }
 
 /// Pushes within a transaction that the caller has open: all of it or, after an error, nothing, whatever the caller
@@ -179,6 +220,8 @@ async fn push_all(
     items: &[NewItem],
 ) -> Result<Pushed> {
     let mut pushed = Pushed { created: make_partition(connection, partition).await?, ..Pushed::default() };
-    pushed.count(items.len(), add(connection, &partition.id, items).await?);
+    let mut edges = Edges::default();
+    pushed.count(items.len(), add(connection, &partition.id, items, &mut edges).await?);
+    edges.insert(connection).await?;
     Ok(pushed)
 }

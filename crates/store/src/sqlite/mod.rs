@@ -6,9 +6,11 @@
 mod checkpoint;
 mod claim;
 mod complete;
+mod dependencies;
 mod error;
 mod fence;
 mod file;
+mod gather;
 mod history;
 mod insert;
 mod inspect;
@@ -33,6 +35,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
+    gather::{GatherRequest, GatheredPage},
     inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
@@ -95,6 +98,9 @@ impl Store for Sqlite {
     }
     async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
         self.named(self.load_data(partition, item, version).await)
+    }
+    async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
+        self.named(self.read_gathered(request).await)
     }
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         self.named(self.note_suspect(lease, item, version).await)

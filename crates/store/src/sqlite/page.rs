@@ -67,7 +67,11 @@ pub(super) const PAGE: &str = concat!(
     )
     SELECT i.id, i.gate, i.priority, i.pass, i.retry_count, i.suspect_count, i.version, i.available_at,
         i.content_type, octet_length(i.data) AS size,
-        CASE WHEN octet_length(i.data) <= ?8 THEN CAST(i.data AS BLOB) END AS data, i.error_messages
+        CASE WHEN octet_length(i.data) <= ?8 THEN CAST(i.data AS BLOB) END AS data, i.error_messages,
+        CASE WHEN EXISTS (SELECT 1 FROM gatefeed_items h INDEXED BY gatefeed_items_gather
+                WHERE h.partition_id = ?1 AND h.gather IS NOT NULL)
+            THEN (SELECT h.gather FROM gatefeed_items h INDEXED BY gatefeed_items_gather
+                WHERE h.partition_id = ?1 AND h.id = i.id AND h.gather IS NOT NULL) END AS gather
     FROM groups g CROSS JOIN gatefeed_items i INDEXED BY gatefeed_items_due
     WHERE i.partition_id = ?1 AND i.status = 'available' AND ",
     of_group!("i"),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 use gatefeed_core::{
     StoreError,
+    gather::Gather,
     item::{DueItem, content_type},
     partition::{FailurePolicy, PartitionState, PartitionStatus},
 };
@@ -46,7 +47,7 @@ macro_rules! state_columns {
     () => {
         concat!(
             "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version,
-            p.gate_deadline_seconds, p.keep_history, coalesce(",
+            p.gate_deadline_seconds, p.keep_history, p.has_dependencies, coalesce(",
             $crate::sqlite::rows::deadline_at!("p."),
             " <= strftime('%Y-%m-%d %H:%M:%f', 'now'), 0) AS is_overdue"
         )
@@ -117,6 +118,7 @@ pub(super) fn state(row: &SqliteRow) -> Result<PartitionState> {
         is_overdue: row.try_get("is_overdue")?,
         keep_history: row.try_get("keep_history")?,
         version: row.try_get("version")?,
+        has_dependencies: row.try_get("has_dependencies")?,
     })
 }
 
@@ -133,6 +135,7 @@ pub(super) fn due_item(row: &SqliteRow) -> Result<DueItem> {
         size: row.try_get::<i64, _>("size")?.unsigned_abs(),
         data: row.try_get::<Option<Vec<u8>>, _>("data")?.map(Bytes::from),
         error_messages: row.try_get("error_messages")?,
+        gather: row.try_get::<Option<&str>, _>("gather")?.map(Gather::parse).transpose()?,
     })
 }
 

@@ -13,8 +13,8 @@ use sqlx::{Connection, Executor, Row, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{
-    Sqlite, checkpoint, claim, complete, fence, history, insert, inspect, operate, page, renew, status,
-    values::values, why,
+    Sqlite, checkpoint, claim, complete, dependencies, fence, gather, history, insert, inspect, operate,
+    page, renew, status, values::values, why,
 };
 use crate::Options;
 
@@ -105,8 +105,13 @@ async fn check_plans(connection: &mut SqliteConnection, when: &str) {
     for sql in hot_statements(connection).await {
         check_plan(connection, &sql, is_bad, when).await;
     }
-    for sql in [status::OLDEST, inspect::GATES, why::PARTITION, why::AVAILABLE, why::PARKED, why::FAILED] {
+    let of_people = [status::OLDEST, inspect::GATES, gather::SCAN];
+    for sql in of_people.into_iter().chain([why::PARTITION, why::AVAILABLE, why::PARKED, why::FAILED]) {
         check_plan(connection, sql, walks_items, when).await;
+    }
+    for candidates in [dependencies::OF_CHANGED, dependencies::ALL] {
+        let sql = dependencies::UNBLOCK.replace("{candidates}", candidates);
+        check_plan(connection, &sql, walks_items, when).await;
     }
 }
 

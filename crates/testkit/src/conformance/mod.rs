@@ -9,8 +9,10 @@ pub mod claim;
 pub mod complete;
 pub mod deadline;
 pub mod delay;
+pub mod dependencies;
 pub mod function;
 pub mod gates;
+pub mod gather;
 pub mod given;
 pub mod insert;
 pub mod inspect;
@@ -97,6 +99,15 @@ macro_rules! conformance {
             children: children_arrive_whole a_missing_partition_is_made existing_ids_are_left_alone
                 a_complete_partition_reopens paused_and_failed_partitions_sleep_on
                 a_refused_child_writes_nothing;
+            dependencies: blocked_until_all_are_complete a_complete_dependency_blocks_nobody an_item_takes_its_parents_output
+                a_failed_dependency_fails_skips_or_runs what_could_never_come_free_is_refused lower_gates_may_be_depended_on
+                plain_sql_blocks_and_comes_free plain_sql_is_refused_too an_item_under_way_takes_no_dependency
+                two_inserts_cannot_close_a_cycle children_depend_on_what_they_name a_refused_dependency_writes_nothing
+                a_dependency_that_moves_past_stops a_retry_waits_again a_retry_alone_fails_again
+                existing_items_keep_their_dependencies a_checkpoint_finds_what_came_free a_fenced_outcome_unblocks_nothing
+                a_deleted_partition_takes_its_dependencies a_deleted_item_takes_its_dependencies nothing_stays_blocked;
+            gather: a_due_item_says_what_it_gathers what_ended_at_a_gate_is_gathered pages_are_bounded
+                bad_gathers_are_refused a_missing_partition_is_named;
             checkpoint: sparse_gates_are_one_step an_open_item_holds_the_gate
                 a_late_item_delays_the_next_checkpoint_only the_last_gate_closes stop_fails
                 stop_delivers_what_it_can a_failure_ahead_does_not_count_yet continue_goes_on_and_closes
@@ -178,7 +189,9 @@ mod tests {
             ("claim", include_str!("claim.rs")),
             ("complete", include_str!("complete.rs")),
             ("delay", include_str!("delay.rs")),
+            ("dependencies", include_str!("dependencies.rs")),
             ("function", include_str!("function.rs")),
+            ("gather", include_str!("gather.rs")),
             ("gates", include_str!("gates.rs")),
             ("insert", include_str!("insert.rs")),
             ("inspect", include_str!("inspect.rs")),

@@ -1,7 +1,11 @@
 //! What a line means: an item's data as it stands, or an envelope around it.
 
+use std::str::FromStr;
+
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
 use gatefeed_core::{
+    dependency::{Dependencies, Input, OnDependencyFailure},
+    gather::{self, Gather},
     id::{JSON, check_content_type, check_id},
     item::{Data, NewItem},
 };
@@ -60,6 +64,8 @@ impl Format {
             gate,
             priority: typed("priority", fields.priority, "a whole number of 32 bits")?.unwrap_or(0),
             available_at: fields.available_at.map(available_at).transpose()?,
+            dependencies: fields.dependencies(id.as_deref())?,
+            gather: fields.gather()?,
             ..self.with_id(id, fields.data()?)
         })
     }
@@ -71,8 +77,8 @@ impl Format {
     }
 }
 
-const EXPECTED: &str =
-    "a JSON object with data and, if need be, id, gate, priority, available_at and content_type";
+const EXPECTED: &str = "a JSON object with data and, if need be, id, gate, priority, available_at, content_type, depends_on, \
+     on_dependency_failure, input and gather";
 
 const GATE: &str = "a whole number from 0 to 2147483647";
 
@@ -92,6 +98,14 @@ struct Fields<'a> {
     available_at: Option<&'a RawValue>,
     #[serde(borrow)]
     content_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    depends_on: Option<&'a RawValue>,
+    #[serde(borrow)]
+    on_dependency_failure: Option<&'a RawValue>,
+    #[serde(borrow)]
+    gather: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "even_null")]
     data: Option<&'a RawValue>,
 }
@@ -102,9 +116,33 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de R
 }
 
 impl Fields<'_> {
+    fn gather(&self) -> Result<Option<Gather>, String> {
+        let parse = |raw: &RawValue| {
+            Gather::parse(raw.get()).map_err(|_| unexpected("gather", raw, gather::EXPECTED))
+        };
+        self.gather.map(parse).transpose()
+    }
+
+    fn dependencies(&self, id: Option<&str>) -> Result<Dependencies, String> {
+        let dependencies = Dependencies {
+            on: typed("depends_on", self.depends_on, "an array of ids")?.unwrap_or_default(),
+            on_failure: word("on_dependency_failure", self.on_dependency_failure, "fail, skip or run")?
+                .unwrap_or(OnDependencyFailure::Fail),
+            input: word("input", self.input, "\"parent\"")?.unwrap_or(Input::Own),
+        };
+        if dependencies.input == Input::Parent && dependencies.is_empty() {
+            return Err("input is \"parent\", but depends_on names nobody: name one item".to_owned());
+        }
+        dependencies.check(id).map(|()| dependencies)
+    }
+
     /// JSON as it stands; with another content type, the text of a string: as in the items of an answer.
     fn data(&self) -> Result<Data, String> {
-        let raw = self.data.ok_or_else(|| format!("data is missing; expected {EXPECTED}"))?;
+        let raw = match self.data {
+            Some(raw) => raw,
+            None if self.input.is_some() => return Ok(Data::json("null")),
+            None => return Err(format!("data is missing; expected {EXPECTED}")),
+        };
         let content_type: Option<String> = typed("content_type", self.content_type, "a string")?;
         let content_type = content_type.unwrap_or_else(|| JSON.to_owned());
         check_content_type(&content_type).map_err(|error| error.to_string())?;
@@ -131,6 +169,12 @@ fn typed<T: DeserializeOwned>(
 ) -> Result<Option<T>, String> {
     let Some(raw) = raw else { return Ok(None) };
     serde_json::from_str(raw.get()).map(Some).map_err(|_| unexpected(name, raw, expected))
+}
+
+/// One of a few words.
+fn word<T: FromStr>(name: &str, raw: Option<&RawValue>, expected: &str) -> Result<Option<T>, String> {
+    let Some(text) = typed::<String>(name, raw, expected)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| format!("{name} is {text:?}, expected {expected}"))
 }
 
 fn unexpected(name: &str, raw: &RawValue, expected: &str) -> String {
@@ -220,6 +264,24 @@ mod tests {
     }
 
     #[test]
+    fn an_envelope_says_what_it_gathers() {
+        let item = envelope(r#"{"gather":{"gate":2},"data":1}"#).unwrap();
+        assert_eq!(item.gather, Some(Gather { gate: 2, status: gather::Ended::Complete }));
+        assert_eq!(envelope(r#"{"gather":null,"data":1}"#).unwrap().gather, None);
+    }
+
+    #[test]
+    fn an_envelope_names_what_it_depends_on() {
+        let item =
+            envelope(r#"{"id":"c","depends_on":["a","b"],"on_dependency_failure":"skip","data":1}"#).unwrap();
+        let on_failure = OnDependencyFailure::Skip;
+        assert_eq!(item.dependencies, Dependencies { on_failure, ..Dependencies::on(["a", "b"]) });
+        let item = envelope(r#"{"id":"c","depends_on":["a"],"input":"parent"}"#).unwrap();
+        assert_eq!(item.dependencies, Dependencies { input: Input::Parent, ..Dependencies::on(["a"]) });
+        assert!(envelope(r#"{"data":1}"#).unwrap().dependencies.is_empty());
+    }
+
+    #[test]
     fn a_bad_envelope_names_the_field() {
         for (line, expected) in [
             ("[1]", "not an envelope: expected a JSON object with data"),
@@ -236,6 +298,13 @@ mod tests {
             (r#"{"data":1,"available_at":5}"#, "available_at is 5, expected"),
             (r#"{"data":1,"content_type":""}"#, "content type is empty"),
             (r#"{"data":1,"content_type":"text/plain"}"#, "data must be a string where content_type"),
+            (r#"{"data":1,"depends_on":"a"}"#, "depends_on is \"a\", expected an array of ids"),
+            (r#"{"data":1,"depends_on":["a","a"]}"#, "names \"a\" twice"),
+            (r#"{"data":1,"id":"a","depends_on":["a"]}"#, "itself: a → a"),
+            (r#"{"data":1,"on_dependency_failure":"stop"}"#, "is \"stop\", expected fail, skip or run"),
+            (r#"{"data":1,"gather":1}"#, "gather is 1, expected {\"gate\": 0"),
+            (r#"{"input":"parent"}"#, "depends_on names nobody"),
+            (r#"{"data":1,"input":"child","depends_on":["a"]}"#, "input is \"child\", expected \"parent\""),
             (r#"{"data":1"#, "EOF while parsing an object at column 9"),
         ] {
             let error = envelope(line).unwrap_err();

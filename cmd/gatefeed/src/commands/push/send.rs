@@ -34,7 +34,16 @@ pub(super) enum Stage {
 impl Sent {
     async fn commit(&mut self, push: Box<dyn Push>, end: Option<Place>) -> Result<()> {
         self.stage = Stage::Committing;
-        let pushed = push.commit().await?;
+        let pushed = match push.commit().await {
+            Ok(pushed) => pushed,
+            Err(error) => {
+                if !error.is_retryable() {
+                    // Refused, such as dependencies that form a cycle.
+                    self.stage = Stage::Writing;
+                }
+                return Err(error);
+            }
+        };
         self.pushed.created |= pushed.created;
         self.pushed.added += pushed.added;
         self.pushed.existing += pushed.existing;

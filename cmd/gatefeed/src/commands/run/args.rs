@@ -1,6 +1,9 @@
 //! The flags of `gatefeed run`.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use clap::Args;
 use gatefeed_core::{id::DEFAULT_FEED, retry::RetryPolicy};
@@ -84,6 +87,17 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) max_answer: u64,
 
+    /// At most this much of what an item gathers is sent with it; what is more the handler fetches from --listen
+    #[arg(
+        long,
+        env = "GATEFEED_GATHER_MAX",
+        value_name = "BYTES",
+        default_value = "8MiB",
+        help_heading = "Handler",
+        value_parser = parse::bytes
+    )]
+    pub(crate) gather_max: u64,
+
     /// The feeds to serve [repeatable, or separated by commas]
     #[arg(
         long = "feed",
@@ -157,7 +171,7 @@ pub(crate) struct RunArgs {
         value_parser = parse::duration
     )]
     pub(crate) grace: Duration,
-    /// Serve /livez and /readyz on this address
+    /// Serve /livez and /readyz on this address, and what items gather
     #[arg(
         long,
         env = "GATEFEED_LISTEN",
@@ -166,6 +180,16 @@ pub(crate) struct RunArgs {
         value_parser = parse::address
     )]
     pub(crate) listen: Option<String>,
+    /// How handlers reach --listen, if not by its address: behind a proxy, in containers
+    #[arg(
+        long,
+        env = "GATEFEED_PUBLIC_URL",
+        value_name = "URL",
+        requires = "listen",
+        help_heading = "Process",
+        value_parser = parse_target
+    )]
+    pub(crate) public_url: Option<Url>,
     /// Leave the tables as they are, and exit unless they are up to date
     #[arg(
         long,
@@ -188,12 +212,14 @@ pub(crate) struct RunArgs {
 
 impl RunArgs {
     /// The options of the deliveries.
-    pub(crate) fn http_options(&self) -> HttpOptions {
+    pub(crate) fn http_options(&self, listening: Option<SocketAddr>) -> HttpOptions {
         HttpOptions {
             request_timeout: self.request_timeout,
             connect_timeout: self.connect_timeout,
             max_answer: usize::try_from(self.max_answer).unwrap_or(usize::MAX),
             health_path: self.target_health.clone(),
+            gather_max: usize::try_from(self.gather_max).unwrap_or(usize::MAX),
+            gather_url: self.public_url.clone().or_else(|| listening.and_then(own_url)),
         }
     }
 
@@ -217,6 +243,17 @@ impl RunArgs {
     pub(crate) fn owner(&self) -> String {
         self.name.clone().unwrap_or_else(default_owner)
     }
+}
+
+/// How a handler on this machine reaches an address that is listened on.
+fn own_url(mut address: SocketAddr) -> Option<Url> {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Url::parse(&format!("http://{address}/")).ok()
 }
 
 /// Tells people where a lease is held, and is unique even where hosts and process ids are the same in every

@@ -16,11 +16,12 @@ use crate::{database::DatabaseArgs, exit, signals};
 
 pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     let shutdown = signals::clean_stop()?;
-    let processor = Arc::new(HttpProcessor::new(args.targets.clone(), args.http_options())?);
     let listener = match &args.listen {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let listening = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let processor = Arc::new(HttpProcessor::new(args.targets.clone(), args.http_options(listening))?);
     let Some(store) = shutdown.run_until_cancelled(open(database, args.no_migrate)).await else {
         return Ok(exit::OK);
     };
@@ -86,7 +87,7 @@ async fn listen(address: &str) -> Result<TcpListener> {
     })
 }
 
-/// The server of `/livez` and `/readyz`; it answers until the watcher has stopped.
+/// The server of `/livez`, `/readyz` and what items gather; it answers until the watcher has stopped.
 struct Health {
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -95,7 +96,8 @@ struct Health {
 impl Health {
     fn start(listener: TcpListener, store: &Arc<dyn Store>, processor: &Arc<HttpProcessor>) -> Result<Self> {
         tracing::info!("listening on http://{}", listener.local_addr()?);
-        let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)));
+        let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)))
+            .merge(gatefeed_api::gathered(Arc::clone(store)));
         let stop = CancellationToken::new();
         let server = tokio::spawn(gatefeed_api::serve(listener, router, stop.clone().cancelled_owned()));
         Ok(Self { stop, server })

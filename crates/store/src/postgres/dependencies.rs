@@ -1,0 +1,142 @@
+//! Items that depend on others or gather: inserting them, and settling what waits. The functions of the schema decide, so that plain SQL
+//! and this program agree.
+
+use std::collections::HashSet;
+
+use gatefeed_core::{Result, StoreError, gather::Gather, item::NewItem, outcome::Completion};
+use sqlx::Row;
+
+use super::{
+    Postgres,
+    error::translate,
+    insert::{Inserter, statements},
+    pool::Tx,
+};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 10_000;
+
+/// The most dependencies that a push may bring: they are kept until its end, since an item may come before what it
+/// depends on.
+const EDGES_MAX: usize = 1_000_000;
+
+const ITEMS: &str = "INSERT INTO {schema}.gatefeed_items
+        (partition_id, id, gate, priority, available_at, data, content_type, status, on_dependency_failure, input,
+            gather)
+    SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type, n.status,
+        n.on_dependency_failure, n.input, n.gather::jsonb
+    FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[], $7::text[], $8::text[],
+                $9::text[], $10::text[], $11::text[])
+        AS n (partition_id, id, gate, priority, available_at, data, content_type, status, on_dependency_failure, input,
+              gather)
+    ON CONFLICT DO NOTHING RETURNING partition_id, id";
+
+const DEPENDENCIES: &str = "INSERT INTO {schema}.gatefeed_dependencies (partition_id, item_id, depends_on)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[])";
+
+const UNBLOCK: &str = "SELECT {schema}.gatefeed_unblock(c.partition_id, c.ids) FROM (
+        SELECT partition_id, array_agg(id) AS ids FROM unnest($1::text[], $2::text[]) AS c (partition_id, id)
+        GROUP BY partition_id ORDER BY partition_id) c";
+
+const UNBLOCK_ALL: &str =
+    "SELECT {schema}.gatefeed_unblock(p.id) FROM unnest($1::text[]) AS p (id) ORDER BY p.id";
+
+/// Rows of `gatefeed_dependencies`.
+#[derive(Default)]
+pub(super) struct Edges {
+    partitions: Vec<String>,
+    items: Vec<String>,
+    depends_on: Vec<String>,
+}
+
+impl Edges {
+    /// All of an item's.
+    fn add(&mut self, item: &NewItem) -> Result<()> {
+        if self.items.len() + item.dependencies.on.len() > EDGES_MAX {
+            return Err(StoreError::Refused(format!(
+                "more than {EDGES_MAX} dependencies in one push: make it several, what others depend on first"
+            )));
+        }
+        for id in &item.dependencies.on {
+            self.partitions.push(item.partition.clone());
+            self.items.push(item.id.clone());
+            self.depends_on.push(id.clone());
+        }
+        Ok(())
+    }
+}
+
+impl Inserter<'_> {
+    /// Adds items that depend on others, blocked, or gather; those that exist are left as they are, dependencies and all.
+    pub(super) async fn rich_items(&mut self, items: &[&NewItem], edges: &mut Edges) -> Result<u64> {
+        let mut added = HashSet::new();
+        for items in statements(items) {
+            let all = || items.iter();
+            let query = self.query(ITEMS);
+            let query = query.bind(all().map(|i| i.partition.as_str()).collect::<Vec<_>>());
+            let query = query.bind(all().map(|i| i.id.as_str()).collect::<Vec<_>>());
+            let query = query.bind(all().map(|i| i.gate).collect::<Vec<_>>());
+            let query = query.bind(all().map(|i| i.priority).collect::<Vec<_>>());
+            let query = query.bind(all().map(|i| i.available_at).collect::<Vec<_>>());
+            let query = query.bind(all().map(|i| i.data.bytes.as_ref()).collect::<Vec<&[u8]>>());
+            let query = query.bind(all().map(|i| i.data.content_type.as_str()).collect::<Vec<_>>());
+            let status = |i: &&NewItem| if i.dependencies.is_empty() { "available" } else { "blocked" };
+            let query = query.bind(all().map(status).collect::<Vec<_>>());
+            let query = query.bind(all().map(|i| i.dependencies.on_failure.as_str()).collect::<Vec<_>>());
+            let query = query.bind(all().map(|i| i.dependencies.input.as_str()).collect::<Vec<_>>());
+            let gather = |i: &&NewItem| i.gather.map(Gather::to_json);
+            let query = query.bind(all().map(gather).collect::<Vec<_>>());
+            let rows = query.fetch_all(&mut *self.connection).await.map_err(translate)?;
+            added.extend(rows.iter().map(|row| (row.get::<String, _>(0), row.get::<String, _>(1))));
+        }
+        let count = added.len() as u64;
+        for item in items {
+            // The first of a name is the one that was added.
+            if added.remove(&(item.partition.clone(), item.id.clone())) {
+                edges.add(item)?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Locks their partitions until the end of the transaction. The triggers refuse cycles and what could never come
+    /// free.
+    pub(super) async fn dependencies(&mut self, edges: Edges) -> Result<()> {
+        let Edges { partitions, items, depends_on } = edges;
+        let chunks = partitions.chunks(ROWS_MAX).zip(items.chunks(ROWS_MAX)).zip(depends_on.chunks(ROWS_MAX));
+        for ((partitions, items), depends_on) in chunks {
+            let query = self.query(DEPENDENCIES).bind(partitions).bind(items).bind(depends_on);
+            query.execute(&mut *self.connection).await.map_err(translate)?;
+        }
+        Ok(())
+    }
+}
+
+impl Postgres {
+    /// Settles what depends on the items that were written, in partitions that have dependencies.
+    pub(super) async fn unblock_dependents(
+        &self,
+        tx: &mut Tx,
+        written: impl Iterator<Item = &Completion>,
+    ) -> Result<()> {
+        let (partitions, items): (Vec<&str>, Vec<&str>) =
+            written.map(|c| (c.lease.partition.as_ref(), c.item.as_ref())).unzip();
+        if items.is_empty() {
+            return Ok(());
+        }
+        let query = tx.query(self.sql.get(UNBLOCK)).bind(partitions).bind(items);
+        query.execute(tx.conn()?).await.map_err(translate)?;
+        Ok(())
+    }
+
+    /// Settles whatever is blocked in these partitions and need not be: what somebody changed by hand, or came with an
+    /// old snapshot. Their rows are locked.
+    pub(super) async fn unblock_all(&self, tx: &mut Tx, partitions: &[&str]) -> Result<()> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let query = tx.query(self.sql.get(UNBLOCK_ALL)).bind(partitions);
+        query.execute(tx.conn()?).await.map_err(translate)?;
+        Ok(())
+    }
+}
