@@ -263,7 +263,8 @@ BEGIN
             AND (OLD.status <> 'failed' OR n.status <> 'complete')
         LIMIT 1;
     IF FOUND THEN
-        NEW.status := 'blocked';
+        UPDATE {schema}.gatefeed_items i SET status = 'blocked'
+        WHERE i.partition_id = NEW.partition_id AND i.id = NEW.id AND i.status = 'available';
         -- The owner settles it; an UPDATE by hand wakes as one of an available item does.
         UPDATE {schema}.gatefeed_partitions p
         SET next_run_at = now(), status = 'available',
@@ -271,10 +272,11 @@ BEGIN
         WHERE p.id = NEW.partition_id
             AND (p.status = 'complete' OR (p.status = 'available' AND (p.next_run_at IS NULL OR p.next_run_at > now())));
     END IF;
-    RETURN NEW;
+    RETURN NULL;
 END $gatefeed$;
 
-CREATE TRIGGER gatefeed_item_reopened BEFORE UPDATE OF status ON {schema}.gatefeed_items
+-- AFTER, since a BEFORE trigger makes every UPDATE of the table lock each row once more.
+CREATE TRIGGER gatefeed_item_reopened AFTER UPDATE OF status ON {schema}.gatefeed_items
     FOR EACH ROW WHEN (NEW.status = 'available' AND OLD.status IN ('complete', 'failed', 'cancelled'))
     EXECUTE FUNCTION {schema}.gatefeed_item_reopened();
 
