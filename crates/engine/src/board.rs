@@ -176,6 +176,12 @@ impl Board {
         (self.concurrency / 4).clamp(2, CLAIM_MAX)
     }
 
+    /// How many more a full watcher takes at a time of what nobody with room took: few, since that may be about to have
+    /// room. Several watchers that are full took all at once, and left those with nothing that were through first.
+    pub(crate) fn overdue_max(&self) -> usize {
+        (self.held.len() / 4).clamp(1, self.turns_max().div_ceil(2))
+    }
+
     /// Lets partitions go that have been held for longest, beyond [`Self::turns_max`].
     pub(crate) fn rotate(&mut self) {
         let keep = self.turns_max();

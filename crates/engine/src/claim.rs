@@ -57,7 +57,7 @@ impl Claimer {
         let context = self.context.clone();
         let settings = &context.settings;
         let is_full = context.board().room() == Room::Turns;
-        let limit = if is_full { context.board().turns_max().div_ceil(2) } else { self.limit };
+        let limit = if is_full { context.board().overdue_max() } else { self.limit };
         let claim = Claim {
             owner: settings.owner.clone(),
             feeds: settings.feeds.clone(),

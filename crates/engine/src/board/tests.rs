@@ -620,3 +620,19 @@ fn a_feed_that_is_named_twice_is_one() {
     let feeds = ["a".to_owned(), "a".to_owned()];
     assert_eq!(Board::new(1, Duration::from_secs(1), &feeds).figures().len(), 1);
 }
+
+// --- full watchers ---
+
+#[test]
+fn a_full_watcher_takes_a_quarter_more_at_a_time() {
+    let mut board = board(100);
+    assert_eq!(board.overdue_max(), 1);
+    for n in 0..20 {
+        grant(&mut board, &format!("p{n}"));
+    }
+    assert_eq!(board.overdue_max(), 5);
+    for n in 20..200 {
+        grant(&mut board, &format!("p{n}"));
+    }
+    assert_eq!(board.overdue_max(), board.turns_max().div_ceil(2), "it could not serve more");
+}
