@@ -73,8 +73,8 @@ impl<P: Processor> Sender<P> {
     async fn next(&self, slots: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Turn)> {
         let turn = async {
             let slot = slots.clone().acquire_owned().await.ok()?;
-            self.processor.ready().await;
             loop {
+                self.processor.ready().await;
                 let turn = self.context.board().next_turn(clock::now());
                 match turn {
                     Some(turn) => return Some((slot, turn)),

@@ -19,9 +19,13 @@ use gatefeed_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::board::BATCH_MAX;
+
 /// A partition whose row somebody has locked sends no more while this many of its outcomes are unwritten, so that it
 /// does not fill what all partitions share.
 const UNWRITTEN_LOCKED_MAX: usize = 500;
+/// Any partition stops at this many, since that its row is locked is only known once one could not be written.
+const UNWRITTEN_MAX: usize = 2 * BATCH_MAX;
 
 /// How far the owner has read.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,7 +162,7 @@ impl Held {
             false => self.state.max_in_flight.is_none_or(|max| self.in_flight < max as usize),
         };
         is_within_bounds
-            && !(self.is_locked && self.unwritten >= UNWRITTEN_LOCKED_MAX)
+            && self.unwritten < if self.is_locked { UNWRITTEN_LOCKED_MAX } else { UNWRITTEN_MAX }
             && !self.buffer.is_empty()
             && self.is_workable()
             && self.trusted_until.holds(now)

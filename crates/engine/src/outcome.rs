@@ -79,10 +79,13 @@ struct Desk {
 impl Desk {
     /// The next batch; `None`: no more will come, and nothing is left.
     async fn next(&mut self, context: &Context) -> Option<Vec<Outcome>> {
+        let is_parked = !self.parked.is_empty();
+        if is_parked && self.retry_at <= Instant::now() {
+            return Some(self.unpark());
+        }
         if let Some(first) = self.waiting.take() {
             return Some(self.fill(context, first).await);
         }
-        let is_parked = !self.parked.is_empty();
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(self.retry_at), if is_parked => Some(self.unpark()),
@@ -128,8 +131,11 @@ impl Desk {
         if !busy.is_empty() {
             let mut board = context.board();
             busy.iter().for_each(|outcome| board.locked(&outcome.completion.lease));
-            self.retry_at = Instant::now() + jittered(self.pause);
-            self.pause = (self.pause * 2).min(PAUSE_MAX);
+            // What is locked anew does not put off the rest.
+            if self.retry_at <= Instant::now() {
+                self.retry_at = Instant::now() + jittered(self.pause);
+                self.pause = (self.pause * 2).min(PAUSE_MAX);
+            }
             self.parked.extend(busy);
         } else if self.parked.is_empty() {
             self.pause = PAUSE;

@@ -65,10 +65,11 @@ pub(super) const CHANGE: &str = fenced!(
         AS o (lease, id, version, status, gate, pass, retry_count, delay, data, content_type, error_messages)"
 );
 
-/// What became of each, for a batch of which something was not written: whether this transaction wrote it, whether its
-/// lease is current, and whether it is as it was.
+/// What became of each, for a batch of which something was not written: whether its lease is current, whether this
+/// transaction wrote it from the version that was delivered, and whether it is as it was.
 pub(super) const LOOK: &str =
-    "SELECT o.number, i.xmin IS NOT DISTINCT FROM pg_current_xact_id()::xid, p.id IS NOT NULL,
+    "SELECT o.number, p.id IS NOT NULL,
+        i.version IS NOT DISTINCT FROM o.version + 1 AND i.xmin IS NOT DISTINCT FROM pg_current_xact_id()::xid,
         i.version IS NOT DISTINCT FROM o.version
     FROM unnest($5::bigint[], $6::text[], $7::bigint[]) WITH ORDINALITY AS o (lease, id, version, number)
     JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) WITH ORDINALITY
@@ -134,11 +135,11 @@ impl Postgres {
         let query = batch.bind(tx.query(self.sql.get(LOOK)), &rows);
         let mut settled = vec![Settled::Stale; size];
         for seen in query.fetch_all(tx.conn()?).await.map_err(translate)? {
-            let (is_written, is_current, is_as_it_was) = (at(&seen, 1)?, at(&seen, 2)?, at(&seen, 3)?);
+            let (is_current, is_written, is_as_it_was) = (at(&seen, 1)?, at(&seen, 2)?, at(&seen, 3)?);
             settled[rows[at::<i64>(&seen, 0)? as usize - 1].place] =
-                match (is_written, is_current, is_as_it_was) {
-                    (true, _, _) => Settled::Written,
-                    (_, false, _) => Settled::Fenced,
+                match (is_current, is_written, is_as_it_was) {
+                    (false, _, _) => Settled::Fenced,
+                    (_, true, _) => Settled::Written,
                     (_, _, true) => Settled::Busy,
                     (_, _, false) => Settled::Stale,
                 };

@@ -22,13 +22,13 @@ const EDGES_MAX: usize = 1_000_000;
 
 const ITEMS: &str = "INSERT INTO {schema}.gatefeed_items
         (partition_id, id, gate, priority, available_at, data, content_type, status, on_dependency_failure, input,
-            gather)
+            gather, creator_id, creator_gate)
     SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type, n.status,
-        n.on_dependency_failure, n.input, n.gather::jsonb
+        n.on_dependency_failure, n.input, n.gather::jsonb, n.creator_id, n.creator_gate
     FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[], $7::text[], $8::text[],
-                $9::text[], $10::text[], $11::text[])
+                $9::text[], $10::text[], $11::text[], $12::text[], $13::int[])
         AS n (partition_id, id, gate, priority, available_at, data, content_type, status, on_dependency_failure, input,
-              gather)
+              gather, creator_id, creator_gate)
     ON CONFLICT DO NOTHING RETURNING partition_id, id";
 
 const DEPENDENCIES: &str = "INSERT INTO {schema}.gatefeed_dependencies (partition_id, item_id, depends_on)
@@ -86,6 +86,9 @@ impl Inserter<'_> {
             let query = query.bind(all().map(|i| i.dependencies.input.as_str()).collect::<Vec<_>>());
             let gather = |i: &&NewItem| i.gather.map(Gather::to_json);
             let query = query.bind(all().map(gather).collect::<Vec<_>>());
+            let creators = || all().map(|i| i.creator.as_ref());
+            let query = query.bind(creators().map(|c| c.map(|c| c.item.as_str())).collect::<Vec<_>>());
+            let query = query.bind(creators().map(|c| c.map(|c| c.gate)).collect::<Vec<_>>());
             let rows = query.fetch_all(&mut *self.connection).await.map_err(translate)?;
             added.extend(rows.iter().map(|row| (row.get::<String, _>(0), row.get::<String, _>(1))));
         }

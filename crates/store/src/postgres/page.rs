@@ -48,7 +48,7 @@ pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
                 CASE WHEN octet_length(i.data) <= $10 THEN i.data END AS data, i.error_messages,
                 i.gather::text AS gather
             FROM {schema}.gatefeed_items i
-            WHERE i.partition_id = p.id AND i.status = 'available' AND i.gate = o.gate
+            WHERE i.partition_id = p.id AND i.status = 'available' AND i.gate = o.gate AND o.gate <= p.gate
                 AND -(i.priority::bigint) = o.rank AND i.available_at <= now()
                 AND (i.available_at, i.id) > (
                     CASE WHEN (o.gate, o.rank) = (r.after_gate, r.after_rank) THEN r.after_at ELSE '-infinity' END,

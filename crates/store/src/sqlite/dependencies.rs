@@ -213,6 +213,8 @@ pub(super) async fn insert_rich(
             query = query.bind(item.dependencies.on_failure.as_str()).bind(item.dependencies.input.as_str());
             query = query.bind(if item.dependencies.is_empty() { "available" } else { "blocked" });
             query = query.bind(item.gather.map(Gather::to_json));
+            let creator = item.creator.as_ref();
+            query = query.bind(creator.map(|c| &c.item)).bind(creator.map(|c| c.gate));
         }
         for row in query.fetch_all(&mut *connection).await? {
             added.insert((row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
@@ -229,10 +231,10 @@ pub(super) async fn insert_rich(
 }
 
 fn items_sql(rows: usize) -> String {
-    let rows = rows_of(rows, concat!("(?,?,?,?,?,?,coalesce(?,", now!(), "),?,?,?,?)"));
+    let rows = rows_of(rows, concat!("(?,?,?,?,?,?,coalesce(?,", now!(), "),?,?,?,?,?,?)"));
     format!(
         "INSERT INTO gatefeed_items (partition_id, id, gate, priority, content_type, data, available_at,
-            on_dependency_failure, input, status, gather) {rows}
+            on_dependency_failure, input, status, gather, creator_id, creator_gate) {rows}
         ON CONFLICT (partition_id, id) DO NOTHING RETURNING partition_id, id"
     )
 }

@@ -267,6 +267,10 @@ pub async fn a_former_lease_in_the_same_batch_is_fenced(db: TestDb) {
     let batch = [completion(&former, &due[0], done(&due[0])), completion(&current, &due[1], done(&due[1]))];
     assert_eq!(store.complete(&batch).await.unwrap(), [Settled::Fenced, Settled::Written]);
     assert_eq!(item_row(&store, "p", "i").await.status, ItemStatus::Available);
+    let made = |lease, child| with_children(lease, &due[0], done(&due[0]), vec![item("p", child, 0)]);
+    let batch = [made(&former, "of the former"), made(&current, "of the current")];
+    assert_eq!(store.complete(&batch).await.unwrap(), [Settled::Fenced, Settled::Written], "the same item");
+    assert_eq!(item_ids(&store, "p").await, ["i", "j", "of the current"]);
 }
 
 /// Somebody's open transaction on one partition holds up the outcomes of no other.

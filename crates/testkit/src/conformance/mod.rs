@@ -138,7 +138,8 @@ macro_rules! conformance {
                 the_last_coming_counts what_will_be_made_again_is_removed
                 only_what_is_at_the_gate_or_beyond a_late_answer_is_fenced a_stale_answer_keeps_nothing
                 failed_and_paused_ones it_is_refused_with_a_reason
-                it_is_switched_on_before_the_first_item it_goes_with_its_partition to_an_empty_gate;
+                it_is_switched_on_before_the_first_item it_goes_with_its_partition to_an_empty_gate
+                dependencies_are_waited_for_again;
             inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
                 items_are_filtered status_sums_up_feeds the_oldest_due_item_is_found
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gatefeed_core::{
     StoreError,
+    dependency::Dependencies,
     item::{Creator, Data, DueItem, ItemStatus, NewItem},
     lease::{Lease, Observed},
     outcome::{Change, Completion, Kept, Settled},
@@ -277,4 +278,30 @@ pub async fn to_an_empty_gate(db: TestDb) {
     let lease = lease(&store, "w", "p").await;
     assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Advanced(8));
     assert_eq!(due_ids(&store, &lease).await, ["b"]);
+}
+
+/// What is delivered again waits for its dependencies again; what is removed takes its own along.
+pub async fn dependencies_are_waited_for_again(db: TestDb) {
+    let store = db.store();
+    let depending = |id: &str, on: &str| NewItem { dependencies: Dependencies::on([on]), ..item("p", id, 0) };
+    store.push(&keeping("p"), &[item("p", "a", 0), depending("b", "a")]).await.unwrap();
+    for round in 0..2 {
+        let lease = lease(&store, "w", "p").await;
+        let due = due(&store, &lease).await;
+        assert_eq!((due.len(), &*due[0].id), (1, "a"), "round {round}");
+        let creator = Some(Creator { item: "a".into(), gate: 0 });
+        let made = NewItem { creator, ..depending("made", "b") };
+        let outcome = answered(&lease, &due[0], done(&due[0]), vec![made]);
+        assert_eq!(complete_patiently(&store, &[outcome]).await, [Settled::Written]);
+        for next in ["b", "made"] {
+            assert_eq!(due_ids(&store, &lease).await, [next], "round {round}");
+            assert_eq!(complete_all(&store, &lease).await, 1);
+        }
+        assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Closed);
+        if round == 0 {
+            assert_eq!(store.rewind("p", 0).await.unwrap(), Rewound { items: 2, removed: 1 });
+            assert_eq!(item_row(&store, "p", "b").await.status, ItemStatus::Blocked);
+            assert_eq!(db.count("SELECT count(*) FROM gatefeed_dependencies").await, 1);
+        }
+    }
 }
