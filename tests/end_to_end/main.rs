@@ -11,6 +11,7 @@ mod docker;
 mod documents;
 mod gathering;
 mod handlers;
+mod nested;
 mod outages;
 mod push;
 

@@ -9,6 +9,7 @@ use crate::{
     gather::Gather,
     id::{JSON, check_content_type, check_id},
     item::Data,
+    nested::{Nested, PARTITIONS_MAX, Then},
     retry::RETRY_AFTER_MAX,
 };
 
@@ -24,6 +25,11 @@ pub struct Answer {
     pub data: Option<Data>,
     /// Items to add in the same transaction.
     pub items: Vec<Child>,
+    /// Partitions to make in the same transaction. The item waits where it is until they have closed,
+    /// and `next` does not count.
+    pub partitions: Vec<Nested>,
+    /// What becomes of it then.
+    pub then: Then,
 }
 
 /// What becomes of an accepted item.
@@ -124,6 +130,12 @@ impl Answer {
         self.items.push(child);
         self
     }
+
+    /// With a partition to make and to wait for.
+    pub fn with_partition(mut self, partition: Nested) -> Self {
+        self.partitions.push(partition);
+        self
+    }
 }
 
 /// The most items that one answer may add: they share a transaction with its outcome.
@@ -131,7 +143,7 @@ pub const ITEMS_MAX: usize = 10_000;
 
 /// What a JSON answer has to look like, for messages.
 const EXPECTED: &str = "expected an empty body or a JSON object with at least one of gate, done, data, error, \
-                        retry_after, items";
+                        retry_after, items, partitions";
 
 /// Reads a 2xx body without `Gatefeed-*` headers. An answer that does not keep the contract is a failed
 /// attempt: a silent success would lose work.
@@ -175,8 +187,8 @@ pub fn delay_from_secs(secs: f64) -> Option<Duration> {
 struct Fields<'a>(HashMap<String, &'a RawValue>);
 
 impl<'a> Fields<'a> {
-    const KNOWN: [&'static str; 8] =
-        ["gate", "done", "complete", "data", "response", "error", "retry_after", "items"];
+    const KNOWN: [&'static str; 9] =
+        ["gate", "done", "complete", "data", "response", "error", "retry_after", "items", "partitions"];
 
     fn read(body: &'a [u8]) -> Result<Self, String> {
         let text =
@@ -263,30 +275,91 @@ impl<'a> Fields<'a> {
         };
         // Here null is a value like any other, so the plain map is asked.
         let data = self.0.get(self.either("data", "response")?).map(|raw| Data::json(raw.get().to_owned()));
-        let items: Vec<HashMap<String, &RawValue>> =
-            self.typed("items", "an array of objects")?.unwrap_or_default();
-        if items.len() > ITEMS_MAX {
-            return Err(format!("items has {} entries, expected at most {ITEMS_MAX}", items.len()));
+        let items = self.items()?;
+        let (partitions, then) = self.partitions(items.len())?;
+        let completes = then == Then::Complete;
+        if !partitions.is_empty()
+            && (gate.is_some() || after.is_some() || done.is_some_and(|done| done != completes))
+        {
+            return Err("with partitions the item waits for them where it is, and \"then\" says what becomes of it: leave \
+                        out gate, retry_after and done"
+                .into());
         }
-        let items = items
-            .into_iter()
-            .enumerate()
-            .map(|(index, fields)| {
-                Fields(fields).child().map_err(|problem| format!("items[{index}]: {problem}"))
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Answer { next, data, items })
+        Ok(Answer { next, data, items, partitions, then })
+    }
+
+    fn items(&self) -> Result<Vec<Child>, String> {
+        self.entries("items", ITEMS_MAX, Fields::child)
+    }
+
+    /// What an array has, each read by `read`; none without the array.
+    fn entries<T>(
+        &self,
+        name: &str,
+        max: usize,
+        read: impl Fn(&Fields<'a>) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
+        let entries: Vec<HashMap<String, &RawValue>> =
+            self.typed(name, "an array of objects")?.unwrap_or_default();
+        if entries.len() > max {
+            return Err(format!("{name} has {} entries, expected at most {max}", entries.len()));
+        }
+        let read =
+            |(index, fields)| read(&Fields(fields)).map_err(|problem| format!("{name}[{index}]: {problem}"));
+        entries.into_iter().enumerate().map(read).collect()
+    }
+
+    /// The partitions to nest, beside so many items, and what comes then.
+    fn partitions(&self, items: usize) -> Result<(Vec<Nested>, Then), String> {
+        let read = self.entries("partitions", PARTITIONS_MAX, Fields::nested)?;
+        let (partitions, thens): (Vec<Nested>, Vec<Then>) = read.into_iter().unzip();
+        let items: usize = items + partitions.iter().map(|nested| nested.items.len()).sum::<usize>();
+        if items > ITEMS_MAX {
+            return Err(format!("there are {items} items in all, expected at most {ITEMS_MAX}"));
+        }
+        let then = thens.first().copied().unwrap_or_default();
+        match thens.iter().all(|other| *other == then) {
+            true => Ok((partitions, then)),
+            false => Err(
+                "partitions: \"then\" differs; the item waits for all of them, so that it must be the same"
+                    .into(),
+            ),
+        }
+    }
+
+    fn nested(&self) -> Result<(Nested, Then), String> {
+        let id = self.name("id")?;
+        let feed = self.name("feed")?;
+        let then: Option<&str> = self.typed("then", "\"deliver\" or \"complete\"")?;
+        let then = then.map(str::parse::<Then>).transpose().map_err(|e| format!("then: {e}"))?;
+        let items = self.items()?;
+        if items.is_empty() {
+            return Err("items is empty, and an empty partition never closes".into());
+        }
+        if let Some(index) = items.iter().position(|item| item.partition.is_some()) {
+            return Err(format!("items[{index}]: an item of a nested partition names no other"));
+        }
+        let takes_parents =
+            |item: &Child| item.dependencies.input == Input::Parent && item.dependencies.is_empty();
+        if let Some(index) = items.iter().position(takes_parents) {
+            return Err(format!(
+                "items[{index}]: input is \"parent\", but the item is for a partition of its own: give it data"
+            ));
+        }
+        Ok((Nested { id, feed, items }, then.unwrap_or_default()))
+    }
+
+    fn name(&self, name: &'static str) -> Result<Option<String>, String> {
+        let text: Option<String> = self.typed(name, "a string")?;
+        if let Some(text) = &text {
+            check_id(name, text).map_err(|e| e.to_string())?;
+        }
+        Ok(text)
     }
 
     fn child(&self) -> Result<Child, String> {
-        let id: Option<String> = self.typed("id", "a string")?;
-        if let Some(id) = &id {
-            check_id("id", id).map_err(|e| e.to_string())?;
-        }
-        let partition: Option<String> = self.typed("partition", "a string")?;
-        if let Some(partition) = &partition {
-            check_id("partition", partition).map_err(|e| e.to_string())?;
-        }
+        let id = self.name("id")?;
+        let partition = self.name("partition")?;
         let priority = self.typed("priority", "an integer")?.unwrap_or(0);
         let gate = self.gate()?;
         let dependencies = self.dependencies(id.as_deref())?;
@@ -369,6 +442,47 @@ mod tests {
 
     fn failed(body: &str) -> String {
         parse(body.as_bytes()).unwrap_err().message
+    }
+
+    #[test]
+    fn partitions_are_waited_for() {
+        let body = br#"{"data":{"n":1},"partitions":[
+            {"id":"q","feed":"f","items":[{"id":"a","gate":2,"data":1},{"data":2}]},
+            {"items":[{"data":3}],"then":"deliver"}]}"#;
+        let answer = parse(body).unwrap();
+        assert_eq!((answer.then, answer.partitions.len()), (Then::Deliver, 2));
+        let first = &answer.partitions[0];
+        assert_eq!(
+            (first.id.as_deref(), first.feed.as_deref(), first.items.len()),
+            (Some("q"), Some("f"), 2)
+        );
+        let complete = br#"{"done":true,"partitions":[{"items":[{"data":3}],"then":"complete"}]}"#;
+        assert_eq!(parse(complete).unwrap().then, Then::Complete);
+        assert_eq!(parse(br#"{"partitions":[]}"#).unwrap(), Answer::done());
+    }
+
+    #[test]
+    fn partitions_that_could_not_be_are_refused() {
+        let refused = |partitions: &str, expected: &str| {
+            let message = failed(&format!("{{\"partitions\":{partitions}}}"));
+            assert!(message.contains(expected), "{partitions}: {message}");
+        };
+        refused("1", "expected an array of objects");
+        refused(r#"[{"items":[]}]"#, "partitions[0]: items is empty, and an empty partition never closes");
+        refused("[{}]", "partitions[0]: items is empty");
+        refused(r#"[{"items":[{}]}]"#, "partitions[0]: items[0]: data is missing");
+        refused(r#"[{"id":"","items":[{"data":1}]}]"#, "partitions[0]: id is empty");
+        refused(r#"[{"items":[{"data":1}],"then":"sleep"}]"#, "\"sleep\" is neither");
+        refused(r#"[{"items":[{"data":1,"partition":"x"}]}]"#, "names no other");
+        refused(r#"[{"items":[{"input":"parent"}]}]"#, "input is \"parent\"");
+        let one = r#"{"items":[{"data":1}]}"#;
+        refused(&format!(r#"[{one},{{"items":[{{"data":1}}],"then":"complete"}}]"#), "differs");
+        refused(&format!("[{one}],\"retry_after\":1"), "leave out");
+        refused(&format!("[{one}],\"gate\":1"), "leave out");
+        refused(&format!("[{one}],\"done\":true"), "leave out");
+        refused(&format!("[{}]", vec![one; 1_001].join(",")), "1001 entries, expected at most 1000");
+        let many = format!(r#"{{"items":[{}]}}"#, vec![r#"{"data":1}"#; 6_000].join(","));
+        refused(&format!("[{many},{many}]"), "12000 items in all");
     }
 
     #[test]

@@ -61,6 +61,11 @@ pub fn child_id(partition: &str, parent: &str, pass: i32, index: i32) -> String 
     derive(&["child", partition, parent], &[pass, index]).to_string()
 }
 
+/// The id of a nested partition that its parent's answer left unnamed.
+pub fn nested_id(partition: &str, parent: &str, pass: i32, index: i32) -> String {
+    derive(&["nested", partition, parent], &[pass, index]).to_string()
+}
+
 /// Length prefixes keep ("a", "bc") and ("ab", "c") apart.
 fn derive(names: &[&str], numbers: &[i32]) -> Uuid {
     let mut bytes = Vec::with_capacity(names.iter().map(|n| n.len() + 4).sum::<usize>() + numbers.len() * 4);

@@ -179,6 +179,10 @@ pub struct PartitionRow {
     pub keep_history: bool,
     /// Why it is failed or cancelled.
     pub reason: Option<String>,
+    /// The partition of the item that waits for it, if an answer has nested it.
+    pub parent_partition_id: Option<String>,
+    /// That item.
+    pub parent_item_id: Option<String>,
     /// Who holds it.
     pub owner: Option<String>,
     /// The lease's end.

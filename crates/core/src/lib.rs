@@ -6,6 +6,7 @@
 //! | what may an id look like? | `id.rs` |
 //! | what does a handler's answer mean? | `answer.rs` |
 //! | what may an item wait for, what may it ask for? | `dependency.rs`, `gather.rs` |
+//! | what does an answer nest, and what becomes of the item that waits? | `nested.rs` |
 //! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
 //! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs`, `failure_policy.rs` |
 //! | what may an operator do to it? | `acting.rs` |
@@ -25,6 +26,7 @@ pub mod id;
 pub mod inspect;
 pub mod item;
 pub mod lease;
+pub mod nested;
 pub mod outcome;
 pub mod partition;
 pub mod retry;

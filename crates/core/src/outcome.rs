@@ -8,9 +8,10 @@ use crate::{
     answer::{Answer, Child, Failure, Next, Verdict},
     dependency::{Dependencies, Input},
     error_log,
-    id::child_id,
+    id::{child_id, nested_id},
     item::{Creator, Data, DueItem, ItemStatus, NewItem},
     lease::Lease,
+    nested::{Nested, NewNested},
     retry::RetryPolicy,
 };
 
@@ -60,6 +61,8 @@ pub struct Completion {
     pub change: Change,
     /// Items to add.
     pub children: Vec<NewItem>,
+    /// Partitions to make for which the item waits; their items are among the children.
+    pub nested: Vec<NewNested>,
     /// What to keep of what is replaced, in a partition with `keep_history`.
     pub kept: Option<Kept>,
 }
@@ -75,10 +78,11 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What to keep when `item`, which was delivered with these bytes, changes like this: nothing, unless it moves on or
-    /// its data is replaced.
+    /// What to keep when `item`, which was delivered with these bytes, changes like this: nothing, unless it moves on, its
+    /// data is replaced, or it waits, since what it waited for comes with its data.
     pub fn of(item: &DueItem, bytes: Bytes, change: &Change) -> Option<Self> {
-        let is_replaced = change.gate != item.gate || change.data.is_some();
+        let is_replaced =
+            change.gate != item.gate || change.data.is_some() || change.status == ItemStatus::Waiting;
         let data = Data { bytes, content_type: item.content_type.to_string() };
         is_replaced.then_some(Self { gate: item.gate, data })
     }
@@ -105,17 +109,42 @@ pub fn decide(
     verdict: Verdict,
     policy: &RetryPolicy,
     jitter: f64,
-) -> (Change, Vec<NewItem>) {
+) -> (Change, Vec<NewItem>, Vec<NewNested>) {
     match verdict {
         Ok(answer) => {
-            let Answer { next, data, items } = answer;
-            let children = (0..)
+            let Answer { next, data, items, partitions, then } = answer;
+            let mut children: Vec<NewItem> = (0..)
                 .zip(items)
                 .map(|(index, child)| resolve(&lease.partition, item, index, child))
                 .collect();
-            (accepted(item, next, data), children)
+            let change = match partitions.is_empty() {
+                true => accepted(item, next, data),
+                false => waiting(item, data),
+            };
+            let mut nested = Vec::with_capacity(partitions.len());
+            for (index, Nested { id, feed, items }) in (0..).zip(partitions) {
+                let id = id.unwrap_or_else(|| nested_id(&lease.partition, &item.id, item.pass, index));
+                children.extend((0..).zip(items).map(|(index, child)| inside(&id, item, index, child)));
+                nested.push(NewNested { id, feed, gate: item.gate, pass: change.pass, then });
+            }
+            (change, children, nested)
         }
-        Err(failure) => (failed(item, failure, policy, jitter), Vec::new()),
+        Err(failure) => (failed(item, failure, policy, jitter), Vec::new(), Vec::new()),
+    }
+}
+
+/// An item of a nested partition.
+fn inside(nested: &str, parent: &DueItem, index: i32, child: Child) -> NewItem {
+    NewItem {
+        partition: nested.to_owned(),
+        id: child.id.unwrap_or_else(|| child_id(nested, &parent.id, parent.pass, index)),
+        gate: child.gate.unwrap_or(0),
+        priority: child.priority,
+        available_at: None,
+        data: child.data,
+        creator: None,
+        dependencies: child.dependencies,
+        gather: child.gather,
     }
 }
 
@@ -140,6 +169,11 @@ fn accepted(item: &DueItem, next: Next, data: Option<Data>) -> Change {
             ..change
         },
     }
+}
+
+/// The item stays where it is until what it waits for has closed.
+fn waiting(item: &DueItem, data: Option<Data>) -> Change {
+    Change { status: ItemStatus::Waiting, retry_count: 0, ..accepted(item, Next::Done, data) }
 }
 
 fn failed(item: &DueItem, failure: Failure, policy: &RetryPolicy, jitter: f64) -> Change {
@@ -188,6 +222,7 @@ fn of_parent(mut dependencies: Dependencies, parent: &DueItem, elsewhere: bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nested::Then;
     use proptest::prelude::*;
 
     fn lease() -> Lease {
@@ -310,6 +345,36 @@ mod tests {
         assert_eq!(on, [["i"], ["x"]]);
     }
 
+    #[test]
+    fn an_item_waits_for_what_its_answer_nests() {
+        let child = |id: Option<&str>| Child {
+            id: id.map(str::to_owned),
+            gate: None,
+            priority: 2,
+            partition: None,
+            data: Data::json("1"),
+            dependencies: Dependencies::default(),
+            gather: None,
+        };
+        let nested = |id: Option<&str>| Nested {
+            id: id.map(str::to_owned),
+            feed: None,
+            items: vec![child(None), child(Some("x"))],
+        };
+        let answer = Answer::to_gate(5).with_partition(nested(None)).with_partition(nested(Some("q")));
+        let answer = Answer { then: Then::Complete, ..answer };
+        let (change, children, nested) =
+            decide(&lease(), &item(3, 2), Ok(answer), &RetryPolicy::default(), 0.0);
+        assert_eq!((change.status, change.gate, change.pass), (ItemStatus::Waiting, 3, 5));
+        assert_eq!((change.retry_count, change.delay), (0, None));
+        let derived = nested_id("p", "i", 4, 0);
+        let seen: Vec<_> = nested.iter().map(|n| (n.id.as_str(), n.gate, n.pass, n.then)).collect();
+        assert_eq!(seen, [(derived.as_str(), 3, 5, Then::Complete), ("q", 3, 5, Then::Complete)]);
+        let seen: Vec<_> = children.iter().map(|c| (c.partition.as_str(), c.gate, c.id.as_str())).collect();
+        let (one, two) = (child_id(&derived, "i", 4, 0), child_id("q", "i", 4, 0));
+        assert_eq!(seen, [(&*derived, 0, &*one), (&*derived, 0, "x"), ("q", 0, &*two), ("q", 0, "x")]);
+    }
+
     proptest! {
         #[test]
         fn however_attempts_fail_their_number_is_bounded(counted in prop::collection::vec(any::<bool>(), 1..40)) {
@@ -318,7 +383,7 @@ mod tests {
             let mut attempts = 0;
             for counts in counted {
                 let failure = Failure { counted: counts, ..Failure::new("x") };
-                let (change, _) = decide(&lease(), &item, Err(failure), &policy, 0.3);
+                let (change, ..) = decide(&lease(), &item, Err(failure), &policy, 0.3);
                 attempts += i32::from(counts);
                 prop_assert_eq!(change.status == ItemStatus::Failed, attempts == 4);
                 if attempts == 4 {

@@ -195,14 +195,17 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Writes outcomes in one transaction; one entry for each, in order. A completion is written if its lease
     /// is current (`until` does not matter: an unstolen lease's late answer is good work) and its item has
     /// the delivered version; then its children are added too, their missing partitions made (in the
-    /// completion's feed), existing ids left alone. A second completion of the same version is `Stale`.
+    /// completion's feed), existing ids left alone. What it nests is made first: `Data` where such a partition exists or
+    /// would be over [`crate::nested::DEPTH_MAX`] deep. Of partitions whose outcomes are written, items that wait for
+    /// nested ones which have closed go on ([`crate::nested::settle`]). A second completion of the same version is `Stale`.
     /// A partition whose row somebody has locked is `Busy` and holds up no other; `Locked` means that another
     /// lock (an item's, that of a child's partition) could not be had in a moment; nothing of the batch was written.
     /// `Data` means that an input is refused and nothing of the batch was written; callers split it.
     async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>>;
 
     /// Lets partitions with nothing in flight take their next step ([`crate::checkpoint::decide`]); one entry
-    /// for each lease, in order. Never waits for a lock.
+    /// for each lease, in order. Before that, items that wait for nested partitions which have closed go on. A nested
+    /// partition that closes wakes its parent, without waiting for it. Never waits for a lock.
     async fn checkpoint(&self, leases: &[Arc<Lease>], hold: Duration) -> Result<Vec<Checkpointed>>;
 
     /// Hints that something may have become due in these feeds.
@@ -255,14 +258,14 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Ends a partition: its open items are cancelled, the epoch rises and nobody owns it, so that what is in flight is
     /// aborted and its late answers are fenced. Inserts are refused from then on. Returns how many items were
-    /// cancelled. Twice is once, but for items that a transaction, open during the first, has committed since.
+    /// cancelled, those of the partitions that it has nested, and that those have, included. Twice is once, but for items that a transaction, open during the first, has committed since.
     /// `Refused` for a complete partition ([`crate::acting::cancel`]).
     async fn cancel(&self, partition: &str) -> Result<u64>;
 
     /// Goes back to a gate that was reached, in a partition with `keep_history`. Its items at that gate or beyond it, but
     /// for cancelled ones, are available again (pass + 1, no retries used) at the lowest gate from there on that they
     /// have come to, with the data they last came there with; those that answers at or beyond the gate have made are
-    /// removed. The epoch rises and nobody owns the partition; a failed or complete one is open again, a paused one
+    /// removed, and partitions that they have nested are cancelled. The epoch rises and nobody owns the partition; a failed or complete one is open again, a paused one
     /// stays paused. `Refused`, saying why, by [`crate::acting::rewind`].
     async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound>;
 

@@ -11,7 +11,7 @@ use crate::{inspect::PartitionRow, item::ItemStatus, partition::PartitionStatus}
 pub const LOOK_MAX: usize = 1000;
 
 /// So many of them are named.
-const NAMED_MAX: usize = 5;
+pub const NAMED_MAX: usize = 5;
 
 /// What a store has seen of a partition. None of it is counted beyond [`LOOK_MAX`], and finished items are not looked
 /// at.
@@ -35,6 +35,9 @@ pub struct Facts {
     pub watchers: Vec<String>,
     /// The item that was asked about.
     pub item: Option<Seen>,
+    /// The first of the nested partitions that have not closed and that this item, or else the first that waits, has
+    /// made.
+    pub waits_for: Vec<String>,
 }
 
 /// An item, without its data.
@@ -114,6 +117,15 @@ pub fn explain(facts: Facts) -> Why {
 }
 
 impl Facts {
+    /// The item of which a store says what it waits for.
+    pub fn waiting(&self) -> Option<&Seen> {
+        let waits = |item: &&Seen| item.status == ItemStatus::Waiting;
+        match &self.item {
+            Some(item) => Some(item).filter(waits),
+            None => self.parked.iter().find(waits),
+        }
+    }
+
     /// When the time of its gate is over, if it is open and has one.
     fn deadline_at(&self) -> Option<DateTime<Utc>> {
         let row = &self.partition;
@@ -173,7 +185,10 @@ impl Story<'_> {
         let row = &self.facts.partition;
         let (id, gate) = (typed(&row.id), row.gate);
         match row.status {
-            PartitionStatus::Available => self.available(),
+            PartitionStatus::Available => {
+                self.available();
+                self.parent();
+            }
             PartitionStatus::Paused => {
                 self.because(format!("It is paused at gate {gate}: nothing of it is sent."));
                 if let Some(owner) = self.facts.owner() {
@@ -192,6 +207,24 @@ impl Story<'_> {
                 let reason = row.reason.as_deref().unwrap_or("its status was set by hand");
                 self.because(format!("It is cancelled: {reason}. It takes no items and cannot be reopened."));
             }
+        }
+    }
+
+    /// Who waits for it.
+    fn parent(&mut self) {
+        let row = &self.facts.partition;
+        if let (Some(partition), Some(item)) = (&row.parent_partition_id, &row.parent_item_id) {
+            self.because(format!("Item {item} of partition {partition} waits for it to close."));
+        }
+    }
+
+    /// What the item that waits, if any, waits for.
+    fn nested(&mut self) {
+        let facts = self.facts;
+        if let Some(item) = facts.waiting()
+            && !facts.waits_for.is_empty()
+        {
+            self.because(format!("Item {} waits for {} to close.", item.id, partitions(&facts.waits_for)));
         }
     }
 
@@ -261,6 +294,7 @@ impl Story<'_> {
                 self.kind(&parked, how, "");
             }
         }
+        self.nested();
         let retried = facts.available.iter().filter(|item| item.last_error.is_some());
         self.last_error(retried);
         self.show(facts.available.iter().chain(&facts.parked));
@@ -359,8 +393,13 @@ impl Story<'_> {
                 ));
                 self.todo(format!("`gatefeed retry {id} --item {}` tries again.", typed(&item.id)));
             }
-            ItemStatus::Waiting => {
+            ItemStatus::Waiting if facts.waits_for.is_empty() => {
                 self.because(format!("It waits at gate {gate} for a callback or for a nested partition."));
+            }
+            ItemStatus::Waiting => {
+                let partitions = partitions(&facts.waits_for);
+                self.because(format!("It waits at gate {gate} for {partitions} to close."));
+                self.todo(format!("`gatefeed why {}` says what that is about.", typed(&facts.waits_for[0])));
             }
             ItemStatus::Blocked => {
                 self.because(format!("It is blocked at gate {gate} by items that it depends on."));
@@ -404,6 +443,13 @@ fn counted(items: usize) -> String {
     if items > LOOK_MAX { format!("over {LOOK_MAX}") } else { items.to_string() }
 }
 
+/// "partition a", "partitions a, b, …".
+fn partitions(ids: &[String]) -> String {
+    let more = if ids.len() > NAMED_MAX { ", …" } else { "" };
+    let word = if ids.len() == 1 { "partition" } else { "partitions" };
+    format!("{word} {}{more}", ids[..ids.len().min(NAMED_MAX)].join(", "))
+}
+
 /// The first few ids.
 fn names<'a>(items: impl Iterator<Item = &'a Seen>) -> String {
     let mut ids: Vec<&str> = items.take(NAMED_MAX + 1).map(|item| item.id.as_str()).collect();
@@ -441,6 +487,8 @@ mod tests {
             gate_since: None,
             keep_history: false,
             reason: None,
+            parent_partition_id: None,
+            parent_item_id: None,
             owner: None,
             until: None,
             epoch: 1,
@@ -460,7 +508,26 @@ mod tests {
             any_item: true,
             watchers: vec!["w".into()],
             item: None,
+            waits_for: vec![],
         }
+    }
+
+    #[test]
+    fn nested_partitions_are_named() {
+        let waits_for = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let item = seen("i", ItemStatus::Waiting, 2);
+        let parked = vec![item.clone()];
+        let of_all = Facts { parked, waits_for: waits_for(&["q", "r"]), ..facts(PartitionStatus::Available) };
+        assert!(told(of_all).contains("Item i waits for partitions q, r to close."));
+        let of_one =
+            Facts { item: Some(item), waits_for: waits_for(&["q"]), ..facts(PartitionStatus::Available) };
+        let text = told(of_one);
+        assert!(text.contains("It waits at gate 2 for partition q to close."), "{text}");
+        assert!(text.contains("`gatefeed why q`"), "{text}");
+        let mut nested = facts(PartitionStatus::Available);
+        nested.partition.parent_partition_id = Some("p0".into());
+        nested.partition.parent_item_id = Some("i0".into());
+        assert!(told(nested).contains("Item i0 of partition p0 waits for it to close."));
     }
 
     fn told(facts: Facts) -> String {

@@ -194,7 +194,7 @@ impl<P: Processor> Sender<P> {
             tracing::debug!(%partition, %item, gate, counted, "attempt failed");
         }
         let policy = &self.context.settings.retry;
-        let (change, children) = decide(&turn.lease, &turn.item, verdict, policy, rand::random());
+        let (change, children, nested) = decide(&turn.lease, &turn.item, verdict, policy, rand::random());
         let Turn { lease, feed, mut item, keep_history, .. } = turn;
         let delivered = item.data.take().filter(|_| keep_history);
         let kept = delivered.and_then(|data| Kept::of(&item, data, &change));
@@ -205,6 +205,7 @@ impl<P: Processor> Sender<P> {
             version: item.version,
             change,
             children,
+            nested,
             kept,
         };
         let outcome = Outcome::new(completion, item);

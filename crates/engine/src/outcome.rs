@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use gatefeed_core::{
     StoreError,
     answer::Failure,
-    item::DueItem,
+    item::{DueItem, ItemStatus},
     outcome::{Completion, Settled, decide},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -44,7 +44,8 @@ impl Outcome {
     /// The lowest gate of its partition at which it makes something due at once.
     fn due_gate(&self) -> Option<i32> {
         let Completion { change, children, lease, .. } = &self.completion;
-        let again = change.status.is_open() && change.delay.is_none_or(|delay| delay.is_zero());
+        let again =
+            change.status == ItemStatus::Available && change.delay.is_none_or(|delay| delay.is_zero());
         let own =
             children.iter().filter(|child| *child.partition == *lease.partition).map(|child| child.gate);
         own.chain(again.then_some(change.gate)).min()
@@ -206,10 +207,11 @@ fn refused(context: &Context, mut batch: Vec<Outcome>, error: &StoreError) -> Op
     }
     let failure = Failure::new(format!("the database refused the answer: {error}"));
     let policy = &context.settings.retry;
-    let (change, children) =
+    let (change, children, nested) =
         decide(&outcome.completion.lease, &outcome.item, Err(failure), policy, rand::random());
     outcome.completion.change = change;
     outcome.completion.children = children;
+    outcome.completion.nested = nested;
     outcome.completion.kept = None;
     Some(vec![outcome])
 }

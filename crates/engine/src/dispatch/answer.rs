@@ -59,7 +59,7 @@ fn steered(headers: &HeaderMap, body: Bytes) -> Result<Answer, String> {
         false => Next::Again { gate, after: None },
     };
     let data = if body.is_empty() { None } else { Some(data(headers, body)?) };
-    Ok(Answer { next, data, items: Vec::new() })
+    Ok(Answer { next, data, ..Answer::default() })
 }
 
 fn data(headers: &HeaderMap, bytes: Bytes) -> Result<Data, String> {

@@ -31,6 +31,7 @@ mod gates;
 mod gather;
 mod leases;
 mod lost;
+mod nested;
 mod once;
 mod outage;
 mod payload;

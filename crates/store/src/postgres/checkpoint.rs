@@ -58,7 +58,9 @@ pub(super) const PROBE: &str = "SELECT r.id,
             AS any_item,
         d.due_at, CASE WHEN d.due_at IS NOT NULL THEN
             (extract(epoch FROM greatest(d.due_at - clock_timestamp(), '0')) * 1000000)::bigint END AS due_in,
-        clock_timestamp() AS now
+        clock_timestamp() AS now,
+        (SELECT true FROM {schema}.gatefeed_closed c WHERE c.parent_partition_id = r.id AND NOT c.applied LIMIT 1)
+            IS NOT NULL AS has_notes
     FROM unnest($1::text[], $2::int[]) AS r (id, gate)
     CROSS JOIN LATERAL (
         WITH RECURSIVE groups (gate, rank) AS (
@@ -87,7 +89,10 @@ const WRITE: &str = "UPDATE {schema}.gatefeed_partitions p
         version = CASE WHEN u.status IS NULL AND u.gate IS NULL THEN p.version ELSE p.version + 1 END
     FROM unnest($1::text[], $2::text[], $3::int[], $4::bool[], $5::bool[], $6::timestamptz[], $7::text[])
         AS u (id, status, gate, release, keep, next_run_at, reason)
-    WHERE p.id = u.id";
+    WHERE p.id = u.id RETURNING u.status IS NOT NULL AND p.parent_partition_id IS NOT NULL";
+
+/// Closed partitions whose notes are applied in one step of their parent, about: the rest waits for the next.
+const CLOSED_MAX: usize = 1_000;
 
 const FAILURES: &str = "SELECT f.gate, f.failed, f.total FROM {schema}.gatefeed_failures($1, $2, $3) f";
 
@@ -105,6 +110,9 @@ struct Seen {
     probe: Probe,
     /// When the next thing happens by itself: an item is due, or the gate's time is over.
     next_at: Option<DateTime<Utc>>,
+    deadline_at: Option<DateTime<Utc>>,
+    /// Something nested has closed, and its note is not applied.
+    has_notes: bool,
 }
 
 /// What is written to one partition.
@@ -127,7 +135,8 @@ impl Postgres {
         let current = self.current(&mut tx, missing.map(AsRef::as_ref)).await?;
         let linked = locked.iter().filter(|(_, locked)| locked.state.has_dependencies);
         self.unblock_all(&mut tx, &linked.map(|(id, _)| id.as_str()).collect::<Vec<_>>()).await?;
-        let mut seen = self.probe(&mut tx, locked).await?;
+        let seen = self.probe(&mut tx, locked).await?;
+        let mut seen = self.apply_notes(&mut tx, seen).await?;
         self.count_failures(&mut tx, &mut seen).await?;
         let mut steps = Vec::new();
         let mut results = Vec::with_capacity(leases.len());
@@ -142,8 +151,11 @@ impl Postgres {
                 None => Checkpointed::Fenced,
             });
         }
-        self.write_steps(&mut tx, &steps).await?;
+        let is_nested = self.write_steps(&mut tx, &steps).await?;
         tx.commit().await?;
+        if is_nested {
+            self.wake_parents().await;
+        }
         self.announce(ended(leases, &results)).await;
         Ok(results)
     }
@@ -187,6 +199,28 @@ impl Postgres {
         Ok(seen)
     }
 
+    /// Settles what waits for something that has closed, and looks at those partitions again.
+    async fn apply_notes(
+        &self,
+        tx: &mut Tx,
+        mut seen: HashMap<String, Seen>,
+    ) -> Result<HashMap<String, Seen>> {
+        let noted: HashMap<String, Seen> = seen.extract_if(|_, seen| seen.has_notes).collect();
+        let mut locked = HashMap::with_capacity(noted.len());
+        let mut more = HashSet::new();
+        for (partition, seen) in noted {
+            if !self.settle_nested(tx, &partition, CLOSED_MAX).await? {
+                more.insert(partition.clone());
+            }
+            locked.insert(partition, Locked::from(seen));
+        }
+        for (partition, again) in self.probe(tx, locked).await? {
+            let has_notes = more.contains(&partition);
+            seen.insert(partition, Seen { has_notes, ..again });
+        }
+        Ok(seen)
+    }
+
     /// Counts failed items, where a policy puts up with some and there are any.
     async fn count_failures(&self, tx: &mut Tx, seen: &mut HashMap<String, Seen>) -> Result<()> {
         for (partition, seen) in seen {
@@ -204,9 +238,10 @@ impl Postgres {
         Ok(())
     }
 
-    async fn write_steps(&self, tx: &mut Tx, steps: &[(&str, Step)]) -> Result<()> {
+    /// Returns whether one that is nested has closed.
+    async fn write_steps(&self, tx: &mut Tx, steps: &[(&str, Step)]) -> Result<bool> {
         if steps.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let all = || steps.iter().map(|(_, step)| step);
         let query = tx.query(self.sql.get(WRITE)).bind(steps.iter().map(|(id, _)| *id).collect::<Vec<_>>());
@@ -216,8 +251,8 @@ impl Postgres {
         let query = query.bind(all().map(|s| s.keep).collect::<Vec<_>>());
         let query = query.bind(all().map(|s| s.next_run_at).collect::<Vec<_>>());
         let query = query.bind(all().map(|s| s.reason.as_deref()).collect::<Vec<_>>());
-        query.execute(tx.conn()?).await.map_err(translate)?;
-        Ok(())
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        Ok(rows.iter().any(|row| row.get(0)))
     }
 
     /// Those of the leases that are current.
@@ -264,7 +299,14 @@ fn read(row: &PgRow, locked: Locked) -> Result<Seen> {
         exclusive,
     };
     let next_at = get::<Option<DateTime<Utc>>>(row, "due_at")?.into_iter().chain(deadline_at).min();
-    Ok(Seen { state, probe, next_at })
+    Ok(Seen { state, probe, next_at, deadline_at, has_notes: get(row, "has_notes")? })
+}
+
+impl From<Seen> for Locked {
+    fn from(seen: Seen) -> Self {
+        let Seen { state, probe, deadline_at, .. } = seen;
+        Self { state, exclusive: probe.exclusive, deadline_at }
+    }
 }
 
 /// The result for the owner, and what is written.
@@ -272,6 +314,9 @@ fn next(seen: &Seen, hold: Duration) -> (Checkpointed, Option<Step>) {
     let release = Step { release: true, ..Step::default() };
     if seen.state.status != PartitionStatus::Available {
         return (Checkpointed::Slept, Some(Step { keep: true, ..release }));
+    }
+    if seen.has_notes {
+        return (Checkpointed::Due, None);
     }
     match decide(&seen.state, &seen.probe, hold) {
         Verdict::Due => (Checkpointed::Due, None),

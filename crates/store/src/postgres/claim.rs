@@ -67,6 +67,9 @@ impl Postgres {
         self.note_lease(claim.duration);
         let lease_id = Uuid::now_v7();
         let mut tx = self.begin(Lane::Work, claim.duration / 3).await?;
+        if self.is_wake_due() {
+            self.wake_parents_in(&mut tx).await?;
+        }
         let query = tx.query(self.sql.get(CLAIM)).bind(&claim.feeds).bind(claim.limit as i64);
         let query = query.bind(claim.owner.as_ref()).bind(lease_id).bind(micros(claim.duration));
         let query = query.bind(micros(claim.overdue));

@@ -1,6 +1,6 @@
 //! Writing outcomes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use gatefeed_core::{
@@ -78,9 +78,16 @@ pub(super) const LOOK: &str =
         ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch
     LEFT JOIN {schema}.gatefeed_items i ON i.partition_id = l.id AND i.id = o.id";
 
-/// Looked at in each batch, since somebody else may give a partition its first dependency.
-const LINKED: &str =
-    "SELECT p.id FROM {schema}.gatefeed_partitions p WHERE p.id = ANY ($1) AND p.has_dependencies";
+/// Looked at in each batch, since somebody else may give a partition its first dependency or close what it nests.
+const LINKED: &str = "SELECT l.* FROM (SELECT p.id, p.has_dependencies,
+            (SELECT true FROM {schema}.gatefeed_closed c
+             WHERE c.parent_partition_id = p.id AND NOT c.applied LIMIT 1) IS NOT NULL AS has_notes
+        FROM {schema}.gatefeed_partitions p WHERE p.id = ANY ($1)) l
+    WHERE l.has_dependencies OR l.has_notes";
+
+/// Partitions whose notes are applied with one batch of outcomes, at the most: the rest waits for the next, or for the
+/// checkpoint.
+const CLOSED_MAX: usize = 100;
 
 const SUSPECT: &str = "WITH fence AS MATERIALIZED (
         SELECT p.id FROM {schema}.gatefeed_partitions p
@@ -105,8 +112,14 @@ impl Postgres {
         self.keep_history(&mut tx, written.iter().copied()).await?;
         let feeds = self.add_children(&mut tx, written.clone()).await?;
         let linked = self.linked(&mut tx, &batch).await?;
-        self.unblock_dependents(&mut tx, written.into_iter().filter(|c| linked.contains(&c.lease.partition)))
+        let has = |c: &&Completion, of: &HashSet<Arc<str>>| of.contains(&c.lease.partition);
+        let noted: BTreeSet<&str> =
+            written.iter().filter(|c| has(c, &linked.noted)).map(|c| &*c.lease.partition).collect();
+        self.unblock_dependents(&mut tx, written.iter().copied().filter(|c| has(c, &linked.dependent)))
             .await?;
+        for partition in noted {
+            self.settle_nested(&mut tx, partition, CLOSED_MAX).await?;
+        }
         tx.commit().await?;
         self.announce(feeds.into_iter().map(Hint::Due).collect()).await;
         Ok(settled)
@@ -147,16 +160,26 @@ impl Postgres {
         Ok(settled)
     }
 
-    /// The partitions of a batch that have dependencies: seen under the locks that the outcomes took.
-    async fn linked(&self, tx: &mut Tx, batch: &Batch<'_>) -> Result<HashSet<Arc<str>>> {
+    /// What the partitions of a batch need beyond: seen under the locks that the outcomes took.
+    async fn linked(&self, tx: &mut Tx, batch: &Batch<'_>) -> Result<Linked> {
         let query = tx.query(self.sql.get(LINKED)).bind(&batch.leases.ids);
-        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
-        rows.iter().map(|row| Ok(at::<&str>(row, 0)?.into())).collect()
+        let mut linked = Linked::default();
+        for row in query.fetch_all(tx.conn()?).await.map_err(translate)? {
+            let id: Arc<str> = at::<&str>(&row, 0)?.into();
+            if at(&row, 1)? {
+                linked.dependent.insert(id.clone());
+            }
+            if at(&row, 2)? {
+                linked.noted.insert(id);
+            }
+        }
+        Ok(linked)
     }
 
     /// Children join their parents' transaction, and only those of parents that were written. Returns the
     /// feeds that may have something new.
     async fn add_children(&self, tx: &mut Tx, mut parents: Vec<&Completion>) -> Result<Vec<String>> {
+        let mut feeds = self.add_nested(tx, &parents).await?;
         parents.retain(|parent| !parent.children.is_empty());
         let children: Vec<&NewItem> = parents.iter().flat_map(|parent| &parent.children).collect();
         if children.is_empty() {
@@ -166,7 +189,8 @@ impl Postgres {
             parents.iter().flat_map(|c| c.children.iter().map(|i| (i.partition.as_str(), c.feed.as_ref())));
         self.inserter(tx)?.partitions(partitions.collect()).await?;
         self.inserter(tx)?.items(&children).await?;
-        Ok(parents.iter().map(|parent| parent.feed.to_string()).collect())
+        feeds.extend(parents.iter().map(|parent| parent.feed.to_string()));
+        Ok(feeds.into_iter().collect())
     }
 
     pub(super) async fn note_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
@@ -177,6 +201,13 @@ impl Postgres {
         tx.commit().await?;
         row.map(|row| get(&row, "version")).transpose()
     }
+}
+
+/// Partitions with dependencies, and those that something nested in has closed.
+#[derive(Default)]
+struct Linked {
+    dependent: HashSet<Arc<str>>,
+    noted: HashSet<Arc<str>>,
 }
 
 /// A batch as the statements take it.

@@ -224,6 +224,8 @@ pub(super) fn partition_row(row: &PgRow) -> Result<PartitionRow> {
         gate_since: get(row, "gate_since")?,
         keep_history: get(row, "keep_history")?,
         reason: get(row, "reason")?,
+        parent_partition_id: get(row, "parent_partition_id")?,
+        parent_item_id: get(row, "parent_item_id")?,
         owner: get(row, "owner")?,
         until: get(row, "until")?,
         epoch: get(row, "epoch")?,

@@ -14,6 +14,7 @@ mod history;
 pub(crate) mod insert;
 mod inspect;
 mod migrate;
+mod nested;
 mod operate;
 mod page;
 mod pool;
@@ -27,8 +28,8 @@ mod watchers;
 mod why;
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
+    sync::{Arc, Mutex, atomic::AtomicU64},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -60,13 +61,16 @@ pub(crate) struct Postgres {
     pending: Arc<wake::Pending>,
     /// The shortest lease asked for, in milliseconds.
     lease_ms: Arc<AtomicU64>,
+    /// When this process last looked for parents of closed partitions.
+    woken_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Postgres {
     pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self> {
         let sql = Sql::of(options.schema.as_deref().unwrap_or(PUBLIC))?;
         let lanes = Arc::new(Lanes::connect(url, options.listen_url.as_deref()).await?);
-        Ok(Self { lanes, sql, pending: Arc::default(), lease_ms: Arc::new(AtomicU64::new(30_000)) })
+        let lease_ms = Arc::new(AtomicU64::new(30_000));
+        Ok(Self { lanes, sql, pending: Arc::default(), lease_ms, woken_at: Arc::default() })
     }
 }
 

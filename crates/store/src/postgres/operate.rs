@@ -51,6 +51,7 @@ impl Postgres {
 
     pub(super) async fn end(&self, partition: &str) -> Result<u64> {
         let row = self.call("SELECT {schema}.gatefeed_cancel($1)", partition, WHOLE_LIMIT).await?;
+        self.wake_parents().await;
         Ok(row.get::<i64, _>(0).unsigned_abs())
     }
 

@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use gatefeed_core::{
     Result, StoreError,
     item::ItemStatus,
-    why::{Facts, LOOK_MAX, Seen},
+    why::{Facts, LOOK_MAX, NAMED_MAX, Seen},
 };
 use sqlx::{Row, postgres::PgRow};
 
@@ -48,6 +48,10 @@ const PARKED: &str = items!("i.status IN ('waiting', 'blocked') AND i.gate <= $2
 const FAILED: &str = items!("i.status = 'failed' AND i.gate >= $2 ORDER BY i.gate LIMIT $3");
 const ITEM: &str = items!("i.id = $2");
 
+const WAITS_FOR: &str = "SELECT p.id FROM {schema}.gatefeed_partitions p
+    WHERE p.parent_partition_id = $1 AND p.parent_item_id = $2 AND p.status IN ('available', 'paused')
+    ORDER BY p.id LIMIT $3";
+
 impl Postgres {
     pub(super) async fn look_into(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
@@ -56,7 +60,7 @@ impl Postgres {
         let missing = || no_partition(partition);
         let row = row.ok_or_else(missing)?;
         let gate = get(&row, "gate")?;
-        let facts = Facts {
+        let mut facts = Facts {
             now: get(&row, "now")?,
             partition: partition_row(&row)?,
             available: self.see(&mut tx, AVAILABLE, partition, gate).await?,
@@ -69,7 +73,11 @@ impl Postgres {
                 Some(item) => Some(self.see_item(&mut tx, partition, item).await?),
                 None => None,
             },
+            waits_for: Vec::new(),
         };
+        if let Some(item) = facts.waiting() {
+            facts.waits_for = self.waits_for(&mut tx, partition, &item.id).await?;
+        }
         tx.commit().await?;
         Ok(facts)
     }
@@ -85,6 +93,12 @@ impl Postgres {
         let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
         let missing = || StoreError::NotFound(format!("partition {partition:?} has no item {item:?}"));
         seen(&row.ok_or_else(missing)?)
+    }
+
+    async fn waits_for(&self, tx: &mut Tx, partition: &str, item: &str) -> Result<Vec<String>> {
+        let query = tx.query(self.sql.get(WAITS_FOR)).bind(partition).bind(item).bind(NAMED_MAX as i64 + 1);
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        rows.iter().map(|row| get(row, "id")).collect()
     }
 
     async fn serving(&self, tx: &mut Tx, feed: &str) -> Result<Vec<String>> {

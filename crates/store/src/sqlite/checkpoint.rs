@@ -16,6 +16,7 @@ use super::{
     dependencies::unblock,
     error::Result,
     fence::current,
+    nested::{has_notes, settle_nested},
     page::{RANK_MIN, next_rank, of_group},
     renew::borrowed,
     rows::{at, by_key, deadline_at, maybe_at, now, state, state_columns},
@@ -38,8 +39,9 @@ pub(super) const LOOK: &str = concat!(
          WHERE i.partition_id = p.id AND i.status = 'failed' ORDER BY i.gate LIMIT 1) AS failed_gate,
         EXISTS (SELECT 1 FROM gatefeed_items i ",
     by_key!(items),
-    " WHERE i.partition_id = p.id) AS any_item
-    FROM gatefeed_partitions p WHERE p.id = ?"
+    " WHERE i.partition_id = p.id) AS any_item, ",
+    has_notes!(),
+    " FROM gatefeed_partitions p WHERE p.id = ?"
 );
 
 /// When the first available item at or below a gate is due: one probe a gate and priority.
@@ -81,7 +83,12 @@ pub(super) struct Seen {
     next_run_at: Option<String>,
     /// When the next thing happens by itself: an item is due, or the gate's time is over.
     next_at: Option<String>,
+    /// Something nested has closed, and its note is not applied.
+    pub(super) has_notes: bool,
 }
+
+/// Closed partitions whose notes are applied in one step of their parent, about: the rest waits for the next.
+const CLOSED_MAX: usize = 1_000;
 
 /// What is written to a partition.
 enum Step {
@@ -118,8 +125,10 @@ impl Sqlite {
         let mut undecided = Vec::new();
         let mut connection = self.lanes.read().await?;
         for (lease, current) in leases.iter().zip(current(&mut connection, &borrowed(leases)).await?) {
-            let (result, step) = next(&mut connection, lease, current, hold).await?;
-            if step.is_some() {
+            let seen = if current { look(&mut connection, &lease.partition).await? } else { None };
+            let has_notes = seen.as_ref().is_some_and(|seen| seen.has_notes);
+            let (result, step) = next(seen, hold);
+            if step.is_some() || has_notes {
                 undecided.push((results.len(), lease.as_ref()));
             }
             results.push(result);
@@ -135,7 +144,8 @@ impl Sqlite {
             if current {
                 settle_blocked(tx.conn()?, &lease.partition).await?;
             }
-            let (result, step) = next(tx.conn()?, lease, current, hold).await?;
+            let seen = if current { look_and_settle(tx.conn()?, &lease.partition).await? } else { None };
+            let (result, step) = next(seen, hold);
             if let Some(step) = step {
                 write(tx.conn()?, &lease.partition, step).await?;
             }
@@ -155,15 +165,19 @@ async fn settle_blocked(connection: &mut SqliteConnection, partition: &str) -> R
     }
 }
 
-/// The result for the owner, and what is to be written.
-async fn next(
-    connection: &mut SqliteConnection,
-    lease: &Lease,
-    current: bool,
-    hold: Duration,
-) -> Result<(Checkpointed, Option<Step>)> {
-    let seen = if current { look(connection, &lease.partition).await? } else { None };
-    Ok(seen.map_or((Checkpointed::Fenced, None), |seen| seen.next(hold)))
+/// Settles what waits for something nested that has closed, if there is any.
+async fn look_and_settle(connection: &mut SqliteConnection, partition: &str) -> Result<Option<Seen>> {
+    let seen = look(connection, partition).await?;
+    if !seen.as_ref().is_some_and(|seen| seen.has_notes) {
+        return Ok(seen);
+    }
+    settle_nested(connection, partition, CLOSED_MAX).await?;
+    look(connection, partition).await
+}
+
+/// The result for the owner of what was seen, and what is to be written; `None`: the lease is not current.
+fn next(seen: Option<Seen>, hold: Duration) -> (Checkpointed, Option<Step>) {
+    seen.map_or((Checkpointed::Fenced, None), |seen| seen.next(hold))
 }
 
 /// Looks at a partition; `None` if there is none.
@@ -194,7 +208,13 @@ pub(super) async fn look(connection: &mut SqliteConnection, partition: &str) -> 
     }
     // The same form, so that the order of the texts is that of the moments.
     let next_at = due_at.into_iter().chain(deadline_at).min();
-    Ok(Some(Seen { state, probe, next_run_at: row.try_get("next_run_at")?, next_at }))
+    Ok(Some(Seen {
+        state,
+        probe,
+        next_run_at: row.try_get("next_run_at")?,
+        next_at,
+        has_notes: row.try_get("has_notes")?,
+    }))
 }
 
 pub(super) const FAILURES: &str =
@@ -247,6 +267,9 @@ impl Seen {
         let release = |status, next_run_at| Some(Step::Release { status, next_run_at, reason: None });
         if status != PartitionStatus::Available {
             return (Checkpointed::Slept, release(status, self.next_run_at));
+        }
+        if self.has_notes {
+            return (Checkpointed::Due, None);
         }
         match decide(&self.state, &self.probe, hold) {
             Verdict::Due => (Checkpointed::Due, None),

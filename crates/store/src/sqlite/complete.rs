@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use foldhash::{HashMap, HashMapExt, HashSet};
 use gatefeed_core::{
     item::NewItem,
     lease::Lease,
@@ -17,6 +17,7 @@ use super::{
     fence::{current, held},
     history::keep,
     insert::{insert_whole, make_partitions},
+    nested::{add_nested, has_notes, settle_nested},
     rows::{by_key, now, seconds},
     values::{chunks, values},
 };
@@ -43,7 +44,7 @@ impl Sqlite {
     /// `None`, and nothing is written, if only counts were asked for and do not tell which are stale.
     async fn write_all(&self, completions: &[Completion], answer: Answer) -> Result<Option<Vec<Settled>>> {
         let mut tx = self.lanes.write().await?;
-        let (mut settled, linked) = fence(tx.conn()?, completions).await?;
+        let (mut settled, Linked { dependent, noted }) = fence(tx.conn()?, completions).await?;
         if !update_items(tx.conn()?, completions, &mut settled, answer).await? {
             return Ok(None);
         }
@@ -51,9 +52,12 @@ impl Sqlite {
             || completions.iter().zip(&settled).filter(|(_, s)| **s == Settled::Written).map(|(c, _)| c);
         keep(tx.conn()?, &written().collect::<Vec<_>>()).await?;
         add_children(tx.conn()?, written().collect()).await?;
-        if !linked.is_empty() {
-            let linked = written().filter(|c| linked.contains(c.lease.as_ref()));
-            unblock_dependents(tx.conn()?, linked).await?;
+        if !dependent.is_empty() {
+            let dependent = written().filter(|c| dependent.contains(c.lease.as_ref()));
+            unblock_dependents(tx.conn()?, dependent).await?;
+        }
+        for lease in noted {
+            settle_nested(tx.conn()?, &lease.partition, CLOSED_MAX).await?;
         }
         tx.commit().await?;
         Ok(Some(settled))
@@ -71,11 +75,22 @@ impl Sqlite {
     }
 }
 
-/// Fenced or, until it turns out to be written, stale; and the leases of partitions that have dependencies.
+/// Closed partitions whose notes are applied with one batch of outcomes, about: the rest waits for the next, or for the
+/// checkpoint.
+const CLOSED_MAX: usize = 100;
+
+/// Leases of partitions with dependencies, and of those that something nested in has closed.
+#[derive(Default)]
+struct Linked<'a> {
+    dependent: HashSet<&'a Lease>,
+    noted: Vec<&'a Lease>,
+}
+
+/// Fenced or, until it turns out to be written, stale; and what the partitions need beyond.
 async fn fence<'a>(
     connection: &mut SqliteConnection,
     completions: &'a [Completion],
-) -> Result<(Vec<Settled>, HashSet<&'a Lease>)> {
+) -> Result<(Vec<Settled>, Linked<'a>)> {
     let mut leases: Vec<&Lease> = Vec::new();
     let mut places: HashMap<&Lease, usize> = HashMap::new();
     let mut of = Vec::with_capacity(completions.len());
@@ -85,11 +100,15 @@ async fn fence<'a>(
             leases.push(&completion.lease);
         }
     }
-    let rows = held(connection, &leases, "p.has_dependencies").await?;
-    let mut linked = HashSet::new();
+    let rows = held(connection, &leases, concat!("p.has_dependencies, ", has_notes!())).await?;
+    let mut linked = Linked::default();
     for (lease, row) in leases.iter().zip(&rows) {
-        if row.as_ref().is_some_and(|row| row.get("has_dependencies")) {
-            linked.insert(*lease);
+        let Some(row) = row else { continue };
+        if row.try_get("has_dependencies")? {
+            linked.dependent.insert(*lease);
+        }
+        if row.try_get("has_notes")? {
+            linked.noted.push(*lease);
         }
     }
     let settled = |place: usize| if rows[place].is_some() { Settled::Stale } else { Settled::Fenced };
@@ -223,6 +242,7 @@ pub(super) fn change_sql(rows: usize) -> String {
 
 /// Children join their parents' transaction, and only those of parents that were written.
 async fn add_children(connection: &mut SqliteConnection, parents: Vec<&Completion>) -> Result<()> {
+    add_nested(connection, &parents).await?;
     let children: Vec<&NewItem> = parents.iter().flat_map(|parent| &parent.children).collect();
     if children.is_empty() {
         return Ok(());

@@ -159,6 +159,8 @@ pub(super) fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
         gate_since: maybe_at(row, "gate_since")?,
         keep_history: row.try_get("keep_history")?,
         reason: row.try_get("reason")?,
+        parent_partition_id: row.try_get("parent_partition_id")?,
+        parent_item_id: row.try_get("parent_item_id")?,
         owner: row.try_get("owner")?,
         until: maybe_at(row, "until")?,
         epoch: row.try_get("epoch")?,

@@ -15,6 +15,7 @@ mod history;
 mod insert;
 mod inspect;
 mod migrate;
+mod nested;
 mod operate;
 mod page;
 mod pool;

@@ -136,6 +136,10 @@ pub(super) const AGAIN: &str = concat!(
     " WHERE partition_id = ?1 AND gate >= ?2 AND status <> 'cancelled'"
 );
 
+/// What items of a partition wait for, or have waited for, from a gate on.
+pub(super) const NESTED: &str = "SELECT id FROM gatefeed_partitions INDEXED BY gatefeed_partitions_nested
+    WHERE parent_partition_id = ?1 AND parent_gate >= ?2 AND status NOT IN ('complete', 'cancelled')";
+
 pub(super) const FORGET: &str = "DELETE FROM gatefeed_history WHERE partition_id = ?1 AND gate >= ?2";
 
 impl Sqlite {
@@ -194,7 +198,8 @@ impl Sqlite {
 
     pub(super) async fn end(&self, partition: &str) -> Result<u64> {
         let mut tx = self.lanes.write().await?;
-        let cancelled = cancel(tx.conn()?, partition, acting::CANCELLED).await?;
+        let mut cancelled = cancel(tx.conn()?, partition, acting::CANCELLED).await?;
+        cancelled += cancel_nested(tx.conn()?, partition, 0).await?;
         tx.commit().await?;
         Ok(cancelled)
     }
@@ -203,6 +208,7 @@ impl Sqlite {
         let mut tx = self.lanes.write().await?;
         let seen = find(tx.conn()?, partition).await?;
         acting::rewind(partition, &seen.state, gate)?;
+        cancel_nested(tx.conn()?, partition, gate).await?;
         let mut touched = [0; 6];
         let steps = [GO_BACK, FORGET_MADE, REMOVE_MADE, RESTORE, AGAIN, FORGET];
         for (touched, step) in touched.iter_mut().zip(steps) {
@@ -224,6 +230,21 @@ async fn cancel(connection: &mut SqliteConnection, partition: &str, reason: &str
     let mut cancelled = 0;
     for items in CANCEL_ITEMS {
         cancelled += sqlx::query(items).bind(partition).execute(&mut *connection).await?.rows_affected();
+    }
+    Ok(cancelled)
+}
+
+/// Cancels what is nested in a partition, from a gate on, and what is nested in that; returns how many items.
+async fn cancel_nested(connection: &mut SqliteConnection, partition: &str, gate: i32) -> Result<u64> {
+    let mut cancelled = 0;
+    let mut parents = vec![(partition.to_owned(), gate)];
+    while let Some((parent, gate)) = parents.pop() {
+        let nested = sqlx::query_scalar::<_, String>(NESTED).bind(&parent).bind(gate);
+        let reason = format!("cancelled with partition \"{}\"", parent.chars().take(100).collect::<String>());
+        for child in nested.fetch_all(&mut *connection).await? {
+            cancelled += cancel(connection, &child, &reason).await?;
+            parents.push((child, 0));
+        }
     }
     Ok(cancelled)
 }

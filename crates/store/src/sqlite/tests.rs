@@ -13,8 +13,8 @@ use sqlx::{Connection, Executor, Row, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{
-    Sqlite, checkpoint, claim, complete, dependencies, fence, gather, history, insert, inspect, operate,
-    page, renew, status, values::values, why,
+    Sqlite, checkpoint, claim, complete, dependencies, fence, gather, history, insert, inspect, nested,
+    operate, page, renew, status, values::values, why,
 };
 use crate::Options;
 
@@ -62,6 +62,7 @@ async fn hot_statements(connection: &mut SqliteConnection) -> Vec<String> {
                 history::FORGET,
             ])
             .chain(operate::CANCEL_ITEMS)
+            .chain([nested::DROP, nested::APPLY, nested::READY, nested::COUNT, operate::NESTED])
             .chain([checkpoint::FAILURES, checkpoint::CAME, operate::REMOVE_MADE, operate::AGAIN])
             .map(str::to_owned)
             .collect();
@@ -106,7 +107,13 @@ async fn check_plans(connection: &mut SqliteConnection, when: &str) {
         check_plan(connection, &sql, is_bad, when).await;
     }
     let of_people = [status::OLDEST, inspect::GATES, gather::SCAN];
-    for sql in of_people.into_iter().chain([why::PARTITION, why::AVAILABLE, why::PARKED, why::FAILED]) {
+    for sql in of_people.into_iter().chain([
+        why::PARTITION,
+        why::AVAILABLE,
+        why::PARKED,
+        why::FAILED,
+        why::WAITS_FOR,
+    ]) {
         check_plan(connection, sql, walks_items, when).await;
     }
     for candidates in [dependencies::OF_CHANGED, dependencies::ALL] {

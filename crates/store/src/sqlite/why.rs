@@ -2,7 +2,7 @@
 
 use gatefeed_core::{
     StoreError,
-    why::{Facts, LOOK_MAX, Seen},
+    why::{Facts, LOOK_MAX, NAMED_MAX, Seen},
 };
 use sqlx::{Acquire, Row, SqliteConnection, sqlite::SqliteRow};
 
@@ -56,6 +56,11 @@ pub(super) const FAILED: &str =
     items!("INDEXED BY gatefeed_items_failed", "status = 'failed' AND gate >= ?2 ORDER BY gate LIMIT ?3");
 const ITEM: &str = items!("", "id = ?2");
 
+pub(super) const WAITS_FOR: &str =
+    "SELECT p.id FROM gatefeed_partitions p INDEXED BY gatefeed_partitions_nested
+    WHERE p.parent_partition_id = ? AND p.parent_item_id = ? AND p.status IN ('available', 'paused')
+    ORDER BY p.id LIMIT ?";
+
 impl Sqlite {
     pub(super) async fn look_into(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
         let mut connection = self.lanes.read().await?;
@@ -65,7 +70,7 @@ impl Sqlite {
         let row = row.ok_or_else(|| no_partition(partition))?;
         let gate: i32 = row.try_get("gate")?;
         let next: [Option<i32>; 2] = [row.try_get("next_available")?, row.try_get("next_parked")?];
-        Ok(Facts {
+        let mut facts = Facts {
             now: at(&row, "now")?,
             partition: partition_row(&row)?,
             available: see(&mut tx, AVAILABLE, partition, gate).await?,
@@ -78,7 +83,13 @@ impl Sqlite {
                 Some(item) => Some(see_item(&mut tx, partition, item).await?),
                 None => None,
             },
-        })
+            waits_for: Vec::new(),
+        };
+        if let Some(item) = facts.waiting() {
+            let query = sqlx::query_scalar(WAITS_FOR).bind(partition).bind(&item.id);
+            facts.waits_for = query.bind(NAMED_MAX as i64 + 1).fetch_all(&mut *tx).await?;
+        }
+        Ok(facts)
     }
 }
 

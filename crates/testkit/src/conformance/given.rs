@@ -211,7 +211,16 @@ pub fn with_children(
 ) -> Completion {
     let version = item.version;
     let feed = "default".into();
-    Completion { lease: lease.clone(), feed, item: item.id.clone(), version, change, children, kept: None }
+    Completion {
+        lease: lease.clone(),
+        feed,
+        item: item.id.clone(),
+        version,
+        change,
+        children,
+        nested: Vec::new(),
+        kept: None,
+    }
 }
 
 /// Gives every due item this status; returns how many there were.

@@ -16,6 +16,7 @@ pub mod gather;
 pub mod given;
 pub mod insert;
 pub mod inspect;
+pub mod nested;
 pub mod operate;
 pub mod page;
 pub mod push;
@@ -140,6 +141,12 @@ macro_rules! conformance {
                 failed_and_paused_ones it_is_refused_with_a_reason
                 it_is_switched_on_before_the_first_item it_goes_with_its_partition to_an_empty_gate
                 dependencies_are_waited_for_again;
+            nested: why_names_parents_and_children an_item_waits_until_all_have_closed an_item_completes_with_what_it_waited_for
+                an_item_fails_with_what_it_waited_for outcomes_apply_what_has_closed a_second_or_fenced_answer_makes_nothing
+                an_id_that_is_taken_is_data partitions_nest_so_deep_and_no_deeper a_parent_that_nobody_woke_is_found
+                a_locked_parent_is_woken_later a_deleted_one_counts_as_cancelled one_that_is_opened_again_does_not_matter
+                a_paused_parent_goes_on_later a_cancellation_cancels_what_is_nested a_cancelled_one_has_closed
+                a_rewind_cancels_what_was_nested_since dependents_go_on_when_it_completes closings_against_their_parent;
             inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
                 items_are_filtered status_sums_up_feeds the_oldest_due_item_is_found
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
@@ -196,6 +203,7 @@ mod tests {
             ("gates", include_str!("gates.rs")),
             ("insert", include_str!("insert.rs")),
             ("inspect", include_str!("inspect.rs")),
+            ("nested", include_str!("nested.rs")),
             ("operate", include_str!("operate.rs")),
             ("page", include_str!("page.rs")),
             ("push", include_str!("push.rs")),
