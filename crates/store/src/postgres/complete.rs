@@ -46,7 +46,7 @@ macro_rules! fenced {
 }
 
 /// Most outcomes are plain: the item is through, and that is all. This costs what a bare UPDATE costs; the arrays of
-/// [`CHANGE`] and its row of every outcome cost a sixth more.
+/// [`CHANGE`] cost more (docs/decisions/0007-counted-outcomes.md).
 pub(super) const DONE: &str = fenced!(
     "status = 'complete', pass = least(i.pass, 2147483646) + 1
     FROM unnest($5::bigint[], $6::text[], $7::bigint[]) AS o (lease, id, version)"

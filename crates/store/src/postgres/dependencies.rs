@@ -9,7 +9,7 @@ use sqlx::Row;
 use super::{
     Postgres,
     error::translate,
-    insert::{Inserter, statements},
+    insert::{Inserter, bind_items, statements},
     pool::Tx,
 };
 
@@ -21,14 +21,14 @@ const ROWS_MAX: usize = 10_000;
 const EDGES_MAX: usize = 1_000_000;
 
 const ITEMS: &str = "INSERT INTO {schema}.gatefeed_items
-        (partition_id, id, gate, priority, available_at, data, content_type, status, on_dependency_failure, input,
-            gather, creator_id, creator_gate)
-    SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type, n.status,
-        n.on_dependency_failure, n.input, n.gather::jsonb, n.creator_id, n.creator_gate
+        (partition_id, id, gate, priority, available_at, data, content_type, creator_id, creator_gate, status,
+            on_dependency_failure, input, gather)
+    SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type,
+        n.creator_id, n.creator_gate, n.status, n.on_dependency_failure, n.input, n.gather::jsonb
     FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[], $7::text[], $8::text[],
-                $9::text[], $10::text[], $11::text[], $12::text[], $13::int[])
-        AS n (partition_id, id, gate, priority, available_at, data, content_type, status, on_dependency_failure, input,
-              gather, creator_id, creator_gate)
+                $9::int[], $10::text[], $11::text[], $12::text[], $13::text[])
+        AS n (partition_id, id, gate, priority, available_at, data, content_type, creator_id, creator_gate, status,
+              on_dependency_failure, input, gather)
     ON CONFLICT DO NOTHING RETURNING partition_id, id";
 
 const DEPENDENCIES: &str = "INSERT INTO {schema}.gatefeed_dependencies (partition_id, item_id, depends_on)
@@ -72,23 +72,13 @@ impl Inserter<'_> {
         let mut added = HashSet::new();
         for items in statements(items) {
             let all = || items.iter();
-            let query = self.query(ITEMS);
-            let query = query.bind(all().map(|i| i.partition.as_str()).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.id.as_str()).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.gate).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.priority).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.available_at).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.data.bytes.as_ref()).collect::<Vec<&[u8]>>());
-            let query = query.bind(all().map(|i| i.data.content_type.as_str()).collect::<Vec<_>>());
+            let query = bind_items(self.query(ITEMS), items);
             let status = |i: &&NewItem| if i.dependencies.is_empty() { "available" } else { "blocked" };
             let query = query.bind(all().map(status).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.dependencies.on_failure.as_str()).collect::<Vec<_>>());
             let query = query.bind(all().map(|i| i.dependencies.input.as_str()).collect::<Vec<_>>());
             let gather = |i: &&NewItem| i.gather.map(Gather::to_json);
             let query = query.bind(all().map(gather).collect::<Vec<_>>());
-            let creators = || all().map(|i| i.creator.as_ref());
-            let query = query.bind(creators().map(|c| c.map(|c| c.item.as_str())).collect::<Vec<_>>());
-            let query = query.bind(creators().map(|c| c.map(|c| c.gate)).collect::<Vec<_>>());
             let rows = query.fetch_all(&mut *self.connection).await.map_err(translate)?;
             added.extend(rows.iter().map(|row| (row.get::<String, _>(0), row.get::<String, _>(1))));
         }

@@ -126,22 +126,29 @@ impl Inserter<'_> {
     async fn plain_items(&mut self, sql: &'static str, items: &[&NewItem]) -> Result<u64> {
         let mut added = 0;
         for items in statements(items) {
-            let all = || items.iter();
-            let query = self.query(sql);
-            let query = query.bind(all().map(|i| i.partition.as_str()).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.id.as_str()).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.gate).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.priority).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.available_at).collect::<Vec<_>>());
-            let query = query.bind(all().map(|i| i.data.bytes.as_ref()).collect::<Vec<&[u8]>>());
-            let query = query.bind(all().map(|i| i.data.content_type.as_str()).collect::<Vec<_>>());
-            let creators = || all().map(|i| i.creator.as_ref());
-            let query = query.bind(creators().map(|c| c.map(|c| c.item.as_str())).collect::<Vec<_>>());
-            let query = query.bind(creators().map(|c| c.map(|c| c.gate)).collect::<Vec<_>>());
+            let query = bind_items(self.query(sql), items);
             added += query.execute(&mut *self.connection).await.map_err(translate)?.rows_affected();
         }
         Ok(added)
     }
+}
+
+/// What every insert of items takes, as `$1` to `$9`.
+pub(super) fn bind_items<'q>(
+    query: Query<'q, Pg, PgArguments>,
+    items: &[&'q NewItem],
+) -> Query<'q, Pg, PgArguments> {
+    let all = || items.iter();
+    let query = query.bind(all().map(|i| i.partition.as_str()).collect::<Vec<_>>());
+    let query = query.bind(all().map(|i| i.id.as_str()).collect::<Vec<_>>());
+    let query = query.bind(all().map(|i| i.gate).collect::<Vec<_>>());
+    let query = query.bind(all().map(|i| i.priority).collect::<Vec<_>>());
+    let query = query.bind(all().map(|i| i.available_at).collect::<Vec<_>>());
+    let query = query.bind(all().map(|i| i.data.bytes.as_ref()).collect::<Vec<&[u8]>>());
+    let query = query.bind(all().map(|i| i.data.content_type.as_str()).collect::<Vec<_>>());
+    let creators = || all().map(|i| i.creator.as_ref());
+    let query = query.bind(creators().map(|c| c.map(|c| c.item.as_str())).collect::<Vec<_>>());
+    query.bind(creators().map(|c| c.map(|c| c.gate)).collect::<Vec<_>>())
 }
 
 /// Whether it waits for nothing and asks for nothing, as most items do.

@@ -8,7 +8,8 @@ use sqlx::{Row, SqliteConnection};
 
 use super::{
     error::{Error, Result},
-    rows::{by_key, now, of_moment},
+    insert::bind_item,
+    rows::{by_key, now},
     values::{chunks, rows_of, values},
 };
 
@@ -207,14 +208,10 @@ pub(super) async fn insert_rich(
         let sql = items_sql(chunk.len());
         let mut query = sqlx::query(&sql);
         for item in chunk {
-            query = query.bind(&item.partition).bind(&item.id).bind(item.gate).bind(item.priority);
-            query = query.bind(&item.data.content_type).bind(item.data.bytes.as_ref());
-            query = query.bind(item.available_at.map(of_moment).transpose()?);
+            query = bind_item(query, item)?;
             query = query.bind(item.dependencies.on_failure.as_str()).bind(item.dependencies.input.as_str());
             query = query.bind(if item.dependencies.is_empty() { "available" } else { "blocked" });
             query = query.bind(item.gather.map(Gather::to_json));
-            let creator = item.creator.as_ref();
-            query = query.bind(creator.map(|c| &c.item)).bind(creator.map(|c| c.gate));
         }
         for row in query.fetch_all(&mut *connection).await? {
             added.insert((row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
@@ -233,8 +230,8 @@ pub(super) async fn insert_rich(
 fn items_sql(rows: usize) -> String {
     let rows = rows_of(rows, concat!("(?,?,?,?,?,?,coalesce(?,", now!(), "),?,?,?,?,?,?)"));
     format!(
-        "INSERT INTO gatefeed_items (partition_id, id, gate, priority, content_type, data, available_at,
-            on_dependency_failure, input, status, gather, creator_id, creator_gate) {rows}
+        "INSERT INTO gatefeed_items (partition_id, id, gate, priority, content_type, data, available_at, creator_id,
+            creator_gate, on_dependency_failure, input, status, gather) {rows}
         ON CONFLICT (partition_id, id) DO NOTHING RETURNING partition_id, id"
     )
 }

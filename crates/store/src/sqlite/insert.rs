@@ -12,7 +12,7 @@ use gatefeed_core::{
     partition::NewPartition,
     store::{Push, Pushed},
 };
-use sqlx::SqliteConnection;
+use sqlx::{SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 use super::{
     Sqlite,
@@ -90,15 +90,22 @@ async fn insert_plain(connection: &mut SqliteConnection, items: &[&NewItem]) -> 
         let sql = items_sql(chunk.len());
         let mut query = sqlx::query(&sql);
         for item in chunk {
-            query = query.bind(&item.partition).bind(&item.id).bind(item.gate).bind(item.priority);
-            query = query.bind(&item.data.content_type).bind(item.data.bytes.as_ref());
-            query = query.bind(item.available_at.map(of_moment).transpose()?);
-            let creator = item.creator.as_ref();
-            query = query.bind(creator.map(|c| &c.item)).bind(creator.map(|c| c.gate));
+            query = bind_item(query, item)?;
         }
         added += query.execute(&mut *connection).await?.rows_affected();
     }
     Ok(added)
+}
+
+type Insert<'q> = Query<'q, sqlx::Sqlite, SqliteArguments<'q>>;
+
+/// What every insert of an item takes, in this order.
+pub(super) fn bind_item<'q>(query: Insert<'q>, item: &'q NewItem) -> Result<Insert<'q>> {
+    let query = query.bind(&item.partition).bind(&item.id).bind(item.gate).bind(item.priority);
+    let query = query.bind(&item.data.content_type).bind(item.data.bytes.as_ref());
+    let query = query.bind(item.available_at.map(of_moment).transpose()?);
+    let creator = item.creator.as_ref();
+    Ok(query.bind(creator.map(|c| &c.item)).bind(creator.map(|c| c.gate)))
 }
 
 pub(super) fn items_sql(rows: usize) -> String {
