@@ -17,12 +17,15 @@ const OVERDUE_POLLS: u32 = 2;
 /// Claims that follow each other faster than this double, others halve: a watcher that a few partitions keep
 /// busy leaves the rest to the others, one that goes through many small ones takes them by the dozen.
 const OFTEN: Duration = Duration::from_millis(100);
+/// How often a watcher with nothing to do asks the others: on SQLite each asking is a commit, and so a hint to all.
+const ASK_INTERVAL: Duration = Duration::from_millis(700);
 
 /// Claims until told to stop.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut wakeups = context.store.wakeups(&context.settings.feeds).await;
+    let now = Instant::now();
     let mut claimer =
-        Claimer { context: context.clone(), limit: 1, claimed_at: Instant::now(), has_more: true };
+        Claimer { context: context.clone(), limit: 1, claimed_at: now, asked_at: now, has_more: true };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     while !context.stop.is_cancelled() {
         match claimer.claim().await {
@@ -48,6 +51,7 @@ struct Claimer {
     context: Arc<Context>,
     limit: usize,
     claimed_at: Instant,
+    asked_at: Instant,
     /// The last claim may have left something that is due.
     has_more: bool,
 }
@@ -69,6 +73,9 @@ impl Claimer {
         let grants = context.store.claim(&claim).await?;
         self.has_more = may_have_left(grants.len(), limit, is_full);
         if grants.is_empty() {
+            if !is_full {
+                self.ask().await;
+            }
             return Ok(());
         }
         tracing::debug!(partitions = grants.len(), "claimed");
@@ -87,6 +94,18 @@ impl Claimer {
         }
         context.ring();
         Ok(())
+    }
+
+    /// Asks the others for some of theirs: they may have more than they can send.
+    async fn ask(&mut self) {
+        let context = &self.context;
+        if context.board().room() != Room::Spare || self.asked_at.elapsed() < ASK_INTERVAL {
+            return;
+        }
+        self.asked_at = Instant::now();
+        if let Err(error) = context.store.ask(&context.settings.owner, &context.settings.feeds).await {
+            tracing::debug!(%error, "could not ask others for partitions");
+        }
     }
 
     fn adapt(&mut self) {
