@@ -5,11 +5,16 @@ use std::{
     time::Duration,
 };
 
-use gatefeed_core::{Store, retry::RetryPolicy};
+use gatefeed_core::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
+use crate::{
+    board::{Board, Turn},
+    clock,
+    lanes::{Lanes, Ready},
+    policy::Policies,
+};
 
 /// How a watcher behaves.
 #[derive(Clone, Debug)]
@@ -17,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) owner: Arc<str>,
     pub(crate) feeds: Vec<String>,
     pub(crate) concurrency: usize,
-    pub(crate) retry: RetryPolicy,
+    pub(crate) policies: Policies,
     pub(crate) lease_duration: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) grace: Duration,
@@ -50,8 +55,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(store: Arc<dyn Store>, settings: Settings, stop: CancellationToken) -> Self {
-        let board = Mutex::new(Board::new(settings.concurrency, settings.poll_interval, &settings.feeds));
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        ready: Ready,
+        stop: CancellationToken,
+    ) -> Self {
+        let board = Board::new(settings.concurrency, settings.poll_interval, &settings.feeds);
+        let board = Mutex::new(board.with_lanes(Lanes::new(&settings.policies, ready)));
         Self {
             store,
             settings,
@@ -70,6 +81,13 @@ impl Context {
     /// The board. Held for moments only, never over an await.
     pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next item to deliver, of those too that were parked.
+    pub(crate) fn next_turn_of_all(&self) -> Option<Turn> {
+        let mut board = self.board();
+        board.unpark();
+        board.next_turn(clock::now())
     }
 
     /// Waits before another try, or until the watcher stops.
