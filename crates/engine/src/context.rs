@@ -38,6 +38,8 @@ pub(crate) struct Context {
     board: Mutex<Board>,
     /// Something may be sent.
     pub(crate) send_bell: Notify,
+    /// Something may have come for a batch that waits for more.
+    pub(crate) grow_bell: Notify,
     /// Something may be read.
     pub(crate) page_bell: Notify,
     /// What is to be written should not wait for more.
@@ -62,12 +64,13 @@ impl Context {
         stop: CancellationToken,
     ) -> Self {
         let board = Board::new(settings.concurrency, settings.poll_interval, &settings.feeds);
-        let board = Mutex::new(board.with_lanes(Lanes::new(&settings.policies, ready)));
+        let board = Mutex::new(board.with_lanes(Lanes::new(&settings.policies, settings.max_payload, ready)));
         Self {
             store,
             settings,
             board,
             send_bell: Notify::new(),
+            grow_bell: Notify::new(),
             page_bell: Notify::new(),
             write_bell: Notify::new(),
             check_bell: Notify::new(),
@@ -101,6 +104,7 @@ impl Context {
     /// After anything that frees or fills: whoever waits looks again.
     pub(crate) fn ring(&self) {
         self.send_bell.notify_one();
+        self.grow_bell.notify_waiters();
         self.page_bell.notify_one();
         self.check_bell.notify_one();
         self.room_bell.notify_one();

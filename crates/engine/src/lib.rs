@@ -33,6 +33,6 @@ mod report;
 mod watcher;
 
 pub use gathering::Gathering;
-pub use policy::Policy;
+pub use policy::{Batch, Policy};
 pub use processor::{Delivery, Processor};
 pub use watcher::{Builder, Finished, Watcher};
