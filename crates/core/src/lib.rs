@@ -16,6 +16,7 @@
 
 pub mod acting;
 pub mod answer;
+pub mod batch;
 pub mod checkpoint;
 pub mod dependency;
 pub mod error;

@@ -22,11 +22,13 @@ macro_rules! on_both {
 }
 
 mod acting;
+mod batches;
 mod budget;
 mod children;
 mod crash;
 mod db;
 mod dependencies;
+mod feeds;
 mod gates;
 mod gather;
 mod leases;
