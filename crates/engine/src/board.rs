@@ -91,6 +91,10 @@ pub(crate) struct Board {
     /// Outcomes written since the start, by feed; an entry for each that is served.
     written: BTreeMap<Arc<str>, u64>,
     is_draining: bool,
+    /// Something has waited for a slot since this was last asked for.
+    was_full: bool,
+    /// The most that were in flight since then.
+    in_flight_max: usize,
 }
 
 impl Board {
@@ -106,7 +110,25 @@ impl Board {
             unwritten_bytes: 0,
             written: feeds.iter().map(|feed| (feed.as_str().into(), 0)).collect(),
             is_draining: false,
+            was_full: false,
+            in_flight_max: 0,
         }
+    }
+
+    /// How many deliveries may be in flight.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// Changes how many may be in flight, and says how many it was. With fewer, none begins before enough have ended.
+    pub(crate) fn set_concurrency(&mut self, concurrency: usize) -> usize {
+        std::mem::replace(&mut self.concurrency, concurrency)
+    }
+
+    /// Whether something has waited for a slot since this was last asked, and the most that were in flight.
+    pub(crate) fn take_usage(&mut self) -> (bool, usize) {
+        let was_full = std::mem::take(&mut self.was_full);
+        (was_full, std::mem::replace(&mut self.in_flight_max, self.in_flight))
     }
 
     /// Nothing is held, nothing is under way.
@@ -379,6 +401,10 @@ impl Board {
         if self.unwritten >= UNWRITTEN_MAX || self.unwritten_bytes >= UNWRITTEN_BYTES_MAX {
             return None;
         }
+        if self.in_flight >= self.concurrency {
+            self.was_full |= !self.turns.is_empty();
+            return None;
+        }
         let page_items = self.page_items();
         let has_room = self.buffered <= self.buffer_max();
         // Twice around: one that gave way to others is asked again when none of them could send.
@@ -400,6 +426,7 @@ impl Board {
             held.in_flight += 1;
             self.buffered -= 1;
             self.in_flight += 1;
+            self.in_flight_max = self.in_flight_max.max(self.in_flight);
             queue(&mut self.turns, held);
             return Some(Turn {
                 lease: held.lease.clone(),

@@ -9,14 +9,17 @@ use gatefeed_core::{Store, retry::RetryPolicy};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
+use crate::{
+    board::Board,
+    budget::{Concurrency, Gauge},
+};
 
 /// How a watcher behaves.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) owner: Arc<str>,
     pub(crate) feeds: Vec<String>,
-    pub(crate) concurrency: usize,
+    pub(crate) concurrency: Concurrency,
     pub(crate) retry: RetryPolicy,
     pub(crate) lease_duration: Duration,
     pub(crate) poll_interval: Duration,
@@ -31,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) settings: Settings,
     board: Mutex<Board>,
+    /// How long deliveries take.
+    pub(crate) gauge: Gauge,
     /// Something may be sent.
     pub(crate) send_bell: Notify,
     /// Something may be read.
@@ -51,11 +56,16 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(store: Arc<dyn Store>, settings: Settings, stop: CancellationToken) -> Self {
-        let board = Mutex::new(Board::new(settings.concurrency, settings.poll_interval, &settings.feeds));
+        let board = Mutex::new(Board::new(
+            settings.concurrency.bounds().min,
+            settings.poll_interval,
+            &settings.feeds,
+        ));
         Self {
             store,
             settings,
             board,
+            gauge: Gauge::new(),
             send_bell: Notify::new(),
             page_bell: Notify::new(),
             write_bell: Notify::new(),

@@ -4,15 +4,20 @@
 //! | question | file |
 //! | --- | --- |
 //! | what does the watcher hold in memory, and what is next? | `board.rs`, `held.rs` |
+//! | how many deliveries are in flight? | `budget.rs` |
 //! | who gets a partition, who keeps it? | `claim.rs`, `renew.rs`, `observe.rs` |
 //! | how do items come in, go out and get written? | `page.rs`, `deliver.rs`, `outcome.rs` |
 //! | what does an item get of those before it? | `gathering.rs` |
 //! | how does a gate rise? | `checkpoint.rs` |
 //! | how does it start and stop? | `watcher.rs` |
 //! | what does `gatefeed status` know of it? | `report.rs` |
+//! | how does one delivery go through several steps? | `chain.rs`, `step.rs` |
+//! | how does work go that needs no database? | `pool.rs` |
 //! | how is HTTP spoken? | `dispatch/` |
 
 mod board;
+mod budget;
+mod chain;
 mod checkpoint;
 mod claim;
 mod clock;
@@ -24,11 +29,21 @@ mod held;
 mod observe;
 mod outcome;
 mod page;
+pub mod pool;
 mod processor;
 mod renew;
 mod report;
+mod step;
 mod watcher;
 
+/// The page for people, whose programs are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/library.md")]
+mod library_page {}
+
+pub use budget::Concurrency;
+pub use chain::{Chain, ChainRun, Reached};
 pub use gathering::Gathering;
 pub use processor::{Delivery, Processor};
+pub use step::{Step, StepRun, step};
 pub use watcher::{Builder, Finished, Watcher};

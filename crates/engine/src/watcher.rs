@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Result, Store, StoreError,
+    budget::Bounds,
     id::{DEFAULT_FEED, check_id},
     lease::{DURATION_DEFAULT, check_duration},
     retry::RetryPolicy,
@@ -16,6 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::{self, Concurrency},
     checkpoint, claim,
     context::{Context, Settings},
     deliver, observe, outcome, page,
@@ -59,7 +61,7 @@ impl Watcher<()> {
         let settings = Settings {
             owner: format!("watcher-{}", uuid::Uuid::new_v4().simple()).into(),
             feeds: vec![DEFAULT_FEED.to_owned()],
-            concurrency: 100,
+            concurrency: Concurrency::new(Bounds::fixed(100)),
             retry: RetryPolicy::default(),
             lease_duration: DURATION_DEFAULT,
             poll_interval: Duration::from_secs(1),
@@ -85,8 +87,14 @@ impl Builder {
     }
 
     /// At most this many deliveries in flight.
-    pub fn concurrency(mut self, concurrency: usize) -> Self {
-        self.settings.concurrency = concurrency;
+    pub fn concurrency(self, concurrency: usize) -> Self {
+        self.concurrency_between(concurrency, concurrency)
+    }
+
+    /// As many deliveries in flight as are of use, between these two: it begins with the least, takes more while items
+    /// wait and the handler is as fast as ever, and fewer when they queue up in the handler, or are not needed.
+    pub fn concurrency_between(self, min: usize, max: usize) -> Self {
+        self.settings.concurrency.replace(Bounds { min, max });
         self
     }
 
@@ -144,6 +152,11 @@ impl Builder {
 }
 
 impl<P: Processor> Watcher<P> {
+    /// What changes the number of deliveries in flight while it runs.
+    pub fn concurrency(&self) -> Concurrency {
+        self.builder.settings.concurrency.clone()
+    }
+
     /// Runs until the shutdown token is cancelled (or nothing is left, with `until_idle`). Then it claims
     /// nothing more, waits for what is in flight up to the grace period, gives back the rest, writes the
     /// outcomes, releases its leases and takes itself off the list of watchers. While it runs it reconnects for ever. Dropping the future instead is
@@ -164,10 +177,9 @@ fn check(settings: &Settings) -> Result<()> {
     for (what, name) in names.chain([("watcher name", settings.owner.as_ref())]) {
         check_id(what, name).map_err(|error| StoreError::Config(error.to_string()))?;
     }
-    if settings.concurrency == 0 || settings.feeds.is_empty() || settings.poll_interval.is_zero() {
-        return Err(StoreError::Config(
-            "a watcher needs a concurrency, a feed and a poll interval above zero".into(),
-        ));
+    settings.concurrency.bounds().check().map_err(StoreError::Config)?;
+    if settings.feeds.is_empty() || settings.poll_interval.is_zero() {
+        return Err(StoreError::Config("a watcher needs a feed and a poll interval above zero".into()));
     }
     Ok(())
 }
@@ -178,6 +190,7 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
     let mut keepers = JoinSet::new();
     keepers.spawn(renew::run(context.clone()));
     keepers.spawn(observe::run(context.clone()));
+    keepers.spawn(budget::run(context.clone()));
     // Not watched: whatever becomes of it, the work goes on.
     let mut reports = JoinSet::new();
     reports.spawn(report::run(context.clone()));

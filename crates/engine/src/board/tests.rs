@@ -636,3 +636,24 @@ fn a_full_watcher_takes_a_quarter_more_at_a_time() {
     }
     assert_eq!(board.overdue_max(), board.turns_max().div_ceil(2), "it could not serve more");
 }
+
+#[test]
+fn the_budget_changes_and_tells_how_it_was_used() {
+    let mut board = board(4);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a", "b", "c", "d", "e", "f", "g", "h"]));
+    assert_eq!(turns(&mut board).len(), 4);
+    assert_eq!(board.take_usage(), (true, 4), "others have waited");
+    assert_eq!(board.set_concurrency(2), 4);
+    for _ in 0..2 {
+        board.answered(&p, 1);
+        assert!(board.next_turn(NOW).is_none(), "none begins before enough have ended");
+    }
+    board.take_usage();
+    board.answered(&p, 1);
+    assert_eq!(turns(&mut board).len(), 1);
+    assert_eq!(board.take_usage(), (true, 2));
+    board.set_concurrency(10);
+    assert_eq!(turns(&mut board).len(), 3);
+    assert_eq!(board.take_usage(), (false, 5), "nothing is left that could wait");
+}
