@@ -14,6 +14,7 @@ mod handlers;
 mod nested;
 mod outages;
 mod push;
+mod routing;
 
 /// Lets a test run on both databases.
 macro_rules! on_both {

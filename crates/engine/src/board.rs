@@ -17,7 +17,10 @@ use gatefeed_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::held::{Held, Reading, Trust, TrustedUntil};
+use crate::{
+    held::{Held, Reading, Trust, TrustedUntil},
+    lanes::Lanes,
+};
 
 /// The most leases a watcher holds: each costs a renewal.
 const LEASES_MAX: usize = 1024;
@@ -29,6 +32,8 @@ pub(crate) const CLAIM_MAX: usize = 32;
 const PAGES_MAX: usize = 64;
 /// The most partitions of one checkpoint.
 const CHECKS_MAX: usize = 64;
+/// A feed of which so many partitions are parked gets no more before that changes, but for one a poll interval.
+const PARKED_MAX: usize = 8;
 /// The most outcomes of one batch.
 pub(crate) const BATCH_MAX: usize = 2000;
 /// Deliveries stop while this many outcomes are unwritten: a batch that is being written, one that comes after it, and one
@@ -82,6 +87,9 @@ pub(crate) struct Board {
     held: HashMap<Arc<str>, Held>,
     /// Partitions with something to send, each once, in the order of their turns.
     turns: VecDeque<Arc<str>>,
+    /// Partitions with something to send that may not be sent now: their handler is down, or their feed or gate has as
+    /// much in flight as it may.
+    parked: Vec<Arc<str>>,
     concurrency: usize,
     poll_interval: Duration,
     buffered: usize,
@@ -90,6 +98,8 @@ pub(crate) struct Board {
     unwritten_bytes: usize,
     /// Outcomes written since the start, by feed; an entry for each that is served.
     written: BTreeMap<Arc<str>, u64>,
+    /// What may be sent, by feed and gate.
+    lanes: Lanes,
     is_draining: bool,
     /// Something has waited for a slot since this was last asked for.
     was_full: bool,
@@ -102,6 +112,7 @@ impl Board {
         Self {
             held: HashMap::new(),
             turns: VecDeque::new(),
+            parked: Vec::new(),
             concurrency,
             poll_interval,
             buffered: 0,
@@ -109,10 +120,16 @@ impl Board {
             unwritten: 0,
             unwritten_bytes: 0,
             written: feeds.iter().map(|feed| (feed.as_str().into(), 0)).collect(),
+            lanes: Lanes::default(),
             is_draining: false,
             was_full: false,
             in_flight_max: 0,
         }
+    }
+
+    /// With bounds for feeds and gates, and with who says which are ready.
+    pub(crate) fn with_lanes(self, lanes: Lanes) -> Self {
+        Self { lanes, ..self }
     }
 
     /// How many deliveries may be in flight.
@@ -168,6 +185,7 @@ impl Board {
     pub(crate) fn drain(&mut self) {
         self.is_draining = true;
         self.turns.clear();
+        self.parked.clear();
         for held in self.held.values_mut() {
             held.has_turn = false;
             held.forget_buffer();
@@ -185,17 +203,52 @@ impl Board {
     pub(crate) fn room(&self) -> Room {
         if self.is_draining || self.held.len() >= LEASES_MAX || self.held.values().any(|h| h.is_unread) {
             Room::None
-        } else if self.in_flight + self.buffered < self.concurrency + self.concurrency / 2 {
+        } else if self.usable() < enough(self.concurrency) {
             Room::Spare
         } else {
             Room::Turns
         }
     }
 
+    /// What keeps deliveries busy now or soon: not what is parked, since that leaves other feeds their room.
+    fn usable(&self) -> usize {
+        self.in_flight + self.buffered - self.parked_items(|_| true)
+    }
+
+    fn parked_items(&self, is_wanted: impl Fn(&Held) -> bool) -> usize {
+        let parked = self.parked.iter().filter_map(|id| self.held.get(id));
+        parked.filter(|held| is_wanted(held)).map(|held| held.buffer.len()).sum()
+    }
+
+    /// Feeds that have enough waiting here for a bound or for a handler that is down: the rest of their partitions is
+    /// left to others.
+    pub(crate) fn satisfied(&self, feeds: &[String]) -> Vec<String> {
+        if self.parked.is_empty() {
+            return Vec::new();
+        }
+        let is_satisfied = |feed: &&String| {
+            let is_own = |held: &Held| *held.feed == ***feed;
+            let partitions =
+                self.parked.iter().filter_map(|id| self.held.get(id)).filter(|held| is_own(held));
+            partitions.count() >= PARKED_MAX || self.parked_items(is_own) >= enough(self.concurrency)
+        };
+        feeds.iter().filter(is_satisfied).cloned().collect()
+    }
+
+    /// What waited for a bound or a handler is asked again.
+    pub(crate) fn unpark(&mut self) {
+        for id in std::mem::take(&mut self.parked) {
+            if let Some(held) = self.held.get_mut(&id) {
+                held.has_turn = false;
+                queue(&mut self.turns, held);
+            }
+        }
+    }
+
     /// How many partitions a full watcher keeps going; with more, they take turns in being held, so that it
     /// leaves what it cannot serve to others.
     pub(crate) fn turns_max(&self) -> usize {
-        (self.concurrency / 4).clamp(2, CLAIM_MAX)
+        turns_max(self.concurrency)
     }
 
     /// How many more a full watcher takes at a time of what nobody with room took: few, since that may be about to have
@@ -207,12 +260,15 @@ impl Board {
     /// Lets partitions go that have been held for longest, beyond [`Self::turns_max`].
     pub(crate) fn rotate(&mut self) {
         let keep = self.turns_max();
-        let mut staying: Vec<&mut Held> = self.held.values_mut().filter(|held| !held.is_leaving).collect();
-        staying.sort_by_key(|held| std::cmp::Reverse(held.granted_at));
-        for held in staying.into_iter().skip(keep) {
-            held.is_leaving = true;
-            self.buffered -= held.forget_buffer();
-        }
+        let staying = self.held.values_mut().filter(|held| !held.is_leaving);
+        self.buffered -= let_go(staying, keep);
+    }
+
+    /// The same among the partitions of a feed that has a bound of its own.
+    pub(crate) fn rotate_feed(&mut self, feed: &str) {
+        let keep = turns_max(self.lanes.max(feed).unwrap_or(self.concurrency));
+        let staying = self.held.values_mut().filter(|held| !held.is_leaving && *held.feed == *feed);
+        self.buffered -= let_go(staying, keep);
     }
 
     /// Partitions that are to be given back, and have nothing under way.
@@ -269,6 +325,7 @@ impl Board {
         held.trusted_until.end();
         self.buffered -= held.forget_buffer();
         self.turns.retain(|id| id != partition);
+        self.parked.retain(|id| id != partition);
     }
 
     /// What the database says of a partition now.
@@ -367,6 +424,7 @@ impl Board {
     /// Lets partitions be read again from the beginning: once a poll interval, since items with a higher
     /// priority, of late commits and retried ones lie behind the cursor, and soon after a hint.
     pub(crate) fn freshen(&mut self, is_hint: bool) {
+        self.unpark();
         let now = Instant::now();
         let interval =
             if is_hint { self.poll_interval.min(Duration::from_millis(20)) } else { self.poll_interval };
@@ -422,8 +480,16 @@ impl Board {
                 queue(&mut self.turns, held);
                 continue;
             }
-            let Some(item) = held.buffer.pop_front() else { continue };
+            let lanes = &self.lanes;
+            let next = held.next_item(|gate| lanes.may_send(&held.feed, gate));
+            let Some(item) = next.and_then(|next| held.buffer.remove(next)) else {
+                // It keeps what it has, and takes nobody's time until that changes.
+                held.has_turn = true;
+                self.parked.push(id);
+                continue;
+            };
             held.in_flight += 1;
+            self.lanes.sent(&held.feed, item.gate);
             self.buffered -= 1;
             self.in_flight += 1;
             self.in_flight_max = self.in_flight_max.max(self.in_flight);
@@ -451,6 +517,15 @@ impl Board {
             slots @ 2..=9 => (usize::from(!self.turns.is_empty()), slots.div_ceil(2)),
             slots => (slots / 10, slots / 10),
         }
+    }
+
+    /// A delivery of this feed and gate has ended, whatever came of it. True if others waited for that.
+    pub(crate) fn left_lane(&mut self, feed: &str, gate: i32) -> bool {
+        let is_awaited = self.lanes.landed(feed, gate) && !self.parked.is_empty();
+        if is_awaited {
+            self.unpark();
+        }
+        is_awaited
     }
 
     /// The delivery ended; its outcome, of this many bytes, is to be written. True if there is no reason to wait for
@@ -583,6 +658,27 @@ impl Board {
             held.reading = Reading::Resting(Instant::now() + BUSY_REST);
         }
     }
+}
+
+/// How much in flight and buffered keeps so many deliveries busy.
+fn enough(concurrency: usize) -> usize {
+    concurrency + concurrency / 2
+}
+
+/// How many partitions take turns in so many deliveries.
+fn turns_max(concurrency: usize) -> usize {
+    (concurrency / 4).clamp(2, CLAIM_MAX)
+}
+
+/// Lets all but those go that came last; returns how many buffered items that were.
+fn let_go<'a>(held: impl Iterator<Item = &'a mut Held>, keep: usize) -> usize {
+    let mut staying: Vec<&mut Held> = held.collect();
+    staying.sort_by_key(|held| std::cmp::Reverse(held.granted_at));
+    let leave = |held: &mut Held| {
+        held.is_leaving = true;
+        held.forget_buffer()
+    };
+    staying.into_iter().skip(keep).map(leave).sum()
 }
 
 /// The partition under exactly this lease.

@@ -4,9 +4,9 @@
 //! repeated from the first step, under the same idempotency key. Where a step is dear or may not be repeated, let the
 //! item move to another gate instead, which is written down.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::select_all, stream::FuturesUnordered};
 use gatefeed_core::{
     answer::{Answer, Failure, Next, Verdict},
     item::Data,
@@ -82,6 +82,10 @@ impl Reached<'_> {
 }
 
 impl Chain {
+    fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.stages.iter().flat_map(|stage| &stage.steps)
+    }
+
     /// Begins with a step, which gets each delivery as it came. The chain's verdict is that of its last step; the answers
     /// before it serve the bridges alone. Where several steps are the last, their items and partitions are put together,
     /// and no more than one of them may give data or say where the item goes.
@@ -228,6 +232,15 @@ fn ambiguous(what: &str) -> Failure {
 impl Processor for Chain {
     async fn process(&self, delivery: Delivery) -> Verdict {
         self.run(&delivery).await.verdict
+    }
+
+    /// While every step can go on.
+    fn is_ready(&self, feed: &str, gate: i32) -> bool {
+        self.steps().all(|step| step.is_ready(feed, gate))
+    }
+
+    fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
+        select_all(self.steps().map(Step::readiness_changed)).map(drop)
     }
 }
 

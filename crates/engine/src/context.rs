@@ -5,13 +5,16 @@ use std::{
     time::Duration,
 };
 
-use gatefeed_core::{Store, retry::RetryPolicy};
+use gatefeed_core::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    board::Board,
+    board::{Board, Turn},
     budget::{Concurrency, Gauge},
+    clock,
+    lanes::{Lanes, Ready},
+    policy::Policies,
 };
 
 /// How a watcher behaves.
@@ -20,7 +23,7 @@ pub(crate) struct Settings {
     pub(crate) owner: Arc<str>,
     pub(crate) feeds: Vec<String>,
     pub(crate) concurrency: Concurrency,
-    pub(crate) retry: RetryPolicy,
+    pub(crate) policies: Policies,
     pub(crate) lease_duration: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) grace: Duration,
@@ -55,12 +58,15 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(store: Arc<dyn Store>, settings: Settings, stop: CancellationToken) -> Self {
-        let board = Mutex::new(Board::new(
-            settings.concurrency.bounds().min,
-            settings.poll_interval,
-            &settings.feeds,
-        ));
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        ready: Ready,
+        stop: CancellationToken,
+    ) -> Self {
+        let concurrency = settings.concurrency.bounds().min;
+        let board = Board::new(concurrency, settings.poll_interval, &settings.feeds);
+        let board = Mutex::new(board.with_lanes(Lanes::new(&settings.policies, ready)));
         Self {
             store,
             settings,
@@ -80,6 +86,16 @@ impl Context {
     /// The board. Held for moments only, never over an await.
     pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next item to deliver, of those too that were parked.
+    pub(crate) fn next_turn_of_all(&self) -> Option<Turn> {
+        let mut board = self.board();
+        // Else they would be asked, and parked again, at every bell.
+        if board.in_flight() < board.concurrency() {
+            board.unpark();
+        }
+        board.next_turn(clock::now())
     }
 
     /// Waits before another try, or until the watcher stops.

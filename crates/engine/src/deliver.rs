@@ -69,11 +69,15 @@ impl<P: Processor> Sender<P> {
     async fn next(&self) -> Option<Turn> {
         let turn = async {
             loop {
-                self.processor.ready().await;
-                let turn = self.context.board().next_turn(clock::now());
-                match turn {
-                    Some(turn) => return turn,
-                    None => self.context.send_bell.notified().await,
+                // Made before the look, so that no change falls in between.
+                let changed = self.processor.readiness_changed();
+                let turn = self.context.next_turn_of_all();
+                if let Some(turn) = turn {
+                    return turn;
+                }
+                tokio::select! {
+                    () = self.context.send_bell.notified() => {}
+                    () = changed => {}
                 }
             }
         };
@@ -104,7 +108,6 @@ impl<P: Processor> Sender<P> {
         if self.context.stop.is_cancelled() {
             return None;
         }
-        self.processor.ready().now_or_never()?;
         self.context.board().next_turn(clock::now())
     }
 
@@ -115,13 +118,19 @@ impl<P: Processor> Sender<P> {
             Ok(verdict) => self.answer(turn, verdict),
             Err(Skip::Refuse(failure)) => self.answer(turn, Err(failure)),
             Err(Skip::GiveUp) => {
-                self.context.board().given_up(&turn.lease, &turn.item.id);
+                let mut board = self.context.board();
+                board.left_lane(&turn.feed, turn.item.gate);
+                board.given_up(&turn.lease, &turn.item.id);
+                drop(board);
                 self.context.ring();
             }
             Err(Skip::PutBack(error)) => {
                 let partition = &turn.lease.partition;
                 tracing::warn!(%partition, %error, "could not prepare a delivery; trying again");
-                self.context.board().put_back(&turn.lease, &turn.item.id, jittered(REST));
+                let mut board = self.context.board();
+                board.left_lane(&turn.feed, turn.item.gate);
+                board.put_back(&turn.lease, &turn.item.id, jittered(REST));
+                drop(board);
                 self.context.ring();
             }
         }
@@ -171,7 +180,8 @@ impl<P: Processor> Sender<P> {
     /// Writes the attempt down before it is sent. An item that has done this too often is what kills watchers.
     async fn note_suspect(&self, turn: &mut Turn) -> Result<(), Skip> {
         let item = &mut turn.item;
-        if item.suspect_count >= self.context.settings.retry.suspect_deliveries_max() {
+        let policy = self.context.settings.policies.retry(&turn.feed, item.gate);
+        if item.suspect_count >= policy.suspect_deliveries_max() {
             return Err(Skip::Refuse(Failure::final_(format!(
                 "its watcher died {} times while this item was the only one being delivered",
                 item.suspect_count
@@ -193,14 +203,15 @@ impl<P: Processor> Sender<P> {
             let (gate, counted) = (turn.item.gate, failure.counted);
             tracing::debug!(%partition, %item, gate, counted, "attempt failed");
         }
-        let policy = &self.context.settings.retry;
+        let policy = self.context.settings.policies.retry(&turn.feed, turn.item.gate);
         let (change, children, nested) = decide(&turn.lease, &turn.item, verdict, policy, rand::random());
         let Turn { lease, feed, mut item, keep_history, .. } = turn;
+        let gate = item.gate;
         let delivered = item.data.take().filter(|_| keep_history);
         let kept = delivered.and_then(|data| Kept::of(&item, data, &change));
         let completion = Completion {
             lease: lease.clone(),
-            feed,
+            feed: feed.clone(),
             item: item.id.clone(),
             version: item.version,
             change,
@@ -210,7 +221,13 @@ impl<P: Processor> Sender<P> {
         };
         let outcome = Outcome::new(completion, item);
         let bytes = outcome.bytes;
-        let is_urgent = self.context.board().answered(&lease, bytes);
+        let mut board = self.context.board();
+        let is_awaited = board.left_lane(&feed, gate);
+        let is_urgent = board.answered(&lease, bytes);
+        drop(board);
+        if is_awaited {
+            self.context.send_bell.notify_one();
+        }
         // The receiver outlives the deliveries but for a watcher that is being dropped.
         _ = self.outcomes.send(outcome);
         if is_urgent {

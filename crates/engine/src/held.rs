@@ -168,6 +168,19 @@ impl Held {
             && self.trusted_until.holds(now)
     }
 
+    /// The first item whose gate may be sent to: as a rule the first of all, since pages are in order of the gates.
+    pub(crate) fn next_item(&self, may_send: impl Fn(i32) -> bool) -> Option<usize> {
+        let mut refused = None;
+        self.buffer.iter().position(|item| {
+            if refused == Some(item.gate) {
+                return false;
+            }
+            let may = may_send(item.gate);
+            refused = (!may).then_some(item.gate);
+            may
+        })
+    }
+
     /// Whether nobody has set it aside or ended it, and its gate's time is not over.
     pub(crate) fn is_available(&self) -> bool {
         self.state.is_workable()

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | what does the watcher hold in memory, and what is next? | `board.rs`, `held.rs` |
 //! | how many deliveries are in flight? | `budget.rs` |
+//! | what may be sent of a feed or a gate, and how is it treated? | `lanes.rs`, `policy.rs` |
 //! | who gets a partition, who keeps it? | `claim.rs`, `renew.rs`, `observe.rs` |
 //! | how do items come in, go out and get written? | `page.rs`, `deliver.rs`, `outcome.rs` |
 //! | what does an item get of those before it? | `gathering.rs` |
@@ -26,9 +27,11 @@ mod deliver;
 pub mod dispatch;
 mod gathering;
 mod held;
+mod lanes;
 mod observe;
 mod outcome;
 mod page;
+mod policy;
 pub mod pool;
 mod processor;
 mod renew;
@@ -44,6 +47,7 @@ mod library_page {}
 pub use budget::Concurrency;
 pub use chain::{Chain, ChainRun, Reached};
 pub use gathering::Gathering;
+pub use policy::Policy;
 pub use processor::{Delivery, Processor};
 pub use step::{Step, StepRun, step};
 pub use watcher::{Builder, Finished, Watcher};

@@ -210,7 +210,7 @@ fn refused(context: &Context, mut batch: Vec<Outcome>, error: &StoreError) -> Op
         return None;
     }
     let failure = Failure::new(format!("the database refused the answer: {error}"));
-    let policy = &context.settings.retry;
+    let policy = context.settings.policies.retry(&outcome.completion.feed, outcome.item.gate);
     let (change, children, nested) =
         decide(&outcome.completion.lease, &outcome.item, Err(failure), policy, rand::random());
     outcome.completion.change = change;

@@ -46,10 +46,15 @@ pub trait Processor: Send + Sync + 'static {
     /// Works on one item. An `Err` is a failed attempt; a panic counts as one too.
     fn process(&self, delivery: Delivery) -> impl Future<Output = Verdict> + Send;
 
-    /// Resolves when a delivery makes sense; awaited before an item is taken, so that while every target is
-    /// down items wait in the database instead of being tried.
-    fn ready(&self) -> impl Future<Output = ()> + Send {
-        async {}
+    /// Whether a delivery of this feed at this gate makes sense now; asked before an item is taken, so that while
+    /// every target is down items wait in the database instead of being tried. Asked often: no more than a look.
+    fn is_ready(&self, _feed: &str, _gate: i32) -> bool {
+        true
+    }
+
+    /// Resolves when [`Self::is_ready`] may say yes where it said no before this was called.
+    fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
     }
 }
 

@@ -77,6 +77,14 @@ impl Step {
         self.name.get_or_insert_with(|| name().into());
     }
 
+    pub(crate) fn is_ready(&self, feed: &str, gate: i32) -> bool {
+        self.work.is_ready(feed, gate)
+    }
+
+    pub(crate) fn readiness_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.work.readiness_changed()
+    }
+
     /// Runs it to the end of its last attempt.
     pub(crate) async fn run(&self, input: Delivery) -> StepRun {
         let started = Instant::now();
@@ -126,10 +134,22 @@ impl fmt::Debug for Step {
 /// A processor whose type is forgotten.
 trait Work: Send + Sync {
     fn work(&self, delivery: Delivery) -> Pin<Box<dyn Future<Output = Verdict> + Send + '_>>;
+
+    fn is_ready(&self, feed: &str, gate: i32) -> bool;
+
+    fn readiness_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 impl<P: Processor> Work for P {
     fn work(&self, delivery: Delivery) -> Pin<Box<dyn Future<Output = Verdict> + Send + '_>> {
         Box::pin(self.process(delivery))
+    }
+
+    fn is_ready(&self, feed: &str, gate: i32) -> bool {
+        Processor::is_ready(self, feed, gate)
+    }
+
+    fn readiness_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(Processor::readiness_changed(self))
     }
 }

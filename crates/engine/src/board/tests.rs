@@ -637,6 +637,65 @@ fn a_full_watcher_takes_a_quarter_more_at_a_time() {
     assert_eq!(board.overdue_max(), board.turns_max().div_ceil(2), "it could not serve more");
 }
 
+// --- feeds and gates with bounds, and handlers that are down ---
+
+fn policy(concurrency: usize) -> crate::policy::Policy {
+    crate::policy::Policy { concurrency: Some(concurrency), ..Default::default() }
+}
+
+/// At most two deliveries of feed `other`, one of its gate 1; what `is_ready` refuses is down.
+fn with_lanes(concurrency: usize, is_ready: impl Fn(&str, i32) -> bool + Send + Sync + 'static) -> Board {
+    let mut policies = crate::policy::Policies::default();
+    policies.set_feed("other", policy(2));
+    policies.set_gate("other", 1, policy(1));
+    board(concurrency).with_lanes(Lanes::new(&policies, Arc::new(is_ready)))
+}
+
+fn of_feed(board: &mut Board, partition: &str, feed: &str, items: &[(&str, i32)]) -> Arc<Lease> {
+    let lease = grant_to(board, partition, |grant| grant.state.feed = feed.into());
+    let items = items.iter().map(|(id, gate)| DueItem { gate: *gate, ..item(id, 0) }).collect();
+    load(board, &lease, Page { items, next: None });
+    lease
+}
+
+#[test]
+fn a_feed_and_a_gate_have_no_more_in_flight_than_they_may() {
+    let mut board = with_lanes(100, |_, _| true);
+    let p = of_feed(&mut board, "p", "other", &[("a", 1), ("b", 1), ("c", 2), ("d", 2)]);
+    assert_eq!(turns(&mut board), ["p/a", "p/c"], "one of gate 1, and no more than two");
+    of_feed(&mut board, "q", "default", &[("x", 1), ("y", 1)]);
+    assert_eq!(turns(&mut board), ["q/x", "q/y"], "others have no such bound");
+    assert!(board.left_lane("other", 1), "somebody waits for that");
+    board.answered(&p, 1);
+    assert_eq!(turns(&mut board), ["p/b"]);
+    assert!(board.left_lane("other", 2));
+    board.given_up(&p, "c");
+    assert_eq!(turns(&mut board), ["p/d"]);
+}
+
+#[test]
+fn what_is_down_waits_and_holds_up_nobody() {
+    let is_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let now_up = is_up.clone();
+    let is_ready = move |feed: &str, gate| {
+        feed != "default" || gate != 0 || now_up.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let mut board = with_lanes(10, is_ready);
+    let many: Vec<String> = (0..20).map(|n| format!("d{n}")).collect();
+    let many: Vec<(&str, i32)> = many.iter().map(|id| (id.as_str(), 0)).collect();
+    of_feed(&mut board, "down", "default", &many);
+    of_feed(&mut board, "late", "default", &[("l", 0), ("m", 1)]);
+    of_feed(&mut board, "up", "other", &[("x", 0)]);
+    assert_eq!(board.room(), Room::Turns, "until it is seen that most of it is down");
+    assert_eq!(turns(&mut board), ["late/m", "up/x"], "the gate that is up, too");
+    assert_eq!(board.room(), Room::Spare, "others have all the room");
+    assert_eq!(board.satisfied(&["default".into(), "other".into()]), ["default"]);
+    is_up.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(turns(&mut board), [""; 0], "it is asked again when it is told to be");
+    board.unpark();
+    assert_eq!(turns(&mut board).len(), 7, "a tenth is kept for others, which have nothing more");
+}
+
 #[test]
 fn the_budget_changes_and_tells_how_it_was_used() {
     let mut board = board(4);

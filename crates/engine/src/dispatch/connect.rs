@@ -17,7 +17,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use tokio::{net::TcpStream, time::timeout};
-use tower_service::Service;
+use tower::Service;
 
 /// How long an unused connection is kept, unless the handler closes it sooner.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);

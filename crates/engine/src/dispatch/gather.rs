@@ -1,12 +1,21 @@
 //! The body of an item that gathers: its data and what came before it, or where to fetch that.
 
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
 use gatefeed_core::{
-    answer::Failure,
+    answer::{Answer, Failure},
     gather::{Gather, data_fields},
     id::JSON,
     item::Data,
 };
+use pin_project_lite::pin_project;
 use tokio::sync::Semaphore;
+use tower::{Layer, Service, util::Oneshot};
 use url::Url;
 
 use super::http::HttpOptions;
@@ -15,13 +24,94 @@ use crate::processor::Delivery;
 /// Bytes of gathered bodies that are in memory at a time, about.
 const MEMORY_MAX: usize = 256 << 20;
 
-/// As many bodies as fit into the memory for them, at least one.
-pub(super) fn room(options: &HttpOptions) -> Semaphore {
-    Semaphore::new((MEMORY_MAX / options.gather_max.max(1)).clamp(1, Semaphore::MAX_PERMITS))
+/// Memory for gathered bodies, which all routes share: as many bodies as fit, at least one.
+pub(super) fn room(gather_max: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new((MEMORY_MAX / gather_max.max(1)).clamp(1, Semaphore::MAX_PERMITS)))
+}
+
+/// Gives deliveries that gather their bodies.
+#[derive(Clone)]
+pub(super) struct GatherLayer(Arc<Gathers>);
+
+struct Gathers {
+    options: HttpOptions,
+    room: Arc<Semaphore>,
+}
+
+impl GatherLayer {
+    pub(super) fn new(options: HttpOptions, room: Arc<Semaphore>) -> Self {
+        Self(Arc::new(Gathers { options, room }))
+    }
+}
+
+impl<S> Layer<S> for GatherLayer {
+    type Service = Gathered<S>;
+
+    fn layer(&self, inner: S) -> Gathered<S> {
+        Gathered { inner, gathers: Arc::clone(&self.0) }
+    }
+}
+
+/// The service of [`GatherLayer`].
+#[derive(Clone)]
+pub(super) struct Gathered<S> {
+    inner: S,
+    gathers: Arc<Gathers>,
+}
+
+impl<S> Service<Delivery> for Gathered<S>
+where
+    S: Service<Delivery, Response = Answer, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Answer;
+    type Error = Failure;
+    type Future = Bodied<S>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, delivery: Delivery) -> Bodied<S> {
+        if delivery.gathering.is_none() {
+            return Bodied::AsItIs { sent: self.inner.call(delivery) };
+        }
+        let (gathers, inner) = (Arc::clone(&self.gathers), self.inner.clone());
+        let gathered = Box::pin(async move {
+            // Held until the answer has come.
+            let _room = gathers.room.acquire().await;
+            let delivery = prepare(delivery, &gathers.options).await?;
+            Oneshot::new(inner, delivery).await
+        });
+        Bodied::Gathered { gathered }
+    }
+}
+
+pin_project! {
+    /// A delivery that gathers, or one that does not and so has no box.
+    #[project = Projected]
+    pub(super) enum Bodied<S>
+    where
+        S: Service<Delivery>,
+    {
+        AsItIs { #[pin] sent: S::Future },
+        Gathered { gathered: Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>> },
+    }
+}
+
+impl<S: Service<Delivery>> Future for Bodied<S> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            Projected::AsItIs { sent } => sent.poll(cx),
+            Projected::Gathered { gathered } => gathered.as_mut().poll(cx),
+        }
+    }
 }
 
 /// Gives a delivery that gathers the body that its handler gets; all others stay as they are.
-pub(super) async fn prepare(mut delivery: Delivery, options: &HttpOptions) -> Result<Delivery, Failure> {
+async fn prepare(mut delivery: Delivery, options: &HttpOptions) -> Result<Delivery, Failure> {
     let Some(gathering) = delivery.gathering.take() else { return Ok(delivery) };
     let data = Data { bytes: delivery.data.clone(), content_type: delivery.content_type.to_string() };
     let gathered = gathering.body(&data, options.gather_max).await;

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::{
     HttpProcessor,
-    http::causes,
+    exchange::causes,
     request,
     rotation::Rotation,
     target::{InvalidTarget, Target},

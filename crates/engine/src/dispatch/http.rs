@@ -1,27 +1,40 @@
-//! A processor that hands items to HTTP handlers.
+//! One route: the targets of a feed or a gate, and the stack of layers that leads to them.
+//!
+//! ```text
+//! gather            gives an item that gathers its body
+//!   rotate          chooses the target, and leaves one alone that cannot be reached
+//!     timeout       tower's own, one for each target
+//!       exchange    the request and its answer, also one for each target
+//! ```
+//!
+//! The stack is put together when the watcher starts, of what is configured. A delivery clones it (some counters), and
+//! has one box, that of the exchange.
 
-use std::{error::Error, future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use ::http::Request;
-use bytes::Bytes;
-use gatefeed_core::answer::{Failure, Verdict};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper_util::client::legacy;
-use tokio::{sync::Semaphore, time::timeout};
+use gatefeed_core::answer::Verdict;
+use tokio::sync::{Notify, Semaphore};
+use tower::{
+    BoxError, ServiceBuilder,
+    timeout::Timeout,
+    util::{MapErr, Oneshot},
+};
 use url::Url;
 
 use super::{
-    answer,
-    connect::{self, HttpClient},
-    gather, health, request,
-    rotation::{AllPaused, Rotation, Turn},
+    connect,
+    exchange::Exchange,
+    gather::{self, GatherLayer, Gathered},
+    health,
+    missed::Missed,
+    rotate::Rotate,
+    rotation::Rotation,
     target::InvalidTarget,
 };
 use crate::processor::{Delivery, Processor};
 
 /// Limits of a delivery.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HttpOptions {
     /// For the whole request, the reading of the answer included; more than zero.
     pub request_timeout: Duration,
@@ -52,13 +65,34 @@ impl Default for HttpOptions {
     }
 }
 
+/// What leads to one target.
+type ToTarget = MapErr<Timeout<Exchange>, Unbox>;
+type Unbox = fn(BoxError) -> Missed;
+/// What leads to all targets of a route.
+type Stack = Gathered<Rotate<ToTarget>>;
+
 /// Hands items to one or several handlers by HTTP, in turn. A target that cannot be reached is left alone for
 /// a while, and such a delivery does not count as an attempt.
 pub struct HttpProcessor {
-    pub(super) client: HttpClient,
-    pub(super) rotation: Rotation,
+    pub(super) client: connect::HttpClient,
+    pub(super) rotation: Arc<Rotation>,
     pub(super) options: HttpOptions,
-    gather_room: Semaphore,
+    changed: Arc<Notify>,
+    stack: Stack,
+}
+
+/// What routes have in common.
+#[derive(Clone)]
+pub(super) struct Shared {
+    /// Rung when a target was paused, or is so no more.
+    pub(super) changed: Arc<Notify>,
+    gather_room: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(super) fn new(gather_max: usize) -> Self {
+        Self { changed: Arc::default(), gather_room: gather::room(gather_max) }
+    }
 }
 
 impl HttpProcessor {
@@ -66,121 +100,68 @@ impl HttpProcessor {
     /// zero, where the health path leads elsewhere, and where `https` finds no root certificates. Within a
     /// Tokio runtime only.
     pub fn new(targets: Vec<Url>, options: HttpOptions) -> Result<Self, InvalidTarget> {
+        let shared = Shared::new(options.gather_max);
+        Self::sharing(targets, options, &shared)
+    }
+
+    /// One of several routes.
+    pub(super) fn sharing(
+        targets: Vec<Url>,
+        options: HttpOptions,
+        shared: &Shared,
+    ) -> Result<Self, InvalidTarget> {
         if options.request_timeout.is_zero() || options.connect_timeout.is_zero() {
             return Err(InvalidTarget("a timeout of zero would end every request at once".into()));
         }
         let tls = targets.iter().any(|url| url.scheme() == "https");
-        let rotation = Rotation::new(targets)?;
+        let rotation = Arc::new(Rotation::new(targets, Arc::clone(&shared.changed))?);
         health::check_path(&rotation, options.health_path.as_deref())?;
         let limit = options.connect_timeout.min(options.request_timeout / 10 * 9);
         let client = connect::client(limit, tls)
             .map_err(|error| InvalidTarget(format!("cannot prepare for https targets: {error}")))?;
         gather::check_url(options.gather_url.as_ref()).map_err(InvalidTarget)?;
-        let gather_room = gather::room(&options);
-        Ok(Self { client, rotation, options, gather_room })
+        let stack = stack(&rotation, &client, &options, shared);
+        Ok(Self { client, rotation, options, changed: Arc::clone(&shared.changed), stack })
     }
 
-    async fn deliver(&self, delivery: Delivery) -> Verdict {
-        let paused = |paused: AllPaused| Failure::delayed(paused.message, Some(paused.remaining));
-        // Held until the answer has come.
-        let room = delivery.gathering.is_some().then(|| self.gather_room.acquire());
-        let _room = match room {
-            Some(room) => Some(room.await),
-            None => None,
-        };
-        let delivery = gather::prepare(delivery, &self.options).await?;
-        let turn = self.rotation.turn().map_err(paused)?;
-        let request = request::build(turn.target(), delivery).map_err(Failure::final_)?;
-        let limit = self.options.request_timeout;
-        timeout(limit, self.exchange(&turn, request))
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(format!("no answer within {limit:?} (--request-timeout)"))))
+    /// The targets.
+    pub(super) fn urls(&self) -> impl Iterator<Item = &Url> {
+        self.rotation.targets().map(|target| &target.url)
     }
 
-    async fn exchange(&self, turn: &Turn<'_>, request: Request<Full<Bytes>>) -> Verdict {
-        let response = match self.client.request(request).await {
-            Ok(response) => response,
-            Err(error) if surely_not_sent(&error) => {
-                let message = format!("cannot reach {}: {}", turn.target().shown, causes(&error));
-                let delay = self.rotation.unreachable(turn, &message);
-                return Err(Failure::delayed(message, Some(delay)));
-            }
-            Err(error) => {
-                self.rotation.reached(turn);
-                return Err(Failure::new(format!("{} ({})", cut_or_garbled(&error), causes(&error))));
-            }
-        };
-        self.rotation.reached(turn);
-        let (head, body) = response.into_parts();
-        let body = read_body(body, self.options.max_answer).await;
-        answer::read(&turn.target().url, &head, body)
+    /// Resolves when a delivery makes sense: not while every target is left alone.
+    pub async fn ready(&self) {
+        self.rotation.ready().await;
     }
+}
+
+/// The layers of a route.
+fn stack(
+    rotation: &Arc<Rotation>,
+    client: &connect::HttpClient,
+    options: &HttpOptions,
+    shared: &Shared,
+) -> Stack {
+    let rotate = Rotate::new(Arc::clone(rotation), options.request_timeout, |target| {
+        ServiceBuilder::new()
+            .map_err(Missed::unbox as Unbox)
+            .timeout(options.request_timeout)
+            .service(Exchange::new(Arc::clone(target), client.clone(), options.max_answer))
+    });
+    let gather = GatherLayer::new(options.clone(), Arc::clone(&shared.gather_room));
+    ServiceBuilder::new().layer(gather).service(rotate)
 }
 
 impl Processor for HttpProcessor {
     fn process(&self, delivery: Delivery) -> impl Future<Output = Verdict> + Send {
-        self.deliver(delivery)
+        Oneshot::new(self.stack.clone(), delivery)
     }
 
-    fn ready(&self) -> impl Future<Output = ()> + Send {
-        self.rotation.ready()
+    fn is_ready(&self, _: &str, _: i32) -> bool {
+        self.rotation.is_ready()
     }
-}
 
-/// Whether no byte of the request can have been sent: there was no connection, or it closed before it took
-/// the request (the client has then tried others, unless this one was new). A request that meets a kept
-/// connection at the very moment of its closing may have been read, and counts.
-fn surely_not_sent(error: &legacy::Error) -> bool {
-    error.is_connect() || hyper_error(error).is_some_and(|error| error.is_canceled() || error.is_closed())
-}
-
-fn cut_or_garbled(error: &legacy::Error) -> &'static str {
-    if hyper_error(error).is_some_and(hyper::Error::is_parse) {
-        "the answer is not HTTP/1.1"
-    } else {
-        "connection closed before the answer"
+    fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
+        super::routes::readiness_changed(&self.changed, [&*self.rotation])
     }
-}
-
-fn hyper_error(error: &legacy::Error) -> Option<&hyper::Error> {
-    error.source()?.downcast_ref()
-}
-
-/// What lies under the client's own error, in its words.
-pub(super) fn causes(error: &legacy::Error) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        // Some causes repeat the cause under them.
-        if texts.last().is_none_or(|last| !last.contains(&text)) {
-            texts.push(text);
-        }
-        next = cause.source();
-    }
-    texts.join(": ")
-}
-
-/// The whole body, or why it cannot be had: copied out of the connection's read buffer, which a small answer
-/// would else keep alive. What is read beyond the limit is dropped with its connection.
-async fn read_body(mut body: Incoming, max: usize) -> Result<Bytes, String> {
-    let too_large = || format!("answer larger than {max} bytes (--max-answer)");
-    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if expected > max {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::with_capacity(expected);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
-            format!("connection closed before the answer was complete{cause}")
-        })?;
-        if let Some(part) = frame.data_ref() {
-            if bytes.len() + part.len() > max {
-                return Err(too_large());
-            }
-            bytes.extend_from_slice(part);
-        }
-    }
-    Ok(bytes.into())
 }

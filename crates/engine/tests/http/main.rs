@@ -6,6 +6,7 @@ mod answers;
 mod health;
 mod reach;
 mod request;
+mod routes;
 mod transport;
 
 use std::time::Duration;

@@ -27,6 +27,7 @@ mod children;
 mod crash;
 mod db;
 mod dependencies;
+mod feeds;
 mod gates;
 mod gather;
 mod leases;

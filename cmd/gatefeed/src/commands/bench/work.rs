@@ -1,6 +1,7 @@
 //! Loading a round's items, and a watcher that puts them through.
 
 use std::{
+    future::Future,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -93,7 +94,11 @@ impl<P: Processor> Processor for Timed<P> {
         verdict
     }
 
-    async fn ready(&self) {
-        self.processor.ready().await;
+    fn is_ready(&self, feed: &str, gate: i32) -> bool {
+        self.processor.is_ready(feed, gate)
+    }
+
+    fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
+        self.processor.readiness_changed()
     }
 }
