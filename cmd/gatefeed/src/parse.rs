@@ -94,6 +94,11 @@ pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
     number_within(text, 1, CONCURRENCY_MAX)
 }
 
+/// How many items of a batch: their outcomes are written together.
+pub(crate) fn batch_size(text: &str) -> Result<usize, String> {
+    number_within(text, 1, 1_000)
+}
+
 /// How many items or partitions a bench makes.
 pub(crate) fn amount(text: &str) -> Result<usize, String> {
     number_within(text, 1, 100_000_000)

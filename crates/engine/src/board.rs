@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     held::{Held, Reading, Trust, TrustedUntil},
     lanes::Lanes,
+    policy::Batch,
 };
 
 /// The most leases a watcher holds: each costs a renewal.
@@ -44,19 +45,30 @@ const UNWRITTEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A partition that others are inserting into is looked at again after this.
 const BUSY_REST: Duration = Duration::from_millis(100);
 
-/// An item to be delivered now.
+/// An item to be delivered now, or the first of a batch.
 pub(crate) struct Turn {
+    pub(crate) origin: Origin,
+    pub(crate) item: DueItem,
+    /// How it is batched; `None`: it is delivered by itself.
+    pub(crate) batch: Option<Batch>,
+    /// The rest of its batch.
+    pub(crate) more: Vec<DueItem>,
+    /// The partition is still being read, and may have more for the batch soon.
+    pub(crate) may_grow: bool,
+    /// The partition's buffer is running low: time to read on.
+    pub(crate) is_low: bool,
+}
+
+/// Where an item comes from: its partition, as this watcher holds it.
+pub(crate) struct Origin {
     pub(crate) lease: Arc<Lease>,
     pub(crate) feed: Arc<str>,
-    pub(crate) item: DueItem,
     pub(crate) suspect: bool,
     /// Whether the outcome keeps what it replaces.
     pub(crate) keep_history: bool,
-    /// Whether its delivery may still begin, should something come between.
+    /// Whether a delivery may still begin, should something come between.
     pub(crate) trusted_until: TrustedUntil,
     pub(crate) cancel: Arc<CancellationToken>,
-    /// The partition's buffer is running low: time to read on.
-    pub(crate) is_low: bool,
 }
 
 /// What is going on in a feed.
@@ -235,14 +247,21 @@ impl Board {
         feeds.iter().filter(is_satisfied).cloned().collect()
     }
 
-    /// What waited for a bound or a handler is asked again.
-    pub(crate) fn unpark(&mut self) {
-        for id in std::mem::take(&mut self.parked) {
-            if let Some(held) = self.held.get_mut(&id) {
+    /// What waited for a bound or a handler, and need not wait any more, has its turn again. True if there was any.
+    pub(crate) fn unpark(&mut self) -> bool {
+        let parked = self.parked.len();
+        let (lanes, turns, held) = (&self.lanes, &mut self.turns, &mut self.held);
+        self.parked.retain(|id| {
+            let Some(held) = held.get_mut(id) else { return false };
+            let may_send = |gate| lanes.may_send(&held.feed, gate);
+            let stays = !held.buffer.is_empty() && held.next_item(may_send).is_none();
+            if !stays {
                 held.has_turn = false;
-                queue(&mut self.turns, held);
+                queue(turns, held);
             }
-        }
+            stays
+        });
+        self.parked.len() < parked
     }
 
     /// How many partitions a full watcher keeps going; with more, they take turns in being held, so that it
@@ -460,6 +479,7 @@ impl Board {
             return None;
         }
         if self.in_flight >= self.concurrency {
+            // With fewer slots than there were, and with batches, which can take all of it.
             self.was_full |= !self.turns.is_empty();
             return None;
         }
@@ -481,31 +501,71 @@ impl Board {
                 continue;
             }
             let lanes = &self.lanes;
-            let next = held.next_item(|gate| lanes.may_send(&held.feed, gate));
-            let Some(item) = next.and_then(|next| held.buffer.remove(next)) else {
+            let Some(first) = held.next_item(|gate| lanes.may_send(&held.feed, gate)) else {
                 // It keeps what it has, and takes nobody's time until that changes.
                 held.has_turn = true;
                 self.parked.push(id);
                 continue;
             };
-            held.in_flight += 1;
-            self.lanes.sent(&held.feed, item.gate);
-            self.buffered -= 1;
-            self.in_flight += 1;
+            let budget = spare.saturating_sub(kept).max(spare.min(share.saturating_sub(held.in_flight)));
+            let batch = lanes.batch(&held.feed, held.buffer[first].gate);
+            let count = match batch {
+                Some(batch) => batch_count(lanes, held, first, batch, budget, self.concurrency / 10),
+                None => Some(1),
+            };
+            let Some(mut items) = count.map(|count| held.buffer.drain(first..first + count)) else {
+                queue(&mut self.turns, held);
+                continue;
+            };
+            let Some(item) = items.next() else { continue };
+            let more: Vec<DueItem> = items.collect();
+            let taken = 1 + more.len();
+            held.in_flight += taken;
+            self.lanes.sent(&held.feed, item.gate, taken);
+            self.buffered -= taken;
+            self.in_flight += taken;
             self.in_flight_max = self.in_flight_max.max(self.in_flight);
             queue(&mut self.turns, held);
-            return Some(Turn {
+            let origin = Origin {
                 lease: held.lease.clone(),
                 feed: held.feed.clone(),
-                item,
                 suspect: held.is_suspect(),
                 keep_history: held.state.keep_history,
                 trusted_until: held.trusted_until.clone(),
                 cancel: held.cancel.clone(),
-                is_low: held.is_low(page_items, has_room),
-            });
+            };
+            let is_single = item.gather.is_some() || origin.suspect;
+            let may_grow =
+                !is_single && batch.is_some_and(|batch| taken < batch.size) && held.is_all_taken_for_now();
+            let is_low = held.is_low(page_items, has_room);
+            return Some(Turn { origin, item, batch, more, may_grow, is_low });
         }
         None
+    }
+
+    /// Adds to a batch what has come for it since.
+    pub(crate) fn grow(&mut self, turn: &mut Turn) {
+        let Some(batch) = turn.batch else { return };
+        let (kept, share) = self.kept_back();
+        let spare = self.concurrency.saturating_sub(self.in_flight);
+        let Some(held) = current(&mut self.held, &turn.origin.lease) else {
+            turn.may_grow = false;
+            return;
+        };
+        let budget = spare.saturating_sub(kept).max(spare.min(share.saturating_sub(held.in_flight)));
+        let bytes: u64 = turn.item.size + turn.more.iter().map(|item| item.size).sum::<u64>();
+        let left = Batch { size: batch.size.saturating_sub(1 + turn.more.len()), ..batch };
+        let bytes_left = self.lanes.batch_bytes_max.saturating_sub(bytes);
+        let supply = held.supply(0, turn.item.gate, left.size, bytes_left);
+        let room = self.lanes.room(&held.feed, turn.item.gate).0.min(held.room());
+        let count = if held.is_workable() { supply.min(budget).min(room) } else { 0 };
+        turn.more.extend(held.buffer.drain(..count));
+        turn.may_grow =
+            count == supply && count < left.size && held.is_workable() && held.is_all_taken_for_now();
+        held.in_flight += count;
+        self.lanes.sent(&held.feed, turn.item.gate, count);
+        self.buffered -= count;
+        self.in_flight += count;
     }
 
     /// How many slots are kept for partitions that have fewer than a share of them: else one that comes along
@@ -521,11 +581,7 @@ impl Board {
 
     /// A delivery of this feed and gate has ended, whatever came of it. True if others waited for that.
     pub(crate) fn left_lane(&mut self, feed: &str, gate: i32) -> bool {
-        let is_awaited = self.lanes.landed(feed, gate) && !self.parked.is_empty();
-        if is_awaited {
-            self.unpark();
-        }
-        is_awaited
+        self.lanes.landed(feed, gate) && self.unpark()
     }
 
     /// The delivery ended; its outcome, of this many bytes, is to be written. True if there is no reason to wait for
@@ -658,6 +714,30 @@ impl Board {
             held.reading = Reading::Resting(Instant::now() + BUSY_REST);
         }
     }
+}
+
+/// How many items the batch has that begins with this one. `None`: few, although there are more, since other deliveries
+/// take the room; it is worth waiting for one of them to end. A tenth of the budget is enough, so that what hangs holds up
+/// nobody.
+fn batch_count(
+    lanes: &Lanes,
+    held: &Held,
+    first: usize,
+    batch: Batch,
+    budget: usize,
+    tenth: usize,
+) -> Option<usize> {
+    let item = &held.buffer[first];
+    if held.is_suspect() || item.gather.is_some() {
+        return Some(1);
+    }
+    let bytes_left = lanes.batch_bytes_max.saturating_sub(item.size);
+    let supply = 1 + held.supply(first + 1, item.gate, batch.size.saturating_sub(1), bytes_left);
+    let (room, max) = lanes.room(&held.feed, item.gate);
+    let allowed = budget.min(room).min(held.room());
+    let max = held.state.max_in_flight.map_or(max, |own| max.min(own as usize));
+    let is_worth_it = allowed >= supply.min(tenth.max(1)).min(max);
+    is_worth_it.then_some(supply.min(allowed).max(1))
 }
 
 /// How much in flight and buffered keeps so many deliveries busy.

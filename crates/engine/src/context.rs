@@ -41,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) gauge: Gauge,
     /// Something may be sent.
     pub(crate) send_bell: Notify,
+    /// Something may have come for a batch that waits for more.
+    pub(crate) grow_bell: Notify,
     /// Something may be read.
     pub(crate) page_bell: Notify,
     /// What is to be written should not wait for more.
@@ -66,13 +68,14 @@ impl Context {
     ) -> Self {
         let concurrency = settings.concurrency.bounds().min;
         let board = Board::new(concurrency, settings.poll_interval, &settings.feeds);
-        let board = Mutex::new(board.with_lanes(Lanes::new(&settings.policies, ready)));
+        let board = Mutex::new(board.with_lanes(Lanes::new(&settings.policies, settings.max_payload, ready)));
         Self {
             store,
             settings,
             board,
             gauge: Gauge::new(),
             send_bell: Notify::new(),
+            grow_bell: Notify::new(),
             page_bell: Notify::new(),
             write_bell: Notify::new(),
             check_bell: Notify::new(),
@@ -109,6 +112,7 @@ impl Context {
     /// After anything that frees or fills: whoever waits looks again.
     pub(crate) fn ring(&self) {
         self.send_bell.notify_one();
+        self.grow_bell.notify_waiters();
         self.page_bell.notify_one();
         self.check_bell.notify_one();
         self.room_bell.notify_one();

@@ -181,6 +181,27 @@ impl Held {
         })
     }
 
+    /// How many buffered items from `from` on go into a batch at this gate: those that follow each other, do not gather, and
+    /// have no more bytes together.
+    pub(crate) fn supply(&self, from: usize, gate: i32, most: usize, mut bytes_left: u64) -> usize {
+        let fits = |item: &&DueItem| {
+            let fits = item.gate == gate && item.gather.is_none() && item.size <= bytes_left;
+            bytes_left = bytes_left.saturating_sub(item.size);
+            fits
+        };
+        self.buffer.iter().skip(from).take(most).take_while(fits).count()
+    }
+
+    /// How many more deliveries the partition's own bound allows.
+    pub(crate) fn room(&self) -> usize {
+        self.state.max_in_flight.map_or(usize::MAX, |max| (max as usize).saturating_sub(self.in_flight))
+    }
+
+    /// Nothing is buffered, and more is about to be read.
+    pub(crate) fn is_all_taken_for_now(&self) -> bool {
+        self.buffer.is_empty() && matches!(self.reading, Reading::At(_) | Reading::Loading)
+    }
+
     /// Whether nobody has set it aside or ended it, and its gate's time is not over.
     pub(crate) fn is_available(&self) -> bool {
         self.state.is_workable()

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::policy::Policies;
+use crate::policy::{Batch, Policies};
 
 /// Whether a delivery of a feed at a gate makes sense now.
 pub(crate) type Ready = Arc<dyn Fn(&str, i32) -> bool + Send + Sync>;
@@ -14,7 +14,14 @@ pub(crate) struct Lanes {
     ready: Ready,
     /// Feeds with a bound, or with a gate that has one.
     bounded: HashMap<Arc<str>, Bounds>,
+    /// Feeds with batches at some gate: those of a gate (`Some`), and of all others.
+    batched: HashMap<Arc<str>, Vec<AtGate>>,
+    /// The most bytes of a batch.
+    pub(crate) batch_bytes_max: u64,
 }
+
+/// How items are batched at a gate; without one, at all that have no entry of their own.
+type AtGate = (Option<i32>, Option<Batch>);
 
 #[derive(Debug, Default)]
 struct Bounds {
@@ -36,7 +43,11 @@ impl Default for Count {
 
 impl Count {
     fn is_full(&self) -> bool {
-        self.in_flight >= self.max
+        self.room() == 0
+    }
+
+    fn room(&self) -> usize {
+        self.max.saturating_sub(self.in_flight)
     }
 }
 
@@ -53,12 +64,17 @@ impl Bounds {
 
 impl Default for Lanes {
     fn default() -> Self {
-        Self { ready: Arc::new(|_, _| true), bounded: HashMap::new() }
+        Self {
+            ready: Arc::new(|_, _| true),
+            bounded: HashMap::new(),
+            batched: HashMap::new(),
+            batch_bytes_max: 0,
+        }
     }
 }
 
 impl Lanes {
-    pub(crate) fn new(policies: &Policies, ready: Ready) -> Self {
+    pub(crate) fn new(policies: &Policies, batch_bytes_max: u64, ready: Ready) -> Self {
         let mut bounded: HashMap<Arc<str>, Bounds> = HashMap::new();
         for (feed, gate, max) in policies.bounds() {
             let bounds = bounded.entry(feed.into()).or_default();
@@ -68,7 +84,30 @@ impl Lanes {
                 None => bounds.feed = count,
             }
         }
-        Self { ready, bounded }
+        let mut batched: HashMap<Arc<str>, Vec<AtGate>> = HashMap::new();
+        for (feed, gate, batch) in policies.batches() {
+            batched.entry(feed.into()).or_default().push((gate, batch));
+        }
+        batched.retain(|_, gates| gates.iter().any(|(_, batch)| batch.is_some()));
+        Self { ready, bounded, batched, batch_bytes_max }
+    }
+
+    /// How items at this gate of this feed are batched.
+    pub(crate) fn batch(&self, feed: &str, gate: i32) -> Option<Batch> {
+        if self.batched.is_empty() {
+            return None;
+        }
+        // Those of gates come before those of all others.
+        let of_gate = self.batched.get(feed)?.iter().find(|(own, _)| own.is_none_or(|own| own == gate));
+        of_gate.and_then(|(_, batch)| *batch)
+    }
+
+    /// How many more deliveries may begin, and how many there may be at all.
+    pub(crate) fn room(&self, feed: &str, gate: i32) -> (usize, usize) {
+        let Some(bounds) = self.bounded.get(feed) else { return (usize::MAX, usize::MAX) };
+        let own = bounds.gates.iter().find(|(own, _)| *own == gate).map(|(_, count)| count);
+        let (room, max) = (bounds.feed.room(), bounds.feed.max);
+        own.map_or((room, max), |own| (room.min(own.room()), max.min(own.max)))
     }
 
     /// Whether one more delivery may begin.
@@ -78,12 +117,12 @@ impl Lanes {
         has_room && (self.ready)(feed, gate)
     }
 
-    /// A delivery begins.
-    pub(crate) fn sent(&mut self, feed: &str, gate: i32) {
+    /// Deliveries of so many items begin.
+    pub(crate) fn sent(&mut self, feed: &str, gate: i32, items: usize) {
         let Some(bounds) = self.of(feed) else { return };
-        bounds.feed.in_flight += 1;
+        bounds.feed.in_flight += items;
         if let Some(count) = bounds.gate(gate) {
-            count.in_flight += 1;
+            count.in_flight += items;
         }
     }
 

@@ -47,7 +47,7 @@ mod library_page {}
 pub use budget::Concurrency;
 pub use chain::{Chain, ChainRun, Reached};
 pub use gathering::Gathering;
-pub use policy::Policy;
+pub use policy::{Batch, Policy};
 pub use processor::{Delivery, Processor};
 pub use step::{Step, StepRun, step};
 pub use watcher::{Builder, Finished, Watcher};

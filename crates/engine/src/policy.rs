@@ -1,5 +1,7 @@
 //! How a watcher treats a feed, or one of its gates.
 
+use std::time::Duration;
+
 use foldhash::HashMap;
 use gatefeed_core::retry::RetryPolicy;
 
@@ -11,6 +13,18 @@ pub struct Policy {
     /// At most this many deliveries in flight, beside the bound of the whole watcher: of the feed with all its gates, or
     /// of the gate. More than zero; `None`: no bound of its own.
     pub concurrency: Option<usize>,
+    /// Items are handed over in batches; `None`: one by one.
+    pub batch: Option<Batch>,
+}
+
+/// How items are gathered into one delivery. They are of one partition and gate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Batch {
+    /// At most so many items; more than zero. Together they have no more bytes than one item may have.
+    pub size: usize,
+    /// How long a batch that is not full waits for more, while its partition is still being read. Not at all for
+    /// what nobody knows of.
+    pub linger: Duration,
 }
 
 /// The policies of a watcher.
@@ -57,6 +71,15 @@ impl Policies {
         let Some(of_feed) = self.feeds.get(feed) else { return &self.others };
         let own = of_feed.gates.iter().find(|(own, _)| *own == gate);
         own.map_or(&of_feed.own, |(_, policy)| policy)
+    }
+
+    /// How the items of feeds and gates that have a policy are batched.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = (&str, Option<i32>, Option<Batch>)> {
+        self.feeds.iter().flat_map(|(feed, of_feed)| {
+            let of_gates = of_feed.gates.iter();
+            let of_gates = of_gates.map(|(gate, policy)| (feed.as_str(), Some(*gate), policy.batch));
+            of_gates.chain([(feed.as_str(), None, of_feed.own.batch)])
+        })
     }
 
     /// Every bound of a feed's own (without a gate) or of one of its gates.

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, future::Future, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use gatefeed_core::{answer::Verdict, id};
 use uuid::Uuid;
 
@@ -45,6 +46,12 @@ impl Delivery {
 pub trait Processor: Send + Sync + 'static {
     /// Works on one item. An `Err` is a failed attempt; a panic counts as one too.
     fn process(&self, delivery: Delivery) -> impl Future<Output = Verdict> + Send;
+
+    /// Works on a batch of one partition and gate ([`crate::Batch`]); the verdicts are in the order of the items. Unless
+    /// there is a better way, each is worked on by itself, all at the same time.
+    fn process_batch(&self, deliveries: Vec<Delivery>) -> impl Future<Output = Vec<Verdict>> + Send {
+        join_all(deliveries.into_iter().map(|delivery| self.process(delivery)))
+    }
 
     /// Whether a delivery of this feed at this gate makes sense now; asked before an item is taken, so that while
     /// every target is down items wait in the database instead of being tried. Asked often: no more than a look.

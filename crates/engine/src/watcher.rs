@@ -193,6 +193,9 @@ fn check(settings: &Settings) -> Result<()> {
         check_id(what, name).map_err(|error| StoreError::Config(error.to_string()))?;
     }
     settings.concurrency.bounds().check().map_err(StoreError::Config)?;
+    if settings.policies.batches().any(|(_, _, batch)| batch.is_some_and(|batch| batch.size == 0)) {
+        return Err(StoreError::Config("a batch of no items would never end".into()));
+    }
     if settings.policies.bounds().any(|(_, _, max)| max == 0) {
         return Err(StoreError::Config(
             "a feed's or gate's concurrency of zero would hold it for ever".into(),

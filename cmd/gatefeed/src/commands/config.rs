@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     args::JsonArg,
-    config::{self, Handling, Plan, retry_policy, shown},
+    config::{self, Handling, Plan, request_timeout, retry_policy, shown},
     output::{self, Kind, Table, quoted},
 };
 
@@ -52,7 +52,7 @@ pub(crate) fn config(args: ConfigArgs) -> Result<()> {
     // One of them is there, as clap has seen to.
     let path = args.file.or(args.config).unwrap_or_default();
     let plan = Plan::new(config::load(&path)?, Vec::new())?;
-    HttpRoutes::new(plan.routes(None)).map_err(|error| StoreError::Config(error.to_string()))?;
+    HttpRoutes::new(plan.routes(None)?).map_err(|error| StoreError::Config(error.to_string()))?;
     let routes: Vec<Route> = plan.feeds.iter().flat_map(|feed| routes(&plan, feed)).collect();
     if args.json.json {
         return output::json_object(&Checked { valid: true, routes });
@@ -82,20 +82,19 @@ struct Route {
     max_retries: Option<u32>,
     /// Null: no bound of its own.
     concurrency: Option<usize>,
+    /// Null: one by one.
+    batch_size: Option<usize>,
 }
 
 fn routes(plan: &Plan, feed: &str) -> Vec<Route> {
-    let is_listed = plan.has_feed(feed);
-    let route = |(gate, handling): (Option<i32>, Handling)| {
-        let options = plan.http_options(&handling, None);
-        Route {
-            feed: feed.to_owned(),
-            gate,
-            targets: handling.targets.iter().flatten().map(shown).collect(),
-            request_timeout_ms: u64::try_from(options.request_timeout.as_millis()).unwrap_or(u64::MAX),
-            max_retries: retry_policy(&handling).max_retries,
-            concurrency: handling.concurrency.filter(|_| is_listed || gate.is_some()),
-        }
+    let route = |(gate, handling): (Option<i32>, Handling)| Route {
+        feed: feed.to_owned(),
+        gate,
+        targets: handling.targets.iter().flatten().map(shown).collect(),
+        request_timeout_ms: u64::try_from(request_timeout(&handling).as_millis()).unwrap_or(u64::MAX),
+        max_retries: retry_policy(&handling).max_retries,
+        concurrency: handling.concurrency,
+        batch_size: handling.batch_size,
     };
     plan.levels(feed).into_iter().map(route).collect()
 }
@@ -109,6 +108,7 @@ fn table(routes: &[Route]) -> Table {
         ("TIMEOUT", Right),
         ("RETRIES", Right),
         ("CONCURRENCY", Right),
+        ("BATCH", Right),
     ]);
     for route in routes {
         let or = |number: Option<String>, none: &str| number.unwrap_or_else(|| none.to_owned());
@@ -120,6 +120,7 @@ fn table(routes: &[Route]) -> Table {
             humantime::format_duration(timeout).to_string(),
             or(route.max_retries.map(|max| max.to_string()), "for ever"),
             or(route.concurrency.map(|max| max.to_string()), "·"),
+            or(route.batch_size.map(|size| size.to_string()), "·"),
         ]);
     }
     table

@@ -118,6 +118,31 @@ impl<'d, 's> Section<'d, 's> {
         all.into_iter().collect()
     }
 
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.get(key)?;
+        let read = value.get_ref().as_bool().ok_or_else(|| "expected true or false".to_owned());
+        self.or_problem(value.span(), key, read)
+    }
+
+    /// A table of names and what they stand for.
+    pub(super) fn pairs<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&str, &DeValue<'d>) -> Result<T, String>,
+    ) -> Vec<T> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.document
+                .problem(value.span(), format!("{key}: expected a table such as {{ Name = \"value\" }}"));
+            return Vec::new();
+        };
+        let pair = |(name, value): (&Spanned<_>, &Spanned<DeValue<'d>>)| {
+            let name: &std::borrow::Cow<'d, str> = name.get_ref();
+            self.or_problem(value.span(), key, read(name, value.get_ref()))
+        };
+        table.iter().filter_map(pair).collect()
+    }
+
     /// The tables in a table, each by its name.
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<(&'s str, Section<'d, 's>)> {
         let Some(value) = self.get(key) else { return Vec::new() };

@@ -4,6 +4,7 @@
 mod document;
 mod file;
 mod plan;
+mod secret;
 
 use std::path::Path;
 
@@ -13,7 +14,8 @@ use url::Url;
 
 pub(crate) use self::{
     file::{File, Handling},
-    plan::{Plan, retry_policy},
+    plan::{Plan, request_timeout, retry_policy},
+    secret::{SIGNING_VARIABLE, Source},
 };
 
 /// Reads a file. Errs with everything that is wrong with it, each with its line and column.
@@ -22,7 +24,10 @@ pub(crate) fn load(path: &Path) -> Result<File> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| StoreError::Config(format!("cannot read the configuration {shown}: {error}")))?;
     let problems = match file::read(&text) {
-        Ok(file) => return Ok(file),
+        Ok(file) => {
+            let base = path.parent().unwrap_or(Path::new("")).to_owned();
+            return Ok(File { base, ..file });
+        }
         Err(problems) => problems,
     };
     let lines = problems.iter().map(|problem| format!("{shown}:{problem}")).collect::<Vec<_>>();

@@ -4,16 +4,22 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    time::Duration,
 };
 
+use bytes::Bytes;
 use gatefeed_core::{StoreError, id::DEFAULT_FEED, lease::DURATION_DEFAULT, retry::RetryPolicy};
 use gatefeed_engine::{
-    Builder, Policy,
-    dispatch::{HttpOptions, Route},
+    Batch, Builder, Policy,
+    dispatch::{Access, HttpOptions, InvalidTarget, Route, Signer},
 };
 use url::Url;
 
-use super::file::{File, Handling};
+use super::{
+    file::{AccessKeys, File, Handling, HeaderText},
+    secret::{Source, read_file},
+};
 
 /// Everything that is decided before a watcher starts.
 pub(crate) struct Plan {
@@ -50,11 +56,6 @@ impl Plan {
         self.levels(feed).iter().any(|(_, handling)| handling.targets.is_some())
     }
 
-    /// Whether the file has the feed.
-    pub(crate) fn has_feed(&self, feed: &str) -> bool {
-        self.file.feeds.contains_key(feed)
-    }
-
     /// How a feed is handled (`None`), and each of its gates that has something of its own, with what holds for all.
     pub(crate) fn levels(&self, feed: &str) -> BTreeMap<Option<i32>, Handling> {
         let none = Default::default();
@@ -73,33 +74,74 @@ impl Plan {
         levels
     }
 
-    /// Where items go. `listening`: where this watcher serves what is gathered.
-    pub(crate) fn routes(&self, listening: Option<SocketAddr>) -> Vec<Route> {
+    /// Where items go. `listening`: where this watcher serves what is gathered. Errs where a secret cannot be read or will
+    /// not do.
+    pub(crate) fn routes(&self, listening: Option<SocketAddr>) -> Result<Vec<Route>, StoreError> {
         let own_url = self.file.public_url.clone().or_else(|| listening.and_then(own_url));
         let mut routes = Vec::new();
         for feed in &self.feeds {
             for (gate, handling) in self.levels(feed) {
-                let options = self.http_options(&handling, own_url.clone());
-                if let Some(targets) = handling.targets {
+                if let Some(targets) = &handling.targets {
+                    let targets = targets.clone();
+                    let options =
+                        HttpOptions { gather_url: own_url.clone(), ..self.http_options(feed, &handling)? };
                     routes.push(Route { feed: Some(feed.clone()), gate, targets, options });
                 }
             }
         }
-        routes
+        Ok(routes)
     }
 
-    /// How a request goes.
-    pub(crate) fn http_options(&self, handling: &Handling, gather_url: Option<Url>) -> HttpOptions {
+    fn http_options(&self, feed: &str, handling: &Handling) -> Result<HttpOptions, StoreError> {
         let defaults = HttpOptions::default();
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        HttpOptions {
-            request_timeout: handling.request_timeout.unwrap_or(defaults.request_timeout),
+        Ok(HttpOptions {
+            request_timeout: request_timeout(handling),
             connect_timeout: handling.connect_timeout.unwrap_or(defaults.connect_timeout),
             max_answer: handling.max_answer.map_or(defaults.max_answer, bytes),
             health_path: handling.target_health.clone(),
             gather_max: self.file.gather_max.map_or(defaults.gather_max, bytes),
-            gather_url,
+            gather_url: None,
+            signer: handling.signing.as_ref().map(|secrets| self.signer(feed, secrets)).transpose()?,
+            access: self.access(feed, &handling.access)?,
+            ca: handling.ca_file.as_ref().map(|path| self.ca(path)).transpose()?,
+            deny_private: handling.deny_private.unwrap_or(defaults.deny_private),
+        })
+    }
+
+    fn signer(&self, feed: &str, secrets: &Source) -> Result<Signer, StoreError> {
+        let what = format!("the signing secret of feed {feed:?}");
+        let text = secrets.read(&what, &self.file.base)?;
+        Signer::parse(&text).map_err(|error| StoreError::Config(format!("{what}: {error}")))
+    }
+
+    fn access(&self, feed: &str, keys: &AccessKeys) -> Result<Access, StoreError> {
+        let what = |kind: &str| format!("the {kind} of feed {feed:?}");
+        let read = |kind: &str, source: &Source| source.read(&what(kind), &self.file.base);
+        let refused =
+            |kind: &str, error: InvalidTarget| StoreError::Config(format!("{}: {error}", what(kind)));
+        let mut access = Access::default();
+        if let Some(source) = &keys.bearer {
+            let token = read("bearer token", source)?;
+            access = access.bearer(&token).map_err(|error| refused("bearer token", error))?;
         }
+        if let Some(source) = &keys.basic {
+            let text = read("basic credential", source)?;
+            access = access.basic(&text).map_err(|error| refused("basic credential", error))?;
+        }
+        for (name, text) in &keys.headers {
+            let kind = format!("header {name}");
+            let text = match text {
+                HeaderText::Plain(text) => text.clone(),
+                HeaderText::Secret(source) => read(&kind, source)?.trim().to_owned(),
+            };
+            access = access.header(name, &text).map_err(|error| refused(&kind, error))?;
+        }
+        Ok(access)
+    }
+
+    fn ca(&self, path: &Path) -> Result<Bytes, StoreError> {
+        read_file("the certificate authorities", &self.file.base.join(path)).map(Bytes::from)
     }
 
     /// Sets up a watcher.
@@ -112,11 +154,11 @@ impl Plan {
             .lease_duration(file.lease_duration.unwrap_or(DURATION_DEFAULT));
         for feed in &self.feeds {
             for (gate, handling) in self.levels(feed) {
-                let policy = Policy { retry: retry_policy(&handling), concurrency: handling.concurrency };
+                let (concurrency, batch) = (handling.concurrency, batch(&handling));
+                let policy = Policy { retry: retry_policy(&handling), concurrency, batch };
                 builder = match gate {
                     Some(gate) => builder.gate_policy(feed, gate, policy),
-                    None if self.has_feed(feed) => builder.feed_policy(feed, policy),
-                    None => builder,
+                    None => builder.feed_policy(feed, policy),
                 };
             }
         }
@@ -145,6 +187,19 @@ impl Plan {
 
 /// Deliveries in flight of a watcher that is not told.
 const CONCURRENCY_DEFAULT: usize = 100;
+
+/// How items are batched.
+pub(crate) fn batch(handling: &Handling) -> Option<Batch> {
+    handling.batch_size.map(|size| Batch { size, linger: handling.batch_linger.unwrap_or(LINGER_DEFAULT) })
+}
+
+/// How long a batch waits that is not told.
+const LINGER_DEFAULT: Duration = Duration::from_millis(10);
+
+/// How long a request may take.
+pub(crate) fn request_timeout(handling: &Handling) -> Duration {
+    handling.request_timeout.unwrap_or(HttpOptions::default().request_timeout)
+}
 
 /// How often failed attempts are repeated.
 pub(crate) fn retry_policy(handling: &Handling) -> RetryPolicy {

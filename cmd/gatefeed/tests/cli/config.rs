@@ -10,6 +10,7 @@ request_timeout = "5s"
 [feeds.scans]
 target = "http://127.0.0.1:9/ocr?token=secret"
 concurrency = 7
+batch_size = 25
 
 [[feeds.scans.gates]]
 gate = 1
@@ -32,11 +33,11 @@ fn what_a_file_comes_to_is_listed_without_secrets() {
     let routes = &json(&checked)["routes"];
     let expected = r#"[
         {"feed":"mail","gate":null,"targets":["http://127.0.0.1:9/mail"],"request_timeout_ms":60000,"max_retries":5,
-         "concurrency":null},
+         "concurrency":null,"batch_size":null},
         {"feed":"scans","gate":null,"targets":["http://127.0.0.1:9/ocr"],"request_timeout_ms":5000,"max_retries":5,
-         "concurrency":7},
+         "concurrency":7,"batch_size":25},
         {"feed":"scans","gate":1,"targets":["http://127.0.0.1:9/rank","http://127.0.0.1:10/rank"],
-         "request_timeout_ms":5000,"max_retries":null,"concurrency":null}]"#;
+         "request_timeout_ms":5000,"max_retries":null,"concurrency":null,"batch_size":25}]"#;
     assert_eq!(routes, &json(expected));
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "a database was made");
 }

@@ -8,15 +8,26 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::http::{Request, response::Parts};
+use ::http::{HeaderMap, Request, response::Parts};
 use bytes::Bytes;
-use gatefeed_core::answer::{Answer, Failure};
+use gatefeed_core::answer::{Answer, Failure, Verdict};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy;
 use tower::Service;
 
-use super::{answer, connect::HttpClient, missed::Missed, request, target::Target};
+use super::{
+    access::Access,
+    answer,
+    batch::{self, Together},
+    connect::HttpClient,
+    http::HttpOptions,
+    missed::Missed,
+    request,
+    sign::Signer,
+    target::Target,
+    unpack::unpack,
+};
 use crate::processor::Delivery;
 
 /// Sends deliveries to one target. A clone is the same target and the same connections.
@@ -29,14 +40,18 @@ struct Line {
     client: HttpClient,
     /// The most bytes of an answer's body.
     max_answer: usize,
+    access: Access,
+    signer: Option<Signer>,
 }
 
 /// The only box of a delivery.
 type Exchanging<T> = Pin<Box<dyn Future<Output = Result<T, Missed>> + Send>>;
 
 impl Exchange {
-    pub(super) fn new(target: Arc<Target>, client: HttpClient, max_answer: usize) -> Self {
-        Self(Arc::new(Line { target, client, max_answer }))
+    pub(super) fn new(target: Arc<Target>, client: HttpClient, options: &HttpOptions) -> Self {
+        let HttpOptions { max_answer, access, signer, .. } = options;
+        let (access, signer) = (access.clone(), signer.clone());
+        Self(Arc::new(Line { target, client, max_answer: *max_answer, access, signer }))
     }
 }
 
@@ -52,14 +67,47 @@ impl Service<Delivery> for Exchange {
     fn call(&mut self, delivery: Delivery) -> Self::Future {
         let line = Arc::clone(&self.0);
         Box::pin(async move {
-            let request = request::build(&line.target, delivery).map_err(Failure::final_)?;
+            let body = delivery.data.clone();
+            let mut request = request::build(&line.target, delivery).map_err(Failure::final_)?;
+            line.dress(request.headers_mut(), &body);
             let (head, body) = line.exchange(request).await?;
             Ok(answer::read(&line.target.url, &head, body)?)
         })
     }
 }
 
+impl Service<Together> for Exchange {
+    type Response = Vec<Verdict>;
+    type Error = Missed;
+    type Future = Exchanging<Vec<Verdict>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Missed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, together: Together) -> Self::Future {
+        let line = Arc::clone(&self.0);
+        Box::pin(async move {
+            let (mut request, body) = batch::build(&line.target, &together).map_err(Failure::final_)?;
+            line.dress(request.headers_mut(), &body);
+            // The data is in the body; only the names are needed on.
+            let items: Vec<Arc<str>> = together.0.into_iter().map(|delivery| delivery.item).collect();
+            let (head, body) = line.exchange(request).await?;
+            Ok(batch::read(&line.target.url, &head, body, &items)?)
+        })
+    }
+}
+
 impl Line {
+    /// What the target wants to see, and the signature.
+    fn dress(&self, headers: &mut HeaderMap, body: &[u8]) {
+        self.access.add_to(headers);
+        let Some(signer) = &self.signer else { return };
+        if let Some(id) = headers.get(request::IDEMPOTENCY_KEY).cloned() {
+            signer.sign(headers, id, body);
+        }
+    }
+
     /// The answer's head, and its body or why that cannot be had.
     async fn exchange(
         &self,
@@ -76,7 +124,10 @@ impl Line {
             }
         };
         let (head, body) = response.into_parts();
-        let body = read_body(body, self.max_answer).await;
+        let body = match read_body(body, self.max_answer).await {
+            Ok(body) => unpack(&head.headers, body, self.max_answer).await,
+            Err(why) => Err(why),
+        };
         Ok((head, body))
     }
 }

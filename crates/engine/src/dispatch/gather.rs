@@ -8,7 +8,7 @@ use std::{
 };
 
 use gatefeed_core::{
-    answer::{Answer, Failure},
+    answer::Failure,
     gather::{Gather, data_fields},
     id::JSON,
     item::Data,
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tower::{Layer, Service, util::Oneshot};
 use url::Url;
 
-use super::http::HttpOptions;
+use super::{batch::Together, http::HttpOptions};
 use crate::processor::Delivery;
 
 /// Bytes of gathered bodies that are in memory at a time, about.
@@ -31,16 +31,16 @@ pub(super) fn room(gather_max: usize) -> Arc<Semaphore> {
 
 /// Gives deliveries that gather their bodies.
 #[derive(Clone)]
-pub(super) struct GatherLayer(Arc<Gathers>);
+pub(super) struct GatherLayer(Arc<Kitchen>);
 
-struct Gathers {
+struct Kitchen {
     options: HttpOptions,
     room: Arc<Semaphore>,
 }
 
 impl GatherLayer {
     pub(super) fn new(options: HttpOptions, room: Arc<Semaphore>) -> Self {
-        Self(Arc::new(Gathers { options, room }))
+        Self(Arc::new(Kitchen { options, room }))
     }
 }
 
@@ -48,7 +48,7 @@ impl<S> Layer<S> for GatherLayer {
     type Service = Gathered<S>;
 
     fn layer(&self, inner: S) -> Gathered<S> {
-        Gathered { inner, gathers: Arc::clone(&self.0) }
+        Gathered { inner, kitchen: Arc::clone(&self.0) }
     }
 }
 
@@ -56,51 +56,88 @@ impl<S> Layer<S> for GatherLayer {
 #[derive(Clone)]
 pub(super) struct Gathered<S> {
     inner: S,
-    gathers: Arc<Gathers>,
+    kitchen: Arc<Kitchen>,
 }
 
-impl<S> Service<Delivery> for Gathered<S>
+/// What may gather.
+pub(super) trait Gathers: Sized + Send + 'static {
+    fn gathers(&self) -> bool;
+    fn prepare(self, options: &HttpOptions) -> impl Future<Output = Result<Self, Failure>> + Send;
+}
+
+impl Gathers for Delivery {
+    fn gathers(&self) -> bool {
+        self.gathering.is_some()
+    }
+
+    fn prepare(self, options: &HttpOptions) -> impl Future<Output = Result<Self, Failure>> + Send {
+        prepare(self, options)
+    }
+}
+
+impl Gathers for Together {
+    fn gathers(&self) -> bool {
+        self.0.iter().any(Gathers::gathers)
+    }
+
+    async fn prepare(self, options: &HttpOptions) -> Result<Self, Failure> {
+        let mut prepared = Vec::with_capacity(self.0.len());
+        for delivery in self.0 {
+            prepared.push(prepare(delivery, options).await?);
+        }
+        Ok(Self(prepared))
+    }
+}
+
+impl<S, R> Service<R> for Gathered<S>
 where
-    S: Service<Delivery, Response = Answer, Error = Failure> + Clone + Send + 'static,
+    R: Gathers,
+    S: Service<R, Error = Failure> + Clone + Send + 'static,
     S::Future: Send,
+    S::Response: Send,
 {
-    type Response = Answer;
+    type Response = S::Response;
     type Error = Failure;
-    type Future = Bodied<S>;
+    type Future = Bodied<S, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, delivery: Delivery) -> Bodied<S> {
-        if delivery.gathering.is_none() {
-            return Bodied::AsItIs { sent: self.inner.call(delivery) };
+    fn call(&mut self, request: R) -> Bodied<S, R> {
+        if !request.gathers() {
+            return Bodied::AsItIs { sent: self.inner.call(request) };
         }
-        let (gathers, inner) = (Arc::clone(&self.gathers), self.inner.clone());
+        let (kitchen, inner) = (Arc::clone(&self.kitchen), self.inner.clone());
         let gathered = Box::pin(async move {
             // Held until the answer has come.
-            let _room = gathers.room.acquire().await;
-            let delivery = prepare(delivery, &gathers.options).await?;
-            Oneshot::new(inner, delivery).await
+            let _room = kitchen.room.acquire().await;
+            let request = request.prepare(&kitchen.options).await?;
+            Oneshot::new(inner, request).await
         });
         Bodied::Gathered { gathered }
     }
 }
 
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
+
 pin_project! {
     /// A delivery that gathers, or one that does not and so has no box.
     #[project = Projected]
-    pub(super) enum Bodied<S>
+    pub(super) enum Bodied<S, R>
     where
-        S: Service<Delivery>,
+        S: Service<R>,
     {
         AsItIs { #[pin] sent: S::Future },
-        Gathered { gathered: Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>> },
+        Gathered { gathered: Boxed<S::Response> },
     }
 }
 
-impl<S: Service<Delivery>> Future for Bodied<S> {
-    type Output = Result<S::Response, S::Error>;
+impl<S, R> Future for Bodied<S, R>
+where
+    S: Service<R, Error = Failure>,
+{
+    type Output = Result<S::Response, Failure>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {

@@ -12,6 +12,8 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use gatefeed_core::answer::Verdict;
 use tokio::sync::{Notify, Semaphore};
 use tower::{
@@ -22,13 +24,17 @@ use tower::{
 use url::Url;
 
 use super::{
-    connect,
+    access::Access,
+    batch::Together,
+    connect::{self, ConnectOptions},
     exchange::Exchange,
     gather::{self, GatherLayer, Gathered},
     health,
     missed::Missed,
+    resolve,
     rotate::Rotate,
     rotation::Rotation,
+    sign::Signer,
     target::InvalidTarget,
 };
 use crate::processor::{Delivery, Processor};
@@ -50,6 +56,14 @@ pub struct HttpOptions {
     /// Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that; without it such a delivery is a
     /// failed attempt.
     pub gather_url: Option<Url>,
+    /// Signs each delivery; without it none is.
+    pub signer: Option<Signer>,
+    /// What the targets want to see with each request.
+    pub access: Access,
+    /// The only certificate authorities that are trusted, as PEM; without it, those of this machine.
+    pub ca: Option<Bytes>,
+    /// Connects to addresses of the public internet only, whatever a target's name leads to.
+    pub deny_private: bool,
 }
 
 impl Default for HttpOptions {
@@ -61,6 +75,10 @@ impl Default for HttpOptions {
             health_path: None,
             gather_max: 8 * 1024 * 1024,
             gather_url: None,
+            signer: None,
+            access: Access::default(),
+            ca: None,
+            deny_private: false,
         }
     }
 }
@@ -117,8 +135,17 @@ impl HttpProcessor {
         let rotation = Arc::new(Rotation::new(targets, Arc::clone(&shared.changed))?);
         health::check_path(&rotation, options.health_path.as_deref())?;
         let limit = options.connect_timeout.min(options.request_timeout / 10 * 9);
-        let client = connect::client(limit, tls)
+        let connecting =
+            ConnectOptions { limit, tls, ca: options.ca.as_deref(), deny_private: options.deny_private };
+        let client = connect::client(&connecting)
             .map_err(|error| InvalidTarget(format!("cannot prepare for https targets: {error}")))?;
+        if let Some(target) = rotation.targets().find(|target| options.deny_private && target.is_private()) {
+            return Err(InvalidTarget(format!(
+                "the target {} will not do: {}",
+                target.shown,
+                resolve::DENIED
+            )));
+        }
         gather::check_url(options.gather_url.as_ref()).map_err(InvalidTarget)?;
         let stack = stack(&rotation, &client, &options, shared);
         Ok(Self { client, rotation, options, changed: Arc::clone(&shared.changed), stack })
@@ -146,7 +173,7 @@ fn stack(
         ServiceBuilder::new()
             .map_err(Missed::unbox as Unbox)
             .timeout(options.request_timeout)
-            .service(Exchange::new(Arc::clone(target), client.clone(), options.max_answer))
+            .service(Exchange::new(Arc::clone(target), client.clone(), options))
     });
     let gather = GatherLayer::new(options.clone(), Arc::clone(&shared.gather_room));
     ServiceBuilder::new().layer(gather).service(rotate)
@@ -155,6 +182,12 @@ fn stack(
 impl Processor for HttpProcessor {
     fn process(&self, delivery: Delivery) -> impl Future<Output = Verdict> + Send {
         Oneshot::new(self.stack.clone(), delivery)
+    }
+
+    fn process_batch(&self, deliveries: Vec<Delivery>) -> impl Future<Output = Vec<Verdict>> + Send {
+        let count = deliveries.len();
+        let sent = Oneshot::new(self.stack.clone(), Together(deliveries));
+        sent.map(move |answered| answered.unwrap_or_else(|failure| vec![Err(failure); count]))
     }
 
     fn is_ready(&self, _: &str, _: i32) -> bool {

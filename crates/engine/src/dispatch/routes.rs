@@ -119,15 +119,26 @@ fn name(route: &Route) -> String {
     if parts.is_empty() { "the route of all feeds".to_owned() } else { parts.join(", ") }
 }
 
+fn no_target(delivery: &Delivery) -> Failure {
+    Failure::new(format!(
+        "there is no target for gate {} of feed {:?}: name one with --target, --gate-target or in the configuration",
+        delivery.gate, delivery.feed
+    ))
+}
+
 impl Processor for HttpRoutes {
     async fn process(&self, delivery: Delivery) -> Verdict {
         match self.route(&delivery.feed, delivery.gate) {
             Some(route) => route.process(delivery).await,
-            None => Err(Failure::new(format!(
-                "there is no target for gate {} of feed {:?}: name one with --target, --gate-target or in the \
-                 configuration",
-                delivery.gate, delivery.feed
-            ))),
+            None => Err(no_target(&delivery)),
+        }
+    }
+
+    async fn process_batch(&self, deliveries: Vec<Delivery>) -> Vec<Verdict> {
+        let first = deliveries.first();
+        match first.and_then(|first| self.route(&first.feed, first.gate)) {
+            Some(route) => route.process_batch(deliveries).await,
+            None => deliveries.iter().map(|delivery| Err(no_target(delivery))).collect(),
         }
     }
 

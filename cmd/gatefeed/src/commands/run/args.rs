@@ -1,14 +1,18 @@
 //! The flags of `gatefeed run`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use gatefeed_core::StoreError;
 use gatefeed_engine::dispatch::parse_target;
 use url::Url;
 
 use crate::{
-    config::{self, File, Plan},
+    config::{self, File, Plan, SIGNING_VARIABLE, Source},
     parse,
 };
 
@@ -79,6 +83,39 @@ pub(crate) struct RunArgs {
         value_parser = parse::path
     )]
     pub(crate) target_health: Option<String>,
+    /// Send up to so many items of a partition and gate in one POST, as a JSON array [default: one by one, not in an array]
+    #[arg(
+        long,
+        env = "GATEFEED_BATCH_SIZE",
+        value_name = "NUMBER",
+        help_heading = "Handler",
+        value_parser = parse::batch_size
+    )]
+    pub(crate) batch_size: Option<usize>,
+    /// How long a batch that is not full waits for items that are being read [default: 10ms]
+    #[arg(
+        long,
+        env = "GATEFEED_BATCH_LINGER",
+        value_name = "DURATION",
+        help_heading = "Handler",
+        value_parser = parse::duration
+    )]
+    pub(crate) batch_linger: Option<Duration>,
+    /// A file with the secrets that sign each delivery (Standard Webhooks), one a line; or they are in the variable
+    /// GATEFEED_SIGNING_SECRET
+    #[arg(long, env = "GATEFEED_SIGNING_SECRET_FILE", value_name = "FILE", help_heading = "Handler")]
+    pub(crate) signing_secret_file: Option<PathBuf>,
+    /// A PEM file with the only certificate authorities that https targets are trusted by [default: this machine's]
+    #[arg(long, env = "GATEFEED_CA_FILE", value_name = "FILE", help_heading = "Handler")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Connect to addresses of the public internet only
+    #[arg(
+        long,
+        env = "GATEFEED_DENY_PRIVATE",
+        help_heading = "Handler",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub(crate) deny_private: bool,
     /// Items with more data than this fail instead of being sent [default: 16MiB]
     #[arg(
         long,
@@ -221,7 +258,30 @@ impl RunArgs {
             None => File::default(),
         };
         self.enter(&mut file);
+        self.enter_secrets(&mut file)?;
         Ok(Plan::new(file, self.feeds.clone())?)
+    }
+
+    fn enter_secrets(&self, file: &mut File) -> Result<()> {
+        let variable = std::env::var_os(SIGNING_VARIABLE).filter(|value| !value.is_empty());
+        let source = match (&self.signing_secret_file, variable) {
+            (Some(_), Some(_)) => {
+                let message = format!(
+                    "--signing-secret-file and {SIGNING_VARIABLE} are both there: put all secrets into one of them"
+                );
+                return Err(StoreError::Config(message).into());
+            }
+            (Some(path), None) => Some(Source::File(absolute(path)?)),
+            (None, Some(_)) => Some(Source::Variable(SIGNING_VARIABLE.to_owned())),
+            (None, None) => None,
+        };
+        if source.is_some() {
+            file.handling.signing = source;
+        }
+        if let Some(path) = &self.ca_file {
+            file.handling.ca_file = Some(absolute(path)?);
+        }
+        Ok(())
     }
 
     /// Each flag that is there takes the place of its key.
@@ -241,6 +301,8 @@ impl RunArgs {
         enter(&mut top.max_answer, &self.max_answer);
         enter(&mut top.max_retries, &self.max_retries);
         enter(&mut top.concurrency, &self.concurrency);
+        enter(&mut top.batch_size, &self.batch_size);
+        enter(&mut top.batch_linger, &self.batch_linger);
         enter(&mut file.max_payload, &self.max_payload);
         enter(&mut file.gather_max, &self.gather_max);
         enter(&mut file.lease_duration, &self.lease_duration);
@@ -249,12 +311,20 @@ impl RunArgs {
         enter(&mut file.listen, &self.listen);
         enter(&mut file.public_url, &self.public_url);
         enter(&mut file.name, &self.name);
+        if self.deny_private {
+            top.deny_private = Some(true);
+        }
         for (gate, _) in &self.gate_targets {
             let targets = self.gate_targets.iter().filter(|(other, _)| other == gate);
             let targets = targets.map(|(_, url)| url.clone()).collect();
             file.gates.entry(*gate).or_default().targets = Some(targets);
         }
     }
+}
+
+/// A path of the command line begins where the command was given, whatever the file says of its own.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot tell where {} is", path.display()))
 }
 
 /// Tells people where a lease is held, and is unique even where hosts and process ids are the same in every

@@ -30,7 +30,7 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         None => None,
     };
     let listening = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let routes = plan.routes(listening);
+    let routes = plan.routes(listening)?;
     tell(&routes);
     let processor = Arc::new(HttpRoutes::new(routes).map_err(|error| StoreError::Config(error.to_string()))?);
     let Some(store) = shutdown.run_until_cancelled(open(database, args.no_migrate)).await else {
