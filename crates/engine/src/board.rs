@@ -513,10 +513,16 @@ impl Board {
                 Some(batch) => batch_count(lanes, held, first, batch, budget, self.concurrency / 10),
                 None => Some(1),
             };
-            let Some(mut items) = count.map(|count| held.buffer.drain(first..first + count)) else {
+            let Some(count) = count else {
                 queue(&mut self.turns, held);
                 continue;
             };
+            if !lanes.reserve(&held.feed, held.buffer[first].gate) {
+                held.has_turn = true;
+                self.parked.push(id);
+                continue;
+            }
+            let mut items = held.buffer.drain(first..first + count);
             let Some(item) = items.next() else { continue };
             let more: Vec<DueItem> = items.collect();
             let taken = 1 + more.len();

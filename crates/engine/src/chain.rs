@@ -239,6 +239,11 @@ impl Processor for Chain {
         self.steps().all(|step| step.is_ready(feed, gate))
     }
 
+    /// For its first step: what limits the others is asked when they begin.
+    fn reserve(&self, feed: &str, gate: i32) -> bool {
+        self.is_ready(feed, gate) && self.steps().next().is_some_and(|first| first.reserve(feed, gate))
+    }
+
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
         select_all(self.steps().map(Step::readiness_changed)).map(drop)
     }

@@ -63,12 +63,15 @@ impl Context {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         settings: Settings,
-        ready: Ready,
+        [ready, reserve]: [Ready; 2],
         stop: CancellationToken,
     ) -> Self {
         let concurrency = settings.concurrency.bounds().min;
         let board = Board::new(concurrency, settings.poll_interval, &settings.feeds);
-        let board = Mutex::new(board.with_lanes(Lanes::new(&settings.policies, settings.max_payload, ready)));
+        let board =
+            Mutex::new(board.with_lanes(
+                Lanes::new(&settings.policies, settings.max_payload, ready).with_reserve(reserve),
+            ));
         Self {
             store,
             settings,

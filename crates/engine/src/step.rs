@@ -81,6 +81,10 @@ impl Step {
         self.work.is_ready(feed, gate)
     }
 
+    pub(crate) fn reserve(&self, feed: &str, gate: i32) -> bool {
+        self.work.reserve(feed, gate)
+    }
+
     pub(crate) fn readiness_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.work.readiness_changed()
     }
@@ -137,6 +141,8 @@ trait Work: Send + Sync {
 
     fn is_ready(&self, feed: &str, gate: i32) -> bool;
 
+    fn reserve(&self, feed: &str, gate: i32) -> bool;
+
     fn readiness_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
@@ -147,6 +153,10 @@ impl<P: Processor> Work for P {
 
     fn is_ready(&self, feed: &str, gate: i32) -> bool {
         Processor::is_ready(self, feed, gate)
+    }
+
+    fn reserve(&self, feed: &str, gate: i32) -> bool {
+        Processor::reserve(self, feed, gate)
     }
 
     fn readiness_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -20,7 +20,9 @@ use crate::{
     budget::{self, Concurrency},
     checkpoint, claim,
     context::{Context, Settings},
-    deliver, observe, outcome, page,
+    deliver,
+    lanes::Ready,
+    observe, outcome, page,
     policy::{Policies, Policy},
     processor::Processor,
     renew, report,
@@ -178,8 +180,10 @@ impl<P: Processor> Watcher<P> {
         let Builder { store, settings, shutdown } = self.builder;
         check(&settings)?;
         let processor = self.processor.clone();
-        let ready = Arc::new(move |feed: &str, gate| processor.is_ready(feed, gate));
-        let context = Arc::new(Context::new(store, settings, ready, shutdown.child_token()));
+        let ready: Ready = Arc::new(move |feed: &str, gate| processor.is_ready(feed, gate));
+        let processor = self.processor.clone();
+        let reserve: Ready = Arc::new(move |feed: &str, gate| processor.reserve(feed, gate));
+        let context = Arc::new(Context::new(store, settings, [ready, reserve], shutdown.child_token()));
         // Deliveries are tasks of their own: this ends them if this future is dropped.
         let _abort = context.abort.clone().drop_guard();
         run(context, self.processor).await

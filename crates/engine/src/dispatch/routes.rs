@@ -146,6 +146,10 @@ impl Processor for HttpRoutes {
         self.route(feed, gate).is_none_or(|route| route.rotation.is_ready())
     }
 
+    fn reserve(&self, feed: &str, gate: i32) -> bool {
+        self.route(feed, gate).is_none_or(|route| route.rotation.reserve())
+    }
+
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
         readiness_changed(&self.changed, self.routes.iter().map(|route| &*route.rotation))
     }
@@ -154,13 +158,15 @@ impl Processor for HttpRoutes {
 /// Resolves when a pause has begun or ended since this was called.
 pub(super) fn readiness_changed<'a, I>(changed: &'a Notify, rotations: I) -> impl Future<Output = ()> + Send
 where
-    I: IntoIterator<Item = &'a Rotation>,
+    I: IntoIterator<Item = &'a Rotation> + Send,
+    I::IntoIter: Send,
 {
     // From here on it hears of what happens, also before it is polled.
     let changed = changed.notified();
-    let now = Instant::now();
-    let soonest = rotations.into_iter().filter_map(|rotation| rotation.remaining(now)).min();
     async move {
+        // Only then, since a look in between may have been refused.
+        let now = Instant::now();
+        let soonest = rotations.into_iter().filter_map(|rotation| rotation.remaining(now)).min();
         match soonest {
             Some(remaining) => {
                 tokio::select! {
