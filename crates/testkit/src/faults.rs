@@ -326,6 +326,12 @@ impl Store for FaultStore {
     async fn farewell(&self, watcher: &str) -> Result<()> {
         self.inner.farewell(watcher).await
     }
+    async fn ask(&self, watcher: &str, feeds: &[String]) -> Result<()> {
+        self.inner.ask(watcher, feeds).await
+    }
+    async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
+        self.inner.asked(watcher, feeds).await
+    }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.inner.begin_push(partition).await
     }

@@ -129,6 +129,12 @@ impl Store for Postgres {
     async fn farewell(&self, watcher: &str) -> Result<()> {
         self.forget(watcher).await
     }
+    async fn ask(&self, watcher: &str, feeds: &[String]) -> Result<()> {
+        self.ask_for_partitions(watcher, feeds).await
+    }
+    async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
+        self.askers(watcher, feeds).await
+    }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         Ok(Box::new(self.start_push(partition).await?))
     }

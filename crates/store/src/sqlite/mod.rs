@@ -123,6 +123,12 @@ impl Store for Sqlite {
     async fn farewell(&self, watcher: &str) -> Result<()> {
         self.named(self.forget_watcher(watcher).await)
     }
+    async fn ask(&self, watcher: &str, feeds: &[String]) -> Result<()> {
+        self.named(self.ask_for_partitions(watcher, feeds).await)
+    }
+    async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
+        self.named(self.askers(watcher, feeds).await)
+    }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.named(self.open_push(partition).await)
     }

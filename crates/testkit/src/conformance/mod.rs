@@ -121,7 +121,8 @@ macro_rules! conformance {
             wake: a_plain_insert_wakes a_push_wakes children_wake a_retry_wakes next_is_cancel_safe;
             changes: a_waiter_wakes_when_it_closes a_waiter_wakes_when_it_fails every_waiter_wakes;
             watchers: a_report_is_listed a_second_report_replaces_the_first watchers_and_feeds_sum_up
-                farewell_takes_a_watcher_away a_silent_watcher_does_not_count an_old_report_is_forgotten;
+                farewell_takes_a_watcher_away a_silent_watcher_does_not_count an_old_report_is_forgotten
+                what_others_hold_is_asked_for nothing_is_asked_for_in_vain;
             operate: retry_reopens_a_failed_partition retry_by_gate_and_item retry_reopens_a_complete_partition
                 retry_leaves_a_paused_partition_paused retry_while_leased retry_names_what_is_wrong
                 seal_lets_go seal_while_leased advance_goes_to_the_next_open_gate advance_while_leased
