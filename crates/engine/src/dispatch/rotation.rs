@@ -117,6 +117,11 @@ impl Rotation {
         }
     }
 
+    /// Whether anything is to be reserved at all.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.is_guarded
+    }
+
     /// Whether some target may have a delivery now.
     pub(super) fn is_ready(&self) -> bool {
         if !self.is_guarded {

@@ -33,6 +33,8 @@ pub struct HttpRoutes {
     feeds: HashMap<String, ByGate>,
     others: ByGate,
     changed: Arc<Notify>,
+    /// Some route has limits.
+    is_guarded: bool,
 }
 
 /// The routes of a feed, by their place among all.
@@ -60,6 +62,7 @@ impl HttpRoutes {
             feeds: HashMap::new(),
             others: ByGate::default(),
             changed: Arc::clone(&shared.changed),
+            is_guarded: false,
         };
         for route in routes {
             let name = name(&route);
@@ -81,6 +84,7 @@ impl HttpRoutes {
                 return Err(InvalidTarget(format!("{name} has two routes")));
             }
         }
+        all.is_guarded = all.routes.iter().any(|route| route.rotation.is_guarded());
         Ok(all)
     }
 
@@ -147,7 +151,7 @@ impl Processor for HttpRoutes {
     }
 
     fn reserve(&self, feed: &str, gate: i32) -> bool {
-        self.route(feed, gate).is_none_or(|route| route.rotation.reserve())
+        !self.is_guarded || self.route(feed, gate).is_none_or(|route| route.rotation.reserve())
     }
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
