@@ -16,6 +16,7 @@ mod outages;
 mod push;
 mod routing;
 mod signing;
+mod spreading;
 
 /// Lets a test run on both databases.
 macro_rules! on_both {

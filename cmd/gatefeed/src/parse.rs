@@ -1,6 +1,6 @@
 //! Values of flags: what they may be. Each error says what was expected, since that is what people need next.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use gatefeed_core::{id, inspect, lease, partition::FailurePolicy};
 use gatefeed_engine::dispatch::parse_target;
@@ -129,6 +129,43 @@ fn number_within(text: &str, min: usize, max: usize) -> Result<usize, String> {
 pub(crate) fn max_retries(text: &str) -> Result<i64, String> {
     let number = text.parse().ok().filter(|number| (-1..=i64::from(i32::MAX)).contains(number));
     number.ok_or_else(|| "expected 0 or a positive whole number, or -1 for ever".to_owned())
+}
+
+/// A number above zero.
+pub(crate) fn count(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("expected a whole number from 1 to {}", u32::MAX))
+}
+
+/// How many at once.
+pub(crate) fn burst(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 1 to {}", u32::MAX))
+}
+
+/// A share, in hundredths.
+pub(crate) fn share(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').and_then(|text| text.trim_end().parse().ok());
+    number
+        .filter(|number| (1..=100).contains(number))
+        .ok_or_else(|| "expected a share from \"1%\" to \"100%\"".to_owned())
+}
+
+/// A rate, by second unless it says otherwise: the time from one to the next.
+pub(crate) fn rate(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a rate above zero, such as 100 (a second), 0.5, 30/m or 1000/h".to_owned();
+    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let unit = match unit.trim() {
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(expected()),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| expected())?;
+    let every = Duration::try_from_secs_f64(unit / number).map_err(|_| expected())?;
+    // Between a thousand million a second and one in a year.
+    let is_sensible =
+        number > 0.0 && every >= Duration::from_nanos(1) && every <= Duration::from_secs(366 * 24 * 3600);
+    if is_sensible { Ok(every) } else { Err(expected()) }
 }
 
 /// A gate.

@@ -10,6 +10,7 @@
 //! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
 //! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs`, `failure_policy.rs` |
 //! | what may an operator do to it? | `acting.rs` |
+//! | how many deliveries should be in flight? | `budget.rs` |
 //! | who may write, who may send, and until when? | `lease.rs` |
 //! | what does a database have to do? | `store.rs` |
 //! | what do people see? | `inspect.rs`, `watcher.rs`, `why.rs` |
@@ -17,6 +18,7 @@
 pub mod acting;
 pub mod answer;
 pub mod batch;
+pub mod budget;
 pub mod checkpoint;
 pub mod dependency;
 pub mod error;

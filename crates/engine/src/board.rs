@@ -115,6 +115,10 @@ pub(crate) struct Board {
     /// What may be sent, by feed and gate.
     lanes: Lanes,
     is_draining: bool,
+    /// Something has waited for a slot since this was last asked for.
+    was_full: bool,
+    /// The most that were in flight since then.
+    in_flight_max: usize,
 }
 
 impl Board {
@@ -132,12 +136,30 @@ impl Board {
             written: feeds.iter().map(|feed| (feed.as_str().into(), 0)).collect(),
             lanes: Lanes::default(),
             is_draining: false,
+            was_full: false,
+            in_flight_max: 0,
         }
     }
 
     /// With bounds for feeds and gates, and with who says which are ready.
     pub(crate) fn with_lanes(self, lanes: Lanes) -> Self {
         Self { lanes, ..self }
+    }
+
+    /// How many deliveries may be in flight.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// Changes how many may be in flight, and says how many it was. With fewer, none begins before enough have ended.
+    pub(crate) fn set_concurrency(&mut self, concurrency: usize) -> usize {
+        std::mem::replace(&mut self.concurrency, concurrency)
+    }
+
+    /// Whether something has waited for a slot since this was last asked, and the most that were in flight.
+    pub(crate) fn take_usage(&mut self) -> (bool, usize) {
+        let was_full = std::mem::take(&mut self.was_full);
+        (was_full, std::mem::replace(&mut self.in_flight_max, self.in_flight))
     }
 
     /// Nothing is held, nothing is under way.
@@ -487,7 +509,8 @@ impl Board {
             return None;
         }
         if self.in_flight >= self.concurrency {
-            // Only batches can take all of it while there are slots.
+            // With fewer slots than there were, and with batches, which can take all of it.
+            self.was_full |= !self.turns.is_empty();
             return None;
         }
         let page_items = self.page_items();
@@ -520,10 +543,16 @@ impl Board {
                 Some(batch) => batch_count(lanes, held, first, batch, budget, self.concurrency / 10),
                 None => Some(1),
             };
-            let Some(mut items) = count.map(|count| held.buffer.drain(first..first + count)) else {
+            let Some(count) = count else {
                 queue(&mut self.turns, held);
                 continue;
             };
+            if !lanes.reserve(&held.feed, held.buffer[first].gate) {
+                held.has_turn = true;
+                self.parked.push(id);
+                continue;
+            }
+            let mut items = held.buffer.drain(first..first + count);
             let Some(item) = items.next() else { continue };
             let more: Vec<DueItem> = items.collect();
             let taken = 1 + more.len();
@@ -531,6 +560,7 @@ impl Board {
             self.lanes.sent(&held.feed, item.gate, taken);
             self.buffered -= taken;
             self.in_flight += taken;
+            self.in_flight_max = self.in_flight_max.max(self.in_flight);
             queue(&mut self.turns, held);
             let origin = Origin {
                 lease: held.lease.clone(),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     board::{Board, Turn},
+    budget::{Concurrency, Gauge},
     clock,
     lanes::{Lanes, Ready},
     policy::Policies,
@@ -21,7 +22,7 @@ use crate::{
 pub(crate) struct Settings {
     pub(crate) owner: Arc<str>,
     pub(crate) feeds: Vec<String>,
-    pub(crate) concurrency: usize,
+    pub(crate) concurrency: Concurrency,
     pub(crate) policies: Policies,
     pub(crate) lease_duration: Duration,
     pub(crate) poll_interval: Duration,
@@ -36,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) settings: Settings,
     board: Mutex<Board>,
+    /// How long deliveries take.
+    pub(crate) gauge: Gauge,
     /// Something may be sent.
     pub(crate) send_bell: Notify,
     /// Something may have come for a batch that waits for more.
@@ -60,15 +63,20 @@ impl Context {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         settings: Settings,
-        ready: Ready,
+        [ready, reserve]: [Ready; 2],
         stop: CancellationToken,
     ) -> Self {
-        let board = Board::new(settings.concurrency, settings.poll_interval, &settings.feeds);
-        let board = Mutex::new(board.with_lanes(Lanes::new(&settings.policies, settings.max_payload, ready)));
+        let concurrency = settings.concurrency.bounds().min;
+        let board = Board::new(concurrency, settings.poll_interval, &settings.feeds);
+        let board =
+            Mutex::new(board.with_lanes(
+                Lanes::new(&settings.policies, settings.max_payload, ready).with_reserve(reserve),
+            ));
         Self {
             store,
             settings,
             board,
+            gauge: Gauge::new(),
             send_bell: Notify::new(),
             grow_bell: Notify::new(),
             page_bell: Notify::new(),
@@ -89,7 +97,10 @@ impl Context {
     /// The next item to deliver, of those too that were parked.
     pub(crate) fn next_turn_of_all(&self) -> Option<Turn> {
         let mut board = self.board();
-        board.unpark();
+        // Else they would be asked, and parked again, at every bell.
+        if board.in_flight() < board.concurrency() {
+            board.unpark();
+        }
         board.next_turn(clock::now())
     }
 

@@ -41,14 +41,10 @@ pub(crate) async fn run<P: Processor>(
 ) {
     let sender =
         Arc::new(Sender { context, processor, outcomes, large: Arc::new(Semaphore::new(LARGE_KIB_MAX)) });
-    let slots = Arc::new(Semaphore::new(sender.context.settings.concurrency));
     let mut deliveries = JoinSet::new();
-    while let Some((slot, turn)) = sender.next(&slots).await {
+    while let Some(turn) = sender.next().await {
         let sender = sender.clone();
-        deliveries.spawn(async move {
-            sender.deliver_from(turn).await;
-            drop(slot);
-        });
+        deliveries.spawn(async move { sender.deliver_from(turn).await });
         while deliveries.try_join_next().is_some() {}
     }
     while deliveries.join_next().await.is_some() {}
@@ -72,16 +68,15 @@ enum Skip {
 }
 
 impl<P: Processor> Sender<P> {
-    /// A free slot and an item for it; `None`: stop.
-    async fn next(&self, slots: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, Turn)> {
+    /// The next item that may be sent, within the budget of the board; `None`: stop.
+    async fn next(&self) -> Option<Turn> {
         let turn = async {
-            let slot = slots.clone().acquire_owned().await.ok()?;
             loop {
                 // Made before the look, so that no change falls in between.
                 let changed = self.processor.readiness_changed();
                 let turn = self.context.next_turn_of_all();
                 if let Some(turn) = turn {
-                    return Some((slot, turn));
+                    return turn;
                 }
                 tokio::select! {
                     () = self.context.send_bell.notified() => {}
@@ -92,7 +87,7 @@ impl<P: Processor> Sender<P> {
         tokio::select! {
             biased;
             () = self.context.stop.cancelled() => None,
-            turn = turn => turn,
+            turn = turn => Some(turn),
         }
     }
 
@@ -111,6 +106,8 @@ impl<P: Processor> Sender<P> {
             tokio::task::coop::consume_budget().await;
             next = self.next_now();
         }
+        // What it leaves free, others may use.
+        self.context.send_bell.notify_one();
     }
 
     fn next_now(&self) -> Option<Turn> {
@@ -158,7 +155,10 @@ impl<P: Processor> Sender<P> {
         }
         // In a block of its own, since a closure may panic before it returns its future.
         let work = AssertUnwindSafe(async { self.processor.process(delivery).await }).catch_unwind();
-        Ok(work.await.unwrap_or_else(|_| Err(Failure::new("the processor panicked"))))
+        let began = self.context.gauge.begin();
+        let verdict = work.await.unwrap_or_else(|_| Err(Failure::new("the processor panicked")));
+        self.context.gauge.end(began, &verdict);
+        Ok(verdict)
     }
 
     /// The share that large data has to have of the memory for such: of all that these items will load.

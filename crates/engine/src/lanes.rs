@@ -12,6 +12,8 @@ pub(crate) type Ready = Arc<dyn Fn(&str, i32) -> bool + Send + Sync>;
 /// What is in flight of feeds and gates that have a bound of their own, and what is ready.
 pub(crate) struct Lanes {
     ready: Ready,
+    /// Reserves a delivery, if there may be one.
+    reserve: Ready,
     /// Feeds with a bound, or with a gate that has one.
     bounded: HashMap<Arc<str>, Bounds>,
     /// Feeds with batches at some gate: those of a gate (`Some`), and of all others.
@@ -66,6 +68,7 @@ impl Default for Lanes {
     fn default() -> Self {
         Self {
             ready: Arc::new(|_, _| true),
+            reserve: Arc::new(|_, _| true),
             bounded: HashMap::new(),
             batched: HashMap::new(),
             batch_bytes_max: 0,
@@ -89,7 +92,17 @@ impl Lanes {
             batched.entry(feed.into()).or_default().push((gate, batch));
         }
         batched.retain(|_, gates| gates.iter().any(|(_, batch)| batch.is_some()));
-        Self { ready, bounded, batched, batch_bytes_max }
+        Self { ready, bounded, batched, batch_bytes_max, ..Self::default() }
+    }
+
+    /// With who reserves what is to be sent.
+    pub(crate) fn with_reserve(self, reserve: Ready) -> Self {
+        Self { reserve, ..self }
+    }
+
+    /// Reserves a delivery that is about to begin; no: it may not, after all.
+    pub(crate) fn reserve(&self, feed: &str, gate: i32) -> bool {
+        (self.reserve)(feed, gate)
     }
 
     /// How items at this gate of this feed are batched.

@@ -59,6 +59,12 @@ pub trait Processor: Send + Sync + 'static {
         true
     }
 
+    /// An item of this feed and gate is about to be taken: whether it may be. Asked once for each delivery, whose
+    /// beginning may then count on what is limited being reserved for it.
+    fn reserve(&self, feed: &str, gate: i32) -> bool {
+        self.is_ready(feed, gate)
+    }
+
     /// Resolves when [`Self::is_ready`] may say yes where it said no before this was called.
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()

@@ -88,7 +88,7 @@ impl Reporter {
         Report {
             watcher: context.settings.owner.clone(),
             version: env!("CARGO_PKG_VERSION"),
-            concurrency: context.settings.concurrency,
+            concurrency: context.board().concurrency(),
             feeds: self.feeds(figures),
         }
     }

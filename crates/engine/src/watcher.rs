@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Result, Store, StoreError,
+    budget::Bounds,
     id::{DEFAULT_FEED, check_id},
     lease::{DURATION_DEFAULT, check_duration},
     retry::RetryPolicy,
@@ -16,9 +17,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::{self, Concurrency},
     checkpoint, claim,
     context::{Context, Settings},
-    deliver, observe, outcome, page,
+    deliver,
+    lanes::Ready,
+    observe, outcome, page,
     policy::{Policies, Policy},
     processor::Processor,
     renew, report,
@@ -60,7 +64,7 @@ impl Watcher<()> {
         let settings = Settings {
             owner: format!("watcher-{}", uuid::Uuid::new_v4().simple()).into(),
             feeds: vec![DEFAULT_FEED.to_owned()],
-            concurrency: 100,
+            concurrency: Concurrency::new(Bounds::fixed(100)),
             policies: Policies::default(),
             lease_duration: DURATION_DEFAULT,
             poll_interval: Duration::from_secs(1),
@@ -86,8 +90,14 @@ impl Builder {
     }
 
     /// At most this many deliveries in flight.
-    pub fn concurrency(mut self, concurrency: usize) -> Self {
-        self.settings.concurrency = concurrency;
+    pub fn concurrency(self, concurrency: usize) -> Self {
+        self.concurrency_between(concurrency, concurrency)
+    }
+
+    /// As many deliveries in flight as are of use, between these two: it begins with the least, takes more while items
+    /// wait and the handler is as fast as ever, and fewer when they queue up in the handler, or are not needed.
+    pub fn concurrency_between(self, min: usize, max: usize) -> Self {
+        self.settings.concurrency.replace(Bounds { min, max });
         self
     }
 
@@ -157,6 +167,11 @@ impl Builder {
 }
 
 impl<P: Processor> Watcher<P> {
+    /// What changes the number of deliveries in flight while it runs.
+    pub fn concurrency(&self) -> Concurrency {
+        self.builder.settings.concurrency.clone()
+    }
+
     /// Runs until the shutdown token is cancelled (or nothing is left, with `until_idle`). Then it claims
     /// nothing more, waits for what is in flight up to the grace period, gives back the rest, writes the
     /// outcomes, releases its leases and takes itself off the list of watchers. While it runs it reconnects for ever. Dropping the future instead is
@@ -165,8 +180,10 @@ impl<P: Processor> Watcher<P> {
         let Builder { store, settings, shutdown } = self.builder;
         check(&settings)?;
         let processor = self.processor.clone();
-        let ready = Arc::new(move |feed: &str, gate| processor.is_ready(feed, gate));
-        let context = Arc::new(Context::new(store, settings, ready, shutdown.child_token()));
+        let ready: Ready = Arc::new(move |feed: &str, gate| processor.is_ready(feed, gate));
+        let processor = self.processor.clone();
+        let reserve: Ready = Arc::new(move |feed: &str, gate| processor.reserve(feed, gate));
+        let context = Arc::new(Context::new(store, settings, [ready, reserve], shutdown.child_token()));
         // Deliveries are tasks of their own: this ends them if this future is dropped.
         let _abort = context.abort.clone().drop_guard();
         run(context, self.processor).await
@@ -179,6 +196,7 @@ fn check(settings: &Settings) -> Result<()> {
     for (what, name) in names.chain([("watcher name", settings.owner.as_ref())]) {
         check_id(what, name).map_err(|error| StoreError::Config(error.to_string()))?;
     }
+    settings.concurrency.bounds().check().map_err(StoreError::Config)?;
     if settings.policies.batches().any(|(_, _, batch)| batch.is_some_and(|batch| batch.size == 0)) {
         return Err(StoreError::Config("a batch of no items would never end".into()));
     }
@@ -187,10 +205,8 @@ fn check(settings: &Settings) -> Result<()> {
             "a feed's or gate's concurrency of zero would hold it for ever".into(),
         ));
     }
-    if settings.concurrency == 0 || settings.feeds.is_empty() || settings.poll_interval.is_zero() {
-        return Err(StoreError::Config(
-            "a watcher needs a concurrency, a feed and a poll interval above zero".into(),
-        ));
+    if settings.feeds.is_empty() || settings.poll_interval.is_zero() {
+        return Err(StoreError::Config("a watcher needs a feed and a poll interval above zero".into()));
     }
     Ok(())
 }
@@ -201,6 +217,7 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
     let mut keepers = JoinSet::new();
     keepers.spawn(renew::run(context.clone()));
     keepers.spawn(observe::run(context.clone()));
+    keepers.spawn(budget::run(context.clone()));
     // Not watched: whatever becomes of it, the work goes on.
     let mut reports = JoinSet::new();
     reports.spawn(report::run(context.clone()));

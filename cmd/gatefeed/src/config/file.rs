@@ -13,6 +13,7 @@ use url::Url;
 use super::{
     document::{Document, Problem, Section},
     secret::Source,
+    spread::Spreading,
 };
 use crate::parse;
 
@@ -23,6 +24,8 @@ pub(crate) struct File {
     pub(crate) handling: Handling,
     pub(crate) gates: BTreeMap<i32, Handling>,
     pub(crate) feeds: BTreeMap<String, Feed>,
+    pub(crate) min_concurrency: Option<usize>,
+    pub(crate) max_concurrency: Option<usize>,
     pub(crate) max_payload: Option<u64>,
     pub(crate) gather_max: Option<u64>,
     pub(crate) lease_duration: Option<Duration>,
@@ -56,6 +59,7 @@ pub(crate) struct Handling {
     pub(crate) retry_cap: Option<Duration>,
     /// Of the whole watcher, of a feed with its gates, or of a gate: a bound at each of these levels.
     pub(crate) concurrency: Option<usize>,
+    pub(crate) spread: Spreading,
     pub(crate) batch_size: Option<usize>,
     pub(crate) batch_linger: Option<Duration>,
     /// Signing secrets.
@@ -104,13 +108,24 @@ impl Handling {
             },
             ca_file: self.ca_file.clone().or_else(|| wider.ca_file.clone()),
             deny_private: self.deny_private.or(wider.deny_private),
+            spread: self.spread.or(&wider.spread),
         }
     }
 }
 
 /// Keys that stand at the top of the file only: after a `[feeds.…]` they are in that table, as TOML goes.
-const TOP_ONLY: [&str; 8] =
-    ["max_payload", "gather_max", "lease_duration", "poll_interval", "grace", "listen", "public_url", "name"];
+const TOP_ONLY: [&str; 10] = [
+    "min_concurrency",
+    "max_concurrency",
+    "max_payload",
+    "gather_max",
+    "lease_duration",
+    "poll_interval",
+    "grace",
+    "listen",
+    "public_url",
+    "name",
+];
 
 /// Reads the text of a file. Errs with everything that is wrong, in order.
 pub(super) fn read(text: &str) -> Result<File, Vec<Problem>> {
@@ -133,6 +148,8 @@ fn read_file(mut top: Section<'_, '_>) -> File {
         handling: read_handling(&mut top),
         gates: read_gates(&mut top, "[[gates]]"),
         feeds: top.tables("feeds").into_iter().filter_map(|(name, feed)| read_feed(name, feed)).collect(),
+        min_concurrency: top.value("min_concurrency", parse::concurrency),
+        max_concurrency: top.value("max_concurrency", parse::concurrency),
         max_payload: top.value("max_payload", parse::bytes),
         gather_max: top.value("gather_max", parse::bytes),
         lease_duration: top.value("lease_duration", parse::lease_duration),
@@ -224,6 +241,7 @@ fn read_handling(section: &mut Section<'_, '_>) -> Handling {
         },
         ca_file: section.value("ca_file", path),
         deny_private: section.flag("deny_private"),
+        spread: Spreading::read(section),
     }
 }
 

@@ -5,6 +5,7 @@ mod document;
 mod file;
 mod plan;
 mod secret;
+mod spread;
 
 use std::path::Path;
 

@@ -9,10 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use gatefeed_core::{StoreError, id::DEFAULT_FEED, lease::DURATION_DEFAULT, retry::RetryPolicy};
+use gatefeed_core::{
+    StoreError, budget::Bounds, id::DEFAULT_FEED, lease::DURATION_DEFAULT, retry::RetryPolicy,
+};
 use gatefeed_engine::{
     Batch, Builder, Policy,
-    dispatch::{Access, HttpOptions, InvalidTarget, Route, Signer},
+    dispatch::{Access, HttpOptions, InvalidTarget, RateLimit, Route, Signer},
 };
 use url::Url;
 
@@ -43,6 +45,10 @@ impl Plan {
             ));
         }
         let plan = Self { file, feeds };
+        plan.concurrency().check().map_err(StoreError::Config)?;
+        for feed in &plan.feeds {
+            plan.levels(feed).values().try_for_each(|handling| handling.spread.check(feed))?;
+        }
         match plan.feeds.iter().find(|feed| !plan.has_target(feed)) {
             Some(feed) => Err(StoreError::Config(format!(
                 "feed {feed:?} has no handler: name one with --target URL or --gate-target GATE=URL, or in the file \
@@ -74,17 +80,33 @@ impl Plan {
         levels
     }
 
+    /// How many deliveries may be in flight at a time: between which numbers, where that is left to the watcher.
+    pub(crate) fn concurrency(&self) -> Bounds {
+        let File { min_concurrency, max_concurrency, handling, .. } = &self.file;
+        let fixed = handling.concurrency.unwrap_or(CONCURRENCY_DEFAULT);
+        match (min_concurrency, max_concurrency) {
+            (None, None) => Bounds::fixed(fixed),
+            (min, max) => Bounds { min: min.unwrap_or(1), max: max.unwrap_or(fixed) },
+        }
+    }
+
     /// Where items go. `listening`: where this watcher serves what is gathered. Errs where a secret cannot be read or will
     /// not do.
     pub(crate) fn routes(&self, listening: Option<SocketAddr>) -> Result<Vec<Route>, StoreError> {
         let own_url = self.file.public_url.clone().or_else(|| listening.and_then(own_url));
         let mut routes = Vec::new();
+        let limits = self.rate_limits();
         for feed in &self.feeds {
             for (gate, handling) in self.levels(feed) {
                 if let Some(targets) = &handling.targets {
                     let targets = targets.clone();
-                    let options =
+                    let mut options =
                         HttpOptions { gather_url: own_url.clone(), ..self.http_options(feed, &handling)? };
+                    // The narrowest first; without a gate there are two levels.
+                    let levels = [(Some(feed), gate), (None, gate), (Some(feed), None), (None, None)];
+                    let levels = &levels[if gate.is_some() { 0 } else { 2 }..];
+                    options.spread.rates =
+                        levels.iter().filter_map(|level| limits.get(level).cloned()).collect();
                     routes.push(Route { feed: Some(feed.clone()), gate, targets, options });
                 }
             }
@@ -92,6 +114,19 @@ impl Plan {
         Ok(routes)
     }
 
+    /// The limits that stand at each level. Those who share a level share its limit.
+    fn rate_limits(&self) -> BTreeMap<(Option<&String>, Option<i32>), RateLimit> {
+        let File { handling, gates, feeds, .. } = &self.file;
+        let of_all = gates.iter().map(|(gate, handling)| ((None, Some(*gate)), handling));
+        let of_feeds = feeds.iter().flat_map(|(name, feed)| {
+            let gates = feed.gates.iter().map(move |(gate, handling)| ((Some(name), Some(*gate)), handling));
+            gates.chain([((Some(name), None), &feed.handling)])
+        });
+        let levels = of_all.chain(of_feeds).chain([((None, None), handling)]);
+        levels.filter_map(|(level, handling)| Some((level, handling.spread.rate_limit()?))).collect()
+    }
+
+    /// How a request goes.
     fn http_options(&self, feed: &str, handling: &Handling) -> Result<HttpOptions, StoreError> {
         let defaults = HttpOptions::default();
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -101,6 +136,7 @@ impl Plan {
             max_answer: handling.max_answer.map_or(defaults.max_answer, bytes),
             health_path: handling.target_health.clone(),
             gather_max: self.file.gather_max.map_or(defaults.gather_max, bytes),
+            spread: handling.spread.spread(Vec::new()),
             gather_url: None,
             signer: handling.signing.as_ref().map(|secrets| self.signer(feed, secrets)).transpose()?,
             access: self.access(feed, &handling.access)?,
@@ -150,7 +186,7 @@ impl Plan {
         builder = builder
             .feeds(self.feeds.clone())
             .retry(retry_policy(&file.handling))
-            .concurrency(file.handling.concurrency.unwrap_or(CONCURRENCY_DEFAULT))
+            .concurrency_between(self.concurrency().min, self.concurrency().max)
             .lease_duration(file.lease_duration.unwrap_or(DURATION_DEFAULT));
         for feed in &self.feeds {
             for (gate, handling) in self.levels(feed) {

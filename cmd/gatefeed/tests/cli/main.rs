@@ -11,4 +11,5 @@ mod lists;
 mod pages;
 mod place;
 mod run;
+mod spreading;
 mod watch;

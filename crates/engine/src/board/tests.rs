@@ -845,3 +845,41 @@ fn a_batch_grows_while_its_partition_is_being_read() {
 fn load_nothing_more(board: &mut Board) {
     assert!(board.pages(NOW).is_empty() && board.next_turn(NOW).is_none());
 }
+
+#[test]
+fn the_budget_changes_and_tells_how_it_was_used() {
+    let mut board = board(4);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a", "b", "c", "d", "e", "f", "g", "h"]));
+    assert_eq!(turns(&mut board).len(), 4);
+    assert_eq!(board.take_usage(), (true, 4), "others have waited");
+    assert_eq!(board.set_concurrency(2), 4);
+    for _ in 0..2 {
+        board.answered(&p, 1);
+        assert!(board.next_turn(NOW).is_none(), "none begins before enough have ended");
+    }
+    board.take_usage();
+    board.answered(&p, 1);
+    assert_eq!(turns(&mut board).len(), 1);
+    assert_eq!(board.take_usage(), (true, 2));
+    board.set_concurrency(10);
+    assert_eq!(turns(&mut board).len(), 3);
+    assert_eq!(board.take_usage(), (false, 5), "nothing is left that could wait");
+}
+
+#[test]
+fn what_cannot_be_reserved_waits_and_is_not_lost() {
+    let left = Arc::new(std::sync::atomic::AtomicUsize::new(2));
+    let (shared, relaxed) = (left.clone(), std::sync::atomic::Ordering::Relaxed);
+    let reserve = move |_: &str, _| shared.fetch_update(relaxed, relaxed, |left| left.checked_sub(1)).is_ok();
+    let lanes = Lanes::new(&Default::default(), 1000, Arc::new(|_, _| true)).with_reserve(Arc::new(reserve));
+    let mut board = board(100).with_lanes(lanes);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a", "b", "c"]));
+    assert_eq!(turns(&mut board), ["p/a", "p/b"]);
+    assert_eq!((board.in_flight(), turns(&mut board).len()), (2, 0), "it is parked");
+    left.store(5, relaxed);
+    assert!(board.unpark());
+    assert_eq!(turns(&mut board), ["p/c"]);
+    assert_eq!(left.load(relaxed), 4, "no more is reserved than is taken");
+}

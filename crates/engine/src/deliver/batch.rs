@@ -86,11 +86,13 @@ impl<P: Processor> Sender<P> {
     async fn process_all(&self, deliveries: Vec<Delivery>) -> Vec<Verdict> {
         let count = deliveries.len();
         let work = AssertUnwindSafe(async { self.processor.process_batch(deliveries).await }).catch_unwind();
+        let began = self.context.gauge.begin();
         let (mut verdicts, problem) = match work.await {
             Ok(verdicts) => (verdicts, "the processor has no verdict for this item of a batch"),
             Err(_) => (Vec::new(), "the processor panicked"),
         };
         verdicts.resize_with(count, || Err(Failure::new(problem)));
+        verdicts.iter().for_each(|verdict| self.context.gauge.end(began, verdict));
         verdicts
     }
 }

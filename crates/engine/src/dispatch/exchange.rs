@@ -71,7 +71,8 @@ impl Service<Delivery> for Exchange {
             let mut request = request::build(&line.target, delivery).map_err(Failure::final_)?;
             line.dress(request.headers_mut(), &body);
             let (head, body) = line.exchange(request).await?;
-            Ok(answer::read(&line.target.url, &head, body)?)
+            answer::read(&line.target.url, &head, body)
+                .map_err(|failure| Missed::answered(head.status, failure))
         })
     }
 }
@@ -93,7 +94,8 @@ impl Service<Together> for Exchange {
             // The data is in the body; only the names are needed on.
             let items: Vec<Arc<str>> = together.0.into_iter().map(|delivery| delivery.item).collect();
             let (head, body) = line.exchange(request).await?;
-            Ok(batch::read(&line.target.url, &head, body, &items)?)
+            batch::read(&line.target.url, &head, body, &items)
+                .map_err(|failure| Missed::answered(head.status, failure))
         })
     }
 }
@@ -120,7 +122,8 @@ impl Line {
                 return Err(Missed::Unreachable(message));
             }
             Err(error) => {
-                return Err(Failure::new(format!("{} ({})", cut_or_garbled(&error), causes(&error))).into());
+                let message = format!("{} ({})", cut_or_garbled(&error), causes(&error));
+                return Err(Missed::Broken(Failure::new(message)));
             }
         };
         let (head, body) = response.into_parts();

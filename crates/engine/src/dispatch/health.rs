@@ -33,15 +33,21 @@ pub struct TargetHealth {
 impl HttpProcessor {
     /// Asks every target at the same time, for up to two seconds.
     pub async fn health(&self) -> Vec<TargetHealth> {
-        join_all(self.rotation.targets().map(|target| self.health_of(target))).await
+        let circuits = self.rotation.circuits();
+        join_all(circuits.map(|(target, open_for)| self.health_of(target, open_for))).await
     }
 
-    async fn health_of(&self, target: &Target) -> TargetHealth {
+    async fn health_of(&self, target: &Target, open_for: Option<Duration>) -> TargetHealth {
         let checked = timeout(LIMIT, self.check(target)).await;
         let checked = checked.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}")));
         let (ok, detail) = match checked {
             Ok(detail) => (true, detail),
             Err(detail) => (false, detail),
+        };
+        // It may answer this and fail at everything else.
+        let (ok, detail) = match open_for {
+            Some(time) => (false, format!("{detail}; its circuit has been open for {} s", time.as_secs())),
+            None => (ok, detail),
         };
         TargetHealth { target: target.shown.clone(), ok, detail }
     }

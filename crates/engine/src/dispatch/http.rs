@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! gather            gives an item that gathers its body
-//!   rotate          chooses the target, and leaves one alone that cannot be reached
+//!   rotate          chooses the target, and leaves alone one that cannot be reached, keeps failing or has enough;
+//!                   with hedging, chooses another one beside it when that takes too long
 //!     timeout       tower's own, one for each target
 //!       exchange    the request and its answer, also one for each target
 //! ```
@@ -10,7 +11,11 @@
 //! The stack is put together when the watcher starts, of what is configured. A delivery clones it (some counters), and
 //! has one box, that of the exchange.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -30,12 +35,15 @@ use super::{
     exchange::Exchange,
     gather::{self, GatherLayer, Gathered},
     health,
+    hedge::Hedge,
     missed::Missed,
+    place::Place,
     resolve,
     rotate::Rotate,
     rotation::Rotation,
     sign::Signer,
-    target::InvalidTarget,
+    spread::{Spread, TargetLimits},
+    target::{InvalidTarget, Target},
 };
 use crate::processor::{Delivery, Processor};
 
@@ -53,6 +61,8 @@ pub struct HttpOptions {
     pub health_path: Option<String>,
     /// The most bytes of what an item gathers that are sent with it.
     pub gather_max: usize,
+    /// How deliveries are spread over the targets, and what keeps them back.
+    pub spread: Spread,
     /// Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that; without it such a delivery is a
     /// failed attempt.
     pub gather_url: Option<Url>,
@@ -79,6 +89,7 @@ impl Default for HttpOptions {
             access: Access::default(),
             ca: None,
             deny_private: false,
+            spread: Spread::default(),
         }
     }
 }
@@ -89,8 +100,8 @@ type Unbox = fn(BoxError) -> Missed;
 /// What leads to all targets of a route.
 type Stack = Gathered<Rotate<ToTarget>>;
 
-/// Hands items to one or several handlers by HTTP, in turn. A target that cannot be reached is left alone for
-/// a while, and such a delivery does not count as an attempt.
+/// Hands items to one or several handlers by HTTP. A target that cannot be reached is left alone for a while, and such a
+/// delivery does not count as an attempt.
 pub struct HttpProcessor {
     pub(super) client: connect::HttpClient,
     pub(super) rotation: Arc<Rotation>,
@@ -105,11 +116,28 @@ pub(super) struct Shared {
     /// Rung when a target was paused, or is so no more.
     pub(super) changed: Arc<Notify>,
     gather_room: Arc<Semaphore>,
+    /// Targets, and what they are limited to.
+    places: Arc<Mutex<Vec<Known>>>,
 }
+
+type Known = (Url, TargetLimits, Arc<Place>);
 
 impl Shared {
     pub(super) fn new(gather_max: usize) -> Self {
-        Self { changed: Arc::default(), gather_room: gather::room(gather_max) }
+        Self { changed: Arc::default(), gather_room: gather::room(gather_max), places: Arc::default() }
+    }
+
+    /// What is known of a target, which all routes share that limit it alike.
+    fn place(&self, url: Url, limits: &TargetLimits) -> Result<Arc<Place>, InvalidTarget> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = places.iter().find(|(known, alike, _)| *known == url && alike == limits);
+        if let Some((_, _, place)) = known {
+            return Ok(Arc::clone(place));
+        }
+        let target = Arc::new(Target::new(url.clone())?);
+        let place = Arc::new(Place::new(target, limits, Arc::clone(&self.changed)));
+        places.push((url, limits.clone(), Arc::clone(&place)));
+        Ok(place)
     }
 }
 
@@ -132,7 +160,10 @@ impl HttpProcessor {
             return Err(InvalidTarget("a timeout of zero would end every request at once".into()));
         }
         let tls = targets.iter().any(|url| url.scheme() == "https");
-        let rotation = Arc::new(Rotation::new(targets, Arc::clone(&shared.changed))?);
+        options.spread.check(options.request_timeout).map_err(InvalidTarget)?;
+        let place = |url| shared.place(url, &options.spread.limits);
+        let places = targets.into_iter().map(place).collect::<Result<_, _>>()?;
+        let rotation = Arc::new(Rotation::new(places, &options.spread, Arc::clone(&shared.changed))?);
         health::check_path(&rotation, options.health_path.as_deref())?;
         let limit = options.connect_timeout.min(options.request_timeout / 10 * 9);
         let connecting =
@@ -169,7 +200,8 @@ fn stack(
     options: &HttpOptions,
     shared: &Shared,
 ) -> Stack {
-    let rotate = Rotate::new(Arc::clone(rotation), options.request_timeout, |target| {
+    let hedge = options.spread.hedge.clone().map(Hedge::new);
+    let rotate = Rotate::new(Arc::clone(rotation), options.request_timeout, hedge, |target| {
         ServiceBuilder::new()
             .map_err(Missed::unbox as Unbox)
             .timeout(options.request_timeout)
@@ -192,6 +224,10 @@ impl Processor for HttpProcessor {
 
     fn is_ready(&self, _: &str, _: i32) -> bool {
         self.rotation.is_ready()
+    }
+
+    fn reserve(&self, _: &str, _: i32) -> bool {
+        self.rotation.reserve()
     }
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {

@@ -1,5 +1,6 @@
 //! Why a delivery came to nothing, as the layers of a route pass it on.
 
+use ::http::StatusCode;
 use gatefeed_core::answer::Failure;
 use tower::{BoxError, timeout::error::Elapsed};
 
@@ -12,12 +13,23 @@ pub(super) enum Missed {
     /// No answer in time. The handler may be at work on it.
     #[error("no answer in time")]
     TimedOut,
+    /// The connection was cut, or what answered is in trouble itself (5xx): its own fault more likely than the item's.
+    #[error("{}", .0.message)]
+    Broken(Failure),
     /// The handler answered that it failed, or in a way that means so.
     #[error("{}", .0.message)]
     Failed(Failure),
 }
 
 impl Missed {
+    /// A failure that a handler has answered with this status. What it says of the item is no trouble of its own.
+    pub(super) fn answered(status: StatusCode, failure: Failure) -> Self {
+        match status.is_server_error() && failure.counted && !failure.no_retry {
+            true => Self::Broken(failure),
+            false => Self::Failed(failure),
+        }
+    }
+
     /// The error of tower's timeout, or the one under it, in our own terms.
     pub(super) fn unbox(error: BoxError) -> Self {
         if error.is::<Elapsed>() {

@@ -10,7 +10,9 @@
 //! | what does an item that gathers get? | `gather.rs` |
 //! | what does its answer mean? | `answer.rs`, of one that is compressed `unpack.rs` |
 //! | which URLs will do? | `target.rs` |
-//! | which target is next, and which one is left alone for now? | `rotate.rs`, `rotation.rs` |
+//! | which target is next? | `rotate.rs`, `rotation.rs`, `spread.rs`, `load.rs` |
+//! | which one is left alone for now, or has enough? | `place.rs`, `breaker.rs`, `limit.rs` |
+//! | when do several get the same delivery? | `hedge.rs` |
 //! | why did a delivery come to nothing? | `missed.rs` |
 //! | how are connections made, and where to not? | `connect.rs`, `resolve.rs` |
 //! | how does a handler know who sends? | `sign.rs`, `access.rs` |
@@ -19,26 +21,36 @@
 mod access;
 mod answer;
 mod batch;
+mod breaker;
 mod connect;
 mod exchange;
 mod gather;
 mod health;
+mod hedge;
 mod http;
+mod limit;
+mod load;
 mod missed;
+mod place;
 mod request;
 mod resolve;
 mod rotate;
 mod rotation;
 mod routes;
 mod sign;
+mod spread;
 mod target;
 mod unpack;
 
 pub use self::{
     access::Access,
+    breaker::BreakerOptions,
     health::TargetHealth,
+    hedge::{HedgeAfter, HedgeOptions},
     http::{HttpOptions, HttpProcessor},
+    limit::{Rate, RateLimit},
     routes::{HttpRoutes, Route},
     sign::{InvalidSecret, Signer},
+    spread::{Balance, Spread, TargetLimits},
     target::{InvalidTarget, parse_target},
 };

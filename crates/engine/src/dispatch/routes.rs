@@ -33,6 +33,8 @@ pub struct HttpRoutes {
     feeds: HashMap<String, ByGate>,
     others: ByGate,
     changed: Arc<Notify>,
+    /// Some route has limits.
+    is_guarded: bool,
 }
 
 /// The routes of a feed, by their place among all.
@@ -60,6 +62,7 @@ impl HttpRoutes {
             feeds: HashMap::new(),
             others: ByGate::default(),
             changed: Arc::clone(&shared.changed),
+            is_guarded: false,
         };
         for route in routes {
             let name = name(&route);
@@ -81,6 +84,7 @@ impl HttpRoutes {
                 return Err(InvalidTarget(format!("{name} has two routes")));
             }
         }
+        all.is_guarded = all.routes.iter().any(|route| route.rotation.is_guarded());
         Ok(all)
     }
 
@@ -146,6 +150,10 @@ impl Processor for HttpRoutes {
         self.route(feed, gate).is_none_or(|route| route.rotation.is_ready())
     }
 
+    fn reserve(&self, feed: &str, gate: i32) -> bool {
+        !self.is_guarded || self.route(feed, gate).is_none_or(|route| route.rotation.reserve())
+    }
+
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
         readiness_changed(&self.changed, self.routes.iter().map(|route| &*route.rotation))
     }
@@ -154,13 +162,15 @@ impl Processor for HttpRoutes {
 /// Resolves when a pause has begun or ended since this was called.
 pub(super) fn readiness_changed<'a, I>(changed: &'a Notify, rotations: I) -> impl Future<Output = ()> + Send
 where
-    I: IntoIterator<Item = &'a Rotation>,
+    I: IntoIterator<Item = &'a Rotation> + Send,
+    I::IntoIter: Send,
 {
     // From here on it hears of what happens, also before it is polled.
     let changed = changed.notified();
-    let now = Instant::now();
-    let soonest = rotations.into_iter().filter_map(|rotation| rotation.remaining(now)).min();
     async move {
+        // Only then, since a look in between may have been refused.
+        let now = Instant::now();
+        let soonest = rotations.into_iter().filter_map(|rotation| rotation.remaining(now)).min();
         match soonest {
             Some(remaining) => {
                 tokio::select! {

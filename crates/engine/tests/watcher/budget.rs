@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use gatefeed_core::{answer::Answer, partition::NewPartition};
+use gatefeed_engine::Concurrency;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     db::{Db, watcher, within},
@@ -15,6 +17,8 @@ on_both! {
     a_hanging_partition_does_not_hold_up_another
     a_partition_that_begins_to_hang_does_not_hold_up_another
     many_partitions_get_their_turns
+    the_bound_changes_while_it_runs
+    what_is_left_to_the_watcher_goes_up_and_down_within_its_bounds
 }
 
 async fn bounds_are_kept_and_reached(db: Arc<Db>) {
@@ -106,4 +110,69 @@ async fn many_partitions_get_their_turns(db: Arc<Db>) {
     let before = events[..last_small].iter().filter(|event| event.partition == "large").count();
     // A full watcher leaves them to others for some poll intervals first.
     assert!(before < 5500, "the small ones were through after {before} of the large one");
+}
+
+/// Waits until a watcher may have so many in flight.
+async fn until_it_may(concurrency: &Concurrency, what: &str, condition: impl Fn(usize) -> bool) {
+    let met = async {
+        while !condition(concurrency.current()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(what, met).await;
+}
+
+async fn the_bound_changes_while_it_runs(db: Arc<Db>) {
+    db.push_many("p", 60).await;
+    db.push_many("q", 60).await;
+    let log = Log::new();
+    let (processor, released) = log.held();
+    let watcher = watcher(db.another().await).concurrency(8).processor(processor);
+    let concurrency = watcher.concurrency();
+    let run = tokio::spawn(watcher.run());
+    log.until_in_flight(8).await;
+
+    concurrency.set(3).unwrap();
+    until_it_may(&concurrency, "three", |now| now == 3).await;
+    let before = log.events().len();
+    released.add_permits(20);
+    log.until("20 are through", |events| events.iter().filter(|e| e.what == What::Accepted).count() == 20)
+        .await;
+    log.until_in_flight(3).await;
+    let events = log.events();
+    for end in before..events.len() {
+        let began = events[end].what == What::Began;
+        assert!(!began || in_flight(&events[..=end]) <= 3, "one began before enough had ended");
+    }
+
+    concurrency.set_between(12, 12).unwrap();
+    log.until_in_flight(12).await;
+    released.add_permits(1000);
+    within("idle", run).await.unwrap().unwrap();
+    log.assert_once(120);
+    assert_eq!(in_flight_max(&log.events()).0, 12);
+}
+
+async fn what_is_left_to_the_watcher_goes_up_and_down_within_its_bounds(db: Arc<Db>) {
+    db.push_many("p", 3000).await;
+    let log = Log::new();
+    let processor = log.processor(async |_| {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(Answer::done())
+    });
+    let watcher = watcher(db.another().await).concurrency_between(2, 4).until_idle(false);
+    let shutdown = CancellationToken::new();
+    let watcher = watcher.shutdown(shutdown.clone()).processor(processor);
+    let concurrency = watcher.concurrency();
+    let run = tokio::spawn(watcher.run());
+    until_it_may(&concurrency, "it grows", |now| now == 4).await;
+    concurrency.set_between(2, 6).unwrap();
+    until_it_may(&concurrency, "it grows on", |now| now == 6).await;
+    log.until("all are through", |events| events.iter().filter(|e| e.what == What::Accepted).count() == 3000)
+        .await;
+    until_it_may(&concurrency, "what is not used is given up", |now| now == 2).await;
+    shutdown.cancel();
+    within("stop", run).await.unwrap().unwrap();
+    log.assert_once(3000);
+    assert!(in_flight_max(&log.events()).0 <= 6);
 }

@@ -11,6 +11,7 @@ use gatefeed_core::StoreError;
 use gatefeed_engine::dispatch::parse_target;
 use url::Url;
 
+use super::spread_args::SpreadArgs;
 use crate::{
     config::{self, File, Plan, SIGNING_VARIABLE, Source},
     parse,
@@ -135,6 +136,8 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) max_answer: Option<u64>,
 
+    #[command(flatten)]
+    spread: SpreadArgs,
     /// At most this much of what an item gathers is sent with it; what is more the handler fetches from --listen [default: 8MiB]
     #[arg(
         long,
@@ -314,6 +317,7 @@ impl RunArgs {
         if self.deny_private {
             top.deny_private = Some(true);
         }
+        self.spread.enter(file);
         for (gate, _) in &self.gate_targets {
             let targets = self.gate_targets.iter().filter(|(other, _)| other == gate);
             let targets = targets.map(|(_, url)| url.clone()).collect();

@@ -1,6 +1,8 @@
 //! `gatefeed run`: one watcher.
 
 mod args;
+mod reload;
+mod spread_args;
 
 use std::{io::ErrorKind, sync::Arc};
 
@@ -38,7 +40,7 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     };
     let store = store?;
     let health = listener.map(|listener| Health::start(listener, &store, &processor)).transpose()?;
-    let watched = watch(store, &plan, args.until_idle, processor, shutdown).await;
+    let watched = watch(store, &args, &plan, processor, shutdown).await;
     if let Some(health) = health {
         health.stop().await;
     }
@@ -67,16 +69,20 @@ async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Arc<dyn Store
 
 async fn watch(
     store: Arc<dyn Store>,
+    args: &RunArgs,
     plan: &Plan,
-    until_idle: bool,
     processor: Arc<HttpRoutes>,
     shutdown: CancellationToken,
 ) -> Result<u8> {
     let owner = plan.name().map_or_else(default_owner, str::to_owned);
     tracing::info!(owner, feeds = ?plan.feeds, "watching");
     let watcher = plan.apply(Watcher::builder(store).owner(owner));
-    let watcher = watcher.until_idle(until_idle).shutdown(shutdown).shared_processor(processor);
-    let finished = watcher.run().await?;
+    let watcher = watcher.until_idle(args.until_idle).shutdown(shutdown).shared_processor(processor);
+    let concurrency = watcher.concurrency();
+    let finished = tokio::select! {
+        finished = watcher.run() => finished?,
+        never = reload::on_hangup(args, &concurrency) => match never {},
+    };
     if finished.failed {
         tracing::warn!("a partition has failed: `gatefeed partitions --status failed` shows which");
         return Ok(exit::PARTITION_FAILED);

@@ -1,0 +1,87 @@
+//! The flags of `gatefeed run` for how much at a time, and how fast.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use clap::Args;
+
+use crate::{config::File, parse};
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SpreadArgs {
+    /// Let the watcher find how many deliveries at a time are of use, and no fewer than this [default: 1 with
+    /// --max-concurrency]
+    #[arg(
+        long,
+        env = "GATEFEED_MIN_CONCURRENCY",
+        value_name = "NUMBER",
+        help_heading = "Work",
+        allow_hyphen_values = true,
+        value_parser = parse::concurrency
+    )]
+    min_concurrency: Option<usize>,
+    /// The same, and no more than this [default: --concurrency with --min-concurrency]
+    #[arg(
+        long,
+        env = "GATEFEED_MAX_CONCURRENCY",
+        value_name = "NUMBER",
+        help_heading = "Work",
+        allow_hyphen_values = true,
+        value_parser = parse::concurrency
+    )]
+    max_concurrency: Option<usize>,
+    /// At most so many deliveries a second, of this watcher: 100, 0.5, 30/m, 1000/h [default: no limit]
+    #[arg(
+        long,
+        env = "GATEFEED_RATE_LIMIT",
+        value_name = "RATE",
+        help_heading = "Work",
+        allow_hyphen_values = true,
+        value_parser = parse::rate
+    )]
+    rate_limit: Option<Duration>,
+    /// How many of them at once after a rest [default: a tenth of a second's worth]
+    #[arg(
+        long,
+        env = "GATEFEED_BURST",
+        value_name = "NUMBER",
+        help_heading = "Work",
+        requires = "rate_limit",
+        value_parser = parse::burst
+    )]
+    burst: Option<NonZeroU32>,
+    /// At most so many deliveries at a time to each target [default: no limit]
+    #[arg(
+        long,
+        env = "GATEFEED_TARGET_MAX_IN_FLIGHT",
+        value_name = "NUMBER",
+        help_heading = "Handler",
+        allow_hyphen_values = true,
+        value_parser = parse::concurrency
+    )]
+    target_max_in_flight: Option<usize>,
+    /// Leave a target alone for a while after so many failures in a row; its items wait and keep their retries [default:
+    /// never]
+    #[arg(
+        long,
+        env = "GATEFEED_BREAKER_FAILURES",
+        value_name = "NUMBER",
+        help_heading = "Handler",
+        allow_hyphen_values = true,
+        value_parser = parse::count
+    )]
+    breaker_failures: Option<u32>,
+}
+
+impl SpreadArgs {
+    /// Each flag that is there takes the place of its key.
+    pub(super) fn enter(&self, file: &mut File) {
+        let spread = &mut file.handling.spread;
+        if self.rate_limit.is_some() {
+            (spread.rate_limit, spread.burst) = (self.rate_limit, self.burst);
+        }
+        spread.target_max_in_flight = self.target_max_in_flight.or(spread.target_max_in_flight);
+        spread.breaker_failures = self.breaker_failures.or(spread.breaker_failures);
+        file.min_concurrency = self.min_concurrency.or(file.min_concurrency);
+        file.max_concurrency = self.max_concurrency.or(file.max_concurrency);
+    }
+}
