@@ -23,6 +23,8 @@ use crate::{
     policy::Batch,
 };
 
+/// For how long a partition is held at least before it is handed over to a watcher that asks.
+const HELD_MIN: Duration = Duration::from_millis(500);
 /// The most leases a watcher holds: each costs a renewal.
 const LEASES_MAX: usize = 1024;
 /// The most items of one page.
@@ -252,6 +254,34 @@ impl Board {
     /// room. Several watchers that are full took all at once, and left those with nothing that were through first.
     pub(crate) fn overdue_max(&self) -> usize {
         (self.held.len() / 4).clamp(1, self.turns_max().div_ceil(2))
+    }
+
+    /// Whether partitions could be spared for watchers that ask: everything is busy.
+    pub(crate) fn could_spare(&self) -> bool {
+        self.room() == Room::Turns && self.held.len() > 1
+    }
+
+    /// Lets partitions go for others that ask for some, by feed: one for each that asks, those of which least is in flight,
+    /// since it has to end first. The greater part stays, and so does what has come just now, or a partition would go to
+    /// and fro.
+    pub(crate) fn hand_off(&mut self, asked: &[(String, usize)]) {
+        if !self.could_spare() {
+            return;
+        }
+        let spared_until = Instant::now() - HELD_MIN;
+        for (feed, watchers) in asked {
+            let of_feed = |held: &&mut Held| *held.feed == **feed;
+            let leaving = self.held.values().filter(|h| h.is_leaving && *h.feed == **feed).count();
+            let mut busy: Vec<&mut Held> =
+                self.held.values_mut().filter(of_feed).filter(|h| h.is_busy()).collect();
+            let most = busy.len() / 2;
+            busy.retain(|held| held.granted_at <= spared_until);
+            busy.sort_by_key(|held| (held.in_flight, held.granted_at));
+            for held in busy.into_iter().take(watchers.saturating_sub(leaving).min(most)) {
+                held.is_leaving = true;
+                self.buffered -= held.forget_buffer();
+            }
+        }
     }
 
     /// Lets partitions go that have been held for longest, beyond [`Self::turns_max`].

@@ -17,6 +17,8 @@ const OVERDUE_POLLS: u32 = 2;
 /// Claims that follow each other faster than this double, others halve: a watcher that a few partitions keep
 /// busy leaves the rest to the others, one that goes through many small ones takes them by the dozen.
 const OFTEN: Duration = Duration::from_millis(100);
+/// How often a watcher with nothing to do asks the others: on SQLite each asking is a commit, and so a hint to all.
+const ASK_INTERVAL: Duration = Duration::from_millis(700);
 
 /// Claims until told to stop.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -47,6 +49,7 @@ struct Claimer {
     context: Arc<Context>,
     limit: usize,
     claimed_at: Instant,
+    asked_at: Instant,
     /// The last claim may have left something that is due.
     has_more: bool,
     /// The feeds that the last claim left out, since there was enough of them.
@@ -58,7 +61,8 @@ struct Claimer {
 impl Claimer {
     fn new(context: Arc<Context>) -> Self {
         let now = Instant::now();
-        Self { context, limit: 1, claimed_at: now, has_more: true, left_out: Vec::new(), left_out_at: now }
+        let (limit, has_more, left_out) = (1, true, Vec::new());
+        Self { context, limit, claimed_at: now, asked_at: now, has_more, left_out, left_out_at: now }
     }
 
     async fn claim(&mut self) -> Result<()> {
@@ -73,10 +77,12 @@ impl Claimer {
         self.has_more &= !feeds.is_empty();
         if !feeds.is_empty() {
             let limit = if is_full { context.board().overdue_max() } else { self.limit };
-            let granted = self.claim_of(feeds, limit, is_full).await?;
+            let granted = self.claim_of(feeds.clone(), limit, is_full).await?;
             self.has_more = may_have_left(granted, limit, is_full);
-            if granted > 0 {
-                self.adapt();
+            match granted {
+                0 if is_full => {}
+                0 => self.ask(&feeds).await,
+                _ => self.adapt(),
             }
             if granted > 0 && is_full {
                 // Others wait for a turn: those that have had theirs for longest go to the back of the queue.
@@ -134,6 +140,18 @@ impl Claimer {
     fn is_wanted_again(&self) -> bool {
         !self.left_out.is_empty()
             && self.context.board().satisfied(&self.left_out).len() < self.left_out.len()
+    }
+
+    /// Asks the others for some of theirs: they may have more than they can send.
+    async fn ask(&mut self, feeds: &[String]) {
+        let context = &self.context;
+        if context.board().room() != Room::Spare || self.asked_at.elapsed() < ASK_INTERVAL {
+            return;
+        }
+        self.asked_at = Instant::now();
+        if let Err(error) = context.store.ask(&context.settings.owner, feeds).await {
+            tracing::debug!(%error, "could not ask others for partitions");
+        }
     }
 
     fn adapt(&mut self) {

@@ -212,6 +212,11 @@ impl Held {
         self.is_available() && !self.is_leaving
     }
 
+    /// Whether it has more to send than what is in flight, as far as its owner knows, and goes on sending.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_workable() && !self.is_suspect() && !self.buffer.is_empty()
+    }
+
     /// Nothing is left to do, as far as its owner knows: time for a checkpoint. One that is no longer available
     /// is read no further, wherever the reading stands.
     pub(crate) fn is_through(&self, now: Instant) -> bool {

@@ -641,6 +641,70 @@ fn a_full_watcher_takes_a_quarter_more_at_a_time() {
     assert_eq!(board.overdue_max(), board.turns_max().div_ceil(2), "it could not serve more");
 }
 
+/// Partitions p0, p1, … with so many items each, granted some time ago.
+fn busy(board: &mut Board, partitions: usize, items: usize) -> Vec<Arc<Lease>> {
+    let ids: Vec<String> = (0..items).map(|n| format!("i{n:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut leases = Vec::new();
+    for n in 0..partitions {
+        let lease = grant(board, &format!("p{n}"));
+        load(board, &lease, page(&ids));
+        board.held.get_mut(&lease.partition).unwrap().granted_at -= Duration::from_secs(5);
+        leases.push(lease);
+    }
+    leases
+}
+
+fn handed_off(board: &Board) -> usize {
+    board.held.values().filter(|held| held.is_leaving).count()
+}
+
+#[test]
+fn one_partition_goes_to_each_watcher_that_asks() {
+    let mut board = board(10);
+    busy(&mut board, 8, 10);
+    board.hand_off(&[("default".into(), 2)]);
+    assert_eq!(handed_off(&board), 2);
+    board.hand_off(&[("default".into(), 2)]);
+    assert_eq!(handed_off(&board), 2, "they are on their way already");
+    board.hand_off(&[("default".into(), 100)]);
+    assert_eq!(handed_off(&board), 5, "the greater part of what is left stays");
+    board.hand_off(&[("other".into(), 1)]);
+    assert_eq!(handed_off(&board), 5, "none is of that feed");
+    assert_eq!(board.leavers().len(), 5, "nothing of them is in flight");
+}
+
+#[test]
+fn what_ends_soonest_is_handed_off() {
+    let mut board = board(10);
+    let leases = busy(&mut board, 3, 20);
+    for _ in 0..8 {
+        board.next_turn(NOW).unwrap();
+    }
+    let least = leases.iter().min_by_key(|l| board.held[&l.partition].in_flight).unwrap().clone();
+    board.hand_off(&[("default".into(), 1)]);
+    assert!(board.held[&least.partition].is_leaving);
+    assert_eq!(board.leavers(), [], "its deliveries end first");
+}
+
+#[test]
+fn nothing_is_handed_off_that_is_needed_or_has_just_come() {
+    let mut one = board(10);
+    busy(&mut one, 1, 100);
+    one.hand_off(&[("default".into(), 1)]);
+    assert_eq!(handed_off(&one), 0, "the only one");
+    let mut idle = board(100);
+    busy(&mut idle, 4, 5);
+    idle.hand_off(&[("default".into(), 1)]);
+    assert_eq!(handed_off(&idle), 0, "it can send all of it by itself");
+    let mut new = board(10);
+    for lease in busy(&mut new, 4, 10) {
+        new.held.get_mut(&lease.partition).unwrap().granted_at = Instant::now();
+    }
+    new.hand_off(&[("default".into(), 1)]);
+    assert_eq!(handed_off(&new), 0, "it would go to and fro");
+}
+
 // --- feeds and gates with bounds, and handlers that are down ---
 
 fn policy(concurrency: usize) -> crate::policy::Policy {
