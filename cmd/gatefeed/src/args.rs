@@ -95,7 +95,7 @@ pub(crate) enum LogFormat {
 }
 
 /// How a listing is printed.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct JsonArg {
     /// Print JSON for programs instead of text for people
     #[arg(

@@ -330,6 +330,11 @@ fn the_errors_of_the_page_are_those_that_people_see() {
 
     fs::write(seen.place.path().join("gatefeed.toml"), "concurency = 5").unwrap();
     seen.run(&["config", "check", "gatefeed.toml"]);
+    for variable in ["NO_SUCH_SECRET", "PATH"] {
+        let text = format!("target = \"http://h/\"\nsigning_secret_env = \"{variable}\"");
+        fs::write(seen.place.path().join("gatefeed.toml"), text).unwrap();
+        seen.run(&["config", "check", "gatefeed.toml"]);
+    }
 
     let page = page("errors.md");
     let cells = first_cells(&page);

@@ -99,7 +99,7 @@ impl Load {
             items: args.items,
             partitions: args.partitions,
             gates: args.gates,
-            concurrency: args.concurrency,
+            concurrency: args.concurrency(),
             payload: args.payload,
             limit_is,
             per_second: 0.0,

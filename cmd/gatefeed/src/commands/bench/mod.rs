@@ -81,7 +81,7 @@ impl Bench {
 }
 
 /// What is put through.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct LoadArgs {
     /// Items of a round; rounds are repeated until --duration is over
     #[arg(long, env = "GATEFEED_ITEMS", value_name = "NUMBER", default_value = "100000", value_parser = parse::amount)]
@@ -92,20 +92,20 @@ pub(crate) struct LoadArgs {
     /// Gates that each partition's items are spread over
     #[arg(long, env = "GATEFEED_GATES", value_name = "NUMBER", default_value = "1", value_parser = parse::amount)]
     gates: usize,
-    /// Deliveries at a time
-    #[arg(
-        long,
-        env = "GATEFEED_CONCURRENCY",
-        value_name = "NUMBER",
-        default_value = "200",
-        value_parser = parse::concurrency
-    )]
-    concurrency: usize,
+    /// Items in flight at a time [default: 200, of batches 1000]
+    #[arg(long, env = "GATEFEED_CONCURRENCY", value_name = "NUMBER", value_parser = parse::concurrency)]
+    concurrency: Option<usize>,
     /// Bytes of an item
     #[arg(long, env = "GATEFEED_PAYLOAD", value_name = "BYTES", default_value = "100", value_parser = parse::bytes)]
     payload: u64,
     #[command(flatten)]
     run: RunArgs,
+}
+
+impl LoadArgs {
+    fn concurrency(&self) -> usize {
+        self.concurrency.unwrap_or(200)
+    }
 }
 
 /// What is put through, and how it is sent.
@@ -119,7 +119,7 @@ pub(crate) struct HttpArgs {
 }
 
 /// How long, and how it is printed.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct RunArgs {
     /// For how long gatefeed is measured, without loading and without the limit
     #[arg(
