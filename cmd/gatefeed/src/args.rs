@@ -26,6 +26,7 @@ pub(crate) enum Command {
     Migrate(commands::migrate::MigrateArgs),
     Run(Box<commands::run::RunArgs>),
     Serve(Box<commands::serve::ServeArgs>),
+    Token(commands::token::TokenArgs),
     Push(Box<commands::push::PushArgs>),
     Status(commands::status::StatusArgs),
     Partitions(commands::partitions::PartitionsArgs),

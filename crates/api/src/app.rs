@@ -36,8 +36,6 @@ pub struct ApiOptions {
     pub in_flight_max: usize,
     /// The most items of a feed that may wait for a watcher; `None`: as many as come.
     pub backlog_max: Option<u64>,
-    /// Transactions at a time that write single items: 1 for SQLite, which has one writer anyway.
-    pub writers: usize,
     /// Who may use it as long as no token has ever been made.
     pub openness: Openness,
 }
@@ -49,7 +47,6 @@ impl Default for ApiOptions {
             bulk_max: 64 << 20,
             in_flight_max: 256 << 20,
             backlog_max: None,
-            writers: 2,
             openness: Openness::Closed,
         }
     }
@@ -75,7 +72,7 @@ impl Inner {
             access: Access::new(Arc::clone(&store), options.openness),
             budget: Budget::new(options.in_flight_max),
             backlog: Backlog::new(options.backlog_max),
-            group: Group::start(&store, options.writers),
+            group: Group::start(&store),
             waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
             feeds: Mutex::default(),
             store,

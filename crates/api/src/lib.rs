@@ -14,7 +14,7 @@
 //! | what may a request say? | `path.rs`, `query.rs`, `etag.rs` |
 //! | is it alive, is it ready? | `health.rs` |
 //! | what came before an item? | `gathered.rs` |
-//! | how many connections, how slow may they be? | `serve.rs` |
+//! | how many connections, how slow may they be, and over what? | `serve.rs`, `tls.rs` |
 
 mod access;
 mod actions;
@@ -39,6 +39,7 @@ mod query;
 mod router;
 mod secret;
 pub mod serve;
+mod tls;
 mod wait;
 
 pub use self::{
@@ -46,8 +47,9 @@ pub use self::{
     app::ApiOptions,
     router::{api, not_found, openapi},
     secret::new_token,
+    tls::{Tls, TlsError},
 };
 pub use axum;
 pub use gathered::gathered;
 pub use health::{TargetHealth, Targets, health};
-pub use serve::serve;
+pub use serve::{serve, serve_with};

@@ -274,7 +274,7 @@ pub(crate) fn cut<R>(rows: &mut Vec<R>, limit: usize) -> Option<&R> {
 #[into_params(parameter_in = Query)]
 pub(crate) struct WaitParams {
     /// Answer when it has ended, or after this time at the latest: `30s`, or seconds; at most two minutes.
-    #[param(example = "30s")]
+    #[param(example = "500ms")]
     pub(crate) wait: Option<String>,
 }
 

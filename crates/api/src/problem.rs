@@ -185,25 +185,25 @@ impl IntoResponse for Problem {
 pub(crate) enum Problems {
     /// The request cannot be read.
     #[response(status = 400, content_type = "application/problem+json")]
-    BadRequest(#[to_schema] Problem),
+    BadRequest(Problem),
     /// A token is needed.
     #[response(status = 401, content_type = "application/problem+json")]
-    Unauthorized(#[to_schema] Problem),
+    Unauthorized(Problem),
     /// The token does not allow this.
     #[response(status = 403, content_type = "application/problem+json")]
-    Forbidden(#[to_schema] Problem),
+    Forbidden(Problem),
     /// There is no such thing.
     #[response(status = 404, content_type = "application/problem+json")]
-    NotFound(#[to_schema] Problem),
+    NotFound(Problem),
     /// The request's head is larger than is read.
     #[response(status = 431)]
     HeadTooLarge,
     /// Something is wrong here.
     #[response(status = 500, content_type = "application/problem+json")]
-    Internal(#[to_schema] Problem),
+    Internal(Problem),
     /// There is no room just now; `Retry-After` says when to ask again.
     #[response(status = 503, content_type = "application/problem+json")]
-    Busy(#[to_schema] Problem),
+    Busy(Problem),
 }
 
 /// What an operation with a body, or one that changes something, may answer besides.
@@ -212,23 +212,23 @@ pub(crate) enum Problems {
 pub(crate) enum ChangeProblems {
     /// The body did not come in time.
     #[response(status = 408, content_type = "application/problem+json")]
-    TooSlow(#[to_schema] Problem),
+    TooSlow(Problem),
     /// It does not fit the state of things.
     #[response(status = 409, content_type = "application/problem+json")]
-    Conflict(#[to_schema] Problem),
+    Conflict(Problem),
     /// It has changed since: `If-Match` names another version.
     #[response(status = 412, content_type = "application/problem+json")]
-    Changed(#[to_schema] Problem),
+    Changed(Problem),
     /// The body is too large.
     #[response(status = 413, content_type = "application/problem+json")]
-    TooLarge(#[to_schema] Problem),
+    TooLarge(Problem),
     /// This media type is not taken here.
     #[response(status = 415, content_type = "application/problem+json")]
-    MediaType(#[to_schema] Problem),
+    MediaType(Problem),
     /// It can be read, and will not do.
     #[response(status = 422, content_type = "application/problem+json")]
-    Invalid(#[to_schema] Problem),
+    Invalid(Problem),
     /// There is too much work already; `Retry-After` says when to ask again.
     #[response(status = 429, content_type = "application/problem+json")]
-    Backlog(#[to_schema] Problem),
+    Backlog(Problem),
 }

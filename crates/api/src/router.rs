@@ -21,7 +21,7 @@ use crate::{
     actions,
     app::{ApiOptions, App, Inner},
     events, items, look, partitions, post,
-    problem::Problem,
+    problem::{Problem, Wrong},
 };
 
 /// The REST API of `/v1`, its description at `/openapi.json` and pages about it at `/docs`. Of an application's own router it
@@ -83,7 +83,7 @@ fn operations() -> OpenApiRouter<App> {
         (name = "actions", description = "What operators do"),
         (name = "feeds", description = "Streams of partitions, and the watchers at work"),
     ),
-    components(schemas(partitions::Envelope)),
+    components(schemas(partitions::Envelope, Problem, Wrong)),
     security(("token" = []), ()),
     modifiers(&Tokens),
 )]

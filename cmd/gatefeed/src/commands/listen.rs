@@ -1,14 +1,14 @@
 //! Where `run` and `serve` listen, and what the API is told by flags.
 
-use std::{io::ErrorKind, net::SocketAddr, sync::Arc};
+use std::{io::ErrorKind, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Result, anyhow};
 use clap::{Args, builder::FalseyValueParser};
-use gatefeed_api::{ApiOptions, Openness};
+use gatefeed_api::{ApiOptions, Openness, Tls};
 use gatefeed_core::{Store, StoreError};
 use tokio::net::TcpListener;
 
-use crate::{database::DatabaseArgs, parse};
+use crate::parse;
 
 /// The flags of the API.
 #[derive(Args, Debug)]
@@ -17,6 +17,12 @@ pub(crate) struct ApiArgs {
     /// Without any token, let everybody who can connect use the API, also on an address that others reach
     #[arg(long, env = "GATEFEED_INSECURE", value_parser = FalseyValueParser::new())]
     insecure: bool,
+    /// Serve over TLS: a PEM file with the certificate, and those that vouch for it
+    #[arg(long, env = "GATEFEED_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// A PEM file with the certificate's key
+    #[arg(long, env = "GATEFEED_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// An item posted over HTTP may have this many bytes of data
     #[arg(
         long,
@@ -55,18 +61,25 @@ pub(crate) struct ApiArgs {
 
 impl ApiArgs {
     /// What the API is told, on this address.
-    pub(crate) fn options(&self, address: SocketAddr, database: &DatabaseArgs) -> Result<ApiOptions> {
+    pub(crate) fn options(&self, address: SocketAddr) -> ApiOptions {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let is_sqlite = gatefeed_store::sqlite_path(&database.place()?.0).is_some();
-        let defaults = ApiOptions::default();
-        Ok(ApiOptions {
+        ApiOptions {
             payload_max: size(self.max_post),
             bulk_max: size(self.max_bulk),
             in_flight_max: size(self.max_uncommitted),
             backlog_max: self.max_backlog.map(|items| items as u64),
-            writers: if is_sqlite { 1 } else { defaults.writers },
             openness: self.openness(address),
-        })
+        }
+    }
+
+    /// The certificate, if one is named. Read before anything is done to the database.
+    pub(crate) fn tls(&self) -> Result<Option<Tls>> {
+        let Some((certificate, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) else {
+            return Ok(None);
+        };
+        let tls = Tls::load(certificate, key)
+            .map_err(|error| StoreError::Config(format!("cannot serve over TLS: {error}")))?;
+        Ok(Some(tls))
     }
 
     fn openness(&self, address: SocketAddr) -> Openness {
@@ -89,8 +102,10 @@ impl ApiArgs {
         .into())
     }
 
-    /// Tells who may use the API.
+    /// Tells where it is, and who may use it.
     pub(crate) async fn tell(&self, address: SocketAddr, store: &Arc<dyn Store>) {
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+        tracing::info!("listening on {scheme}://{address}");
         if store.tokens().await.is_ok_and(|tokens| !tokens.is_empty()) {
             return tracing::info!("the API takes the tokens of `gatefeed token`");
         }

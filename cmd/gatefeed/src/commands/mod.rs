@@ -17,6 +17,7 @@ pub(crate) mod run;
 pub(crate) mod seal;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod watch;
 pub(crate) mod why;
 
@@ -43,6 +44,7 @@ async fn perform(command: Command, database: &DatabaseArgs) -> Result<u8> {
         Command::Bench(args) => return bench::bench(database, args).await,
         Command::Push(args) => return push::push(database, *args).await,
         Command::Migrate(args) => migrate::migrate(database, args).await?,
+        Command::Token(args) => token::token(database, args).await?,
         Command::Status(args) => status::status(database, args).await?,
         Command::Partitions(args) => partitions::partitions(database, args).await?,
         Command::Items(args) => items::items(database, args).await?,

@@ -46,16 +46,15 @@ pub(crate) struct ServeArgs {
 pub(crate) async fn serve(database: &DatabaseArgs, args: ServeArgs) -> Result<u8> {
     let shutdown = signals::clean_stop()?;
     let listener = listen(&args.listen).await?;
-    let address = listener.local_addr()?;
+    let (address, tls) = (listener.local_addr()?, args.api.tls()?);
     let Some(store) = shutdown.run_until_cancelled(open(database, args.no_migrate)).await else {
         return Ok(exit::OK);
     };
     let store = store?;
     args.api.check(address, &store).await?;
-    let router = router(&store, gatefeed_api::api(Arc::clone(&store), args.api.options(address, database)?));
+    let router = router(&store, gatefeed_api::api(Arc::clone(&store), args.api.options(address)));
     args.api.tell(address, &store).await;
-    tracing::info!("listening on http://{address}");
-    gatefeed_api::serve(listener, router, shutdown.cancelled_owned()).await;
+    gatefeed_api::serve_with(listener, router, tls, shutdown.cancelled_owned()).await;
     Ok(exit::OK)
 }
 

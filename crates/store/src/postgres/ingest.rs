@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::PoisonError,
     time::Duration,
 };
 
@@ -18,24 +18,31 @@ use super::{
     Postgres,
     error::translate,
     insert::bind_items,
-    pool::{Lane, Tx},
+    pool::{INGESTS_MAX, Lane, Tx},
     rows::get,
-    wake::Hint,
 };
 
 /// For one statement.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Less than Postgres' `deadlock_timeout` (1 s), so that of two that wait for each other this one gives way.
-const ROW_WAIT: Duration = Duration::from_millis(500);
+/// Short, since all that arrives waits along; and less than Postgres' `deadlock_timeout` (1 s), so that of two that wait
+/// for each other this one gives way.
+const ROW_WAIT: Duration = Duration::from_millis(50);
 
-/// For how long partitions that got items are gathered before watchers are told.
-const ANNOUNCE_AFTER: Duration = Duration::from_millis(5);
+/// Between two times at which watchers are told, at least.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Items first, then partitions, both in order. The trigger looks at the end of the statement, when both are there.
+/// Not worth a flush of the log: polling finds what was never told.
+const ANNOUNCE: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, f.feed)
+    FROM (SELECT DISTINCT p.feed FROM {schema}.gatefeed_partitions p WHERE p.id = ANY ($2)) f";
+
+/// Items first, then partitions, both in order. The trigger looks at the end of the statement, when both are there. A
+/// partition that exists is not inserted to no effect: that would read all CHECKs of its table in each statement.
 const ARRIVE: &str = "WITH made AS (
         INSERT INTO {schema}.gatefeed_partitions (id, feed)
-        SELECT n.id, n.feed FROM unnest($11::text[], $12::text[]) AS n (id, feed) ORDER BY n.id ON CONFLICT DO NOTHING)
+        SELECT n.id, n.feed FROM unnest($11::text[], $12::text[]) AS n (id, feed)
+        WHERE NOT EXISTS (SELECT 1 FROM {schema}.gatefeed_partitions p WHERE p.id = n.id)
+        ORDER BY n.id ON CONFLICT DO NOTHING)
     INSERT INTO {schema}.gatefeed_items
         (partition_id, id, gate, priority, available_at, data, content_type, creator_id, creator_gate, request_digest)
     SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type,
@@ -51,6 +58,14 @@ const FOUND: &str =
     FROM unnest($1::text[], $2::text[]) AS n (partition_id, id)
     JOIN {schema}.gatefeed_items i ON i.partition_id = n.partition_id AND i.id = n.id";
 
+/// Partitions that got items, of which watchers have not been told.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    partitions: HashSet<String>,
+    /// A task tells.
+    is_telling: bool,
+}
+
 impl Postgres {
     pub(super) async fn take_in(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         ingest::check(arrivals)?;
@@ -61,7 +76,7 @@ impl Postgres {
         let key = |index: &usize| (&arrivals[*index].item.partition, &arrivals[*index].item.id);
         order.sort_by(|a, b| key(a).cmp(&key(b)));
         let sorted: Vec<&Arrival> = order.iter().map(|index| &arrivals[*index]).collect();
-        let mut tx = self.begin_with_lock_wait(Lane::Push, LIMIT, ROW_WAIT).await?;
+        let mut tx = self.begin_ingest().await?;
         let added = self.insert_arrivals(&mut tx, &sorted).await?;
         let found = if added == arrivals.len() as u64 {
             vec![Arrived::Added; arrivals.len()]
@@ -73,6 +88,17 @@ impl Postgres {
         let mut arrived = vec![Arrived::Added; arrivals.len()];
         order.iter().zip(found).for_each(|(index, found)| arrived[*index] = found);
         Ok(arrived)
+    }
+
+    /// A connection may have broken since it was used last, which is found out here: then another one is taken.
+    async fn begin_ingest(&self) -> Result<Tx> {
+        for _ in 0..INGESTS_MAX {
+            match self.begin_with_lock_wait(Lane::Ingest, LIMIT, ROW_WAIT).await {
+                Err(StoreError::Unavailable(_)) => {}
+                begun => return begun,
+            }
+        }
+        self.begin_with_lock_wait(Lane::Ingest, LIMIT, ROW_WAIT).await
     }
 
     async fn insert_arrivals(&self, tx: &mut Tx, arrivals: &[&Arrival]) -> Result<u64> {
@@ -117,38 +143,42 @@ impl Postgres {
         Ok(arrived)
     }
 
-    /// Tells watchers after the callers have been answered, once for all batches of some milliseconds.
+    /// Tells watchers, beside the callers' answers: at once, or once for all that comes until the interval is over.
     fn announce_soon(&self, partitions: BTreeSet<&str>) {
-        let is_first = {
-            let mut waiting = lock(&self.arrived);
-            let is_first = waiting.is_empty();
-            for partition in partitions {
-                if !waiting.contains(partition) {
-                    waiting.insert(partition.to_owned());
-                }
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        for partition in partitions {
+            if !arrived.partitions.contains(partition) {
+                arrived.partitions.insert(partition.to_owned());
             }
-            is_first
-        };
-        if is_first {
-            let store = self.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(ANNOUNCE_AFTER).await;
-                let waiting = std::mem::take(&mut *lock(&store.arrived));
-                match store.feeds_of(waiting.into_iter().collect()).await {
-                    Ok(feeds) => store.announce(feeds.into_iter().map(Hint::Due).collect()).await,
-                    Err(error) => tracing::debug!(%error, "watchers were not told of new items; they poll"),
-                }
-            });
+        }
+        if !std::mem::replace(&mut arrived.is_telling, true) {
+            tokio::spawn(self.clone().tell_of_arrivals());
         }
     }
 
-    async fn feeds_of(&self, partitions: Vec<String>) -> Result<Vec<String>> {
-        let find = "SELECT DISTINCT feed FROM {schema}.gatefeed_partitions WHERE id = ANY ($1)";
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
-        let rows =
-            tx.query(self.sql.get(find)).bind(partitions).fetch_all(tx.conn()?).await.map_err(translate)?;
-        tx.commit().await?;
-        rows.iter().map(|row| get(row, "feed")).collect()
+    /// Tells until nothing is left to tell.
+    async fn tell_of_arrivals(self) {
+        loop {
+            let partitions = {
+                let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+                if arrived.partitions.is_empty() {
+                    arrived.is_telling = false;
+                    return;
+                }
+                std::mem::take(&mut arrived.partitions)
+            };
+            if let Err(error) = self.tell(partitions.into_iter().collect()).await {
+                tracing::debug!(%error, "watchers were not told of new items; polling finds them");
+            }
+            tokio::time::sleep(ANNOUNCE_INTERVAL).await;
+        }
+    }
+
+    async fn tell(&self, partitions: Vec<String>) -> Result<()> {
+        let mut tx = self.begin(Lane::Work, Duration::from_secs(2)).await?;
+        let query = tx.query(self.sql.get(ANNOUNCE)).bind(&self.sql.channel).bind(partitions);
+        query.execute(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await
     }
 
     pub(super) async fn count_backlog(&self, feed: &str, limit: u64) -> Result<u64> {
@@ -166,10 +196,6 @@ impl Postgres {
         tx.commit().await?;
         Ok(counted.unsigned_abs())
     }
-}
-
-fn lock(arrived: &Mutex<HashSet<String>>) -> MutexGuard<'_, HashSet<String>> {
-    arrived.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether this transaction has inserted a row, and what the row was made by.

@@ -30,7 +30,6 @@ mod watchers;
 mod why;
 
 use std::{
-    collections::HashSet,
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -67,7 +66,7 @@ pub(crate) struct Postgres {
     /// The shortest lease asked for, in milliseconds.
     lease_ms: Arc<AtomicU64>,
     /// Partitions whose new items watchers have not been told of.
-    arrived: Arc<Mutex<HashSet<String>>>,
+    arrived: Arc<Mutex<ingest::Untold>>,
     /// When this process last looked for parents of closed partitions.
     woken_at: Arc<Mutex<Option<Instant>>>,
 }

@@ -28,7 +28,7 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     };
     let store = store?;
     let health = match listener {
-        Some(listener) => Some(Health::start(listener, &store, &processor, database, &args).await?),
+        Some(listener) => Some(Health::start(listener, &store, &processor, &args).await?),
         None => None,
     };
     let watched = watch(store, args, processor, shutdown).await;
@@ -90,18 +90,18 @@ impl Health {
         listener: TcpListener,
         store: &Arc<dyn Store>,
         processor: &Arc<HttpProcessor>,
-        database: &DatabaseArgs,
         args: &RunArgs,
     ) -> Result<Self> {
         let address = listener.local_addr()?;
-        tracing::info!("listening on http://{address}");
         args.api.tell(address, store).await;
         let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)))
             .merge(gatefeed_api::gathered(Arc::clone(store)))
-            .merge(gatefeed_api::api(Arc::clone(store), args.api.options(address, database)?))
+            .merge(gatefeed_api::api(Arc::clone(store), args.api.options(address)))
             .fallback(gatefeed_api::not_found);
         let stop = CancellationToken::new();
-        let server = tokio::spawn(gatefeed_api::serve(listener, router, stop.clone().cancelled_owned()));
+        let server =
+            gatefeed_api::serve_with(listener, router, args.api.tls()?, stop.clone().cancelled_owned());
+        let server = tokio::spawn(server);
         Ok(Self { stop, server })
     }
 
