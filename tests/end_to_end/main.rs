@@ -11,9 +11,11 @@ mod docker;
 mod documents;
 mod gathering;
 mod handlers;
+mod ingest;
 mod nested;
 mod outages;
 mod push;
+mod schemathesis;
 
 /// Lets a test run on both databases.
 macro_rules! on_both {
