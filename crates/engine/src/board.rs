@@ -45,6 +45,8 @@ pub(crate) struct Turn {
     pub(crate) feed: Arc<str>,
     pub(crate) item: DueItem,
     pub(crate) suspect: bool,
+    /// The attempt is written down, in suspect mode.
+    pub(crate) is_noted: bool,
     /// Whether the outcome keeps what it replaces.
     pub(crate) keep_history: bool,
     /// Whether its delivery may still begin, should something come between.
@@ -406,6 +408,7 @@ impl Board {
                 feed: held.feed.clone(),
                 item,
                 suspect: held.is_suspect(),
+                is_noted: false,
                 keep_history: held.state.keep_history,
                 trusted_until: held.trusted_until.clone(),
                 cancel: held.cancel.clone(),
@@ -433,6 +436,28 @@ impl Board {
         self.unwritten += 1;
         self.unwritten_bytes += bytes;
         self.in_flight == 0 || self.unwritten == BATCH_MAX
+    }
+
+    /// The leases of partitions that are worked on, with their feeds.
+    pub(crate) fn workable(&self) -> Vec<(Arc<Lease>, Arc<str>)> {
+        let all = self.held.values().filter(|held| held.is_workable() && !self.is_draining);
+        all.map(|held| (held.lease.clone(), held.feed.clone())).collect()
+    }
+
+    /// An item that waits has waited for too long: whether its outcome, of this many bytes, is to be written now. Not while the
+    /// item is known: then the last of it is not written yet.
+    pub(crate) fn overdue(&mut self, lease: &Lease, item: &Arc<str>, bytes: usize) -> bool {
+        let is_full = self.unwritten >= UNWRITTEN_MAX;
+        let Some(held) = current(&mut self.held, lease).filter(|held| held.is_workable()) else {
+            return false;
+        };
+        if is_full || self.is_draining || !held.known.insert(item.clone()) {
+            return false;
+        }
+        held.unwritten += 1;
+        self.unwritten += 1;
+        self.unwritten_bytes += bytes;
+        true
     }
 
     /// The delivery ended without an outcome: the item stays as it is in the database.
@@ -538,7 +563,9 @@ impl Board {
         match result {
             Checkpointed::Due => held.reading = Reading::At(None),
             Checkpointed::Wait(time) => held.reading = Reading::Resting(Instant::now() + time),
-            Checkpointed::Busy => held.reading = Reading::Resting(Instant::now() + BUSY_REST),
+            Checkpointed::Overdue | Checkpointed::Busy => {
+                held.reading = Reading::Resting(Instant::now() + BUSY_REST)
+            }
             Checkpointed::Advanced(gate) => {
                 held.state.gate = gate;
                 held.state.version += 1;

@@ -9,6 +9,7 @@ use gatefeed_core::{
     StoreError,
     answer::{Failure, Verdict},
     outcome::{Completion, Kept, decide},
+    retry::RetryPolicy,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -118,6 +119,7 @@ impl<P: Processor> Sender<P> {
             Ok(verdict) => self.answer(turn, verdict),
             Err(Skip::Refuse(failure)) => self.answer(turn, Err(failure)),
             Err(Skip::GiveUp) => {
+                self.withdraw(&turn).await;
                 self.context.board().given_up(&turn.lease, &turn.item.id);
                 self.context.ring();
             }
@@ -133,13 +135,14 @@ impl<P: Processor> Sender<P> {
     async fn attempt(&self, turn: &mut Turn) -> Result<Verdict, Skip> {
         let (data, _large) = self.data(turn).await?;
         turn.item.data = turn.keep_history.then(|| data.clone());
-        if turn.suspect {
+        // Looked at before the note too, so that what is not sent is not noted, as a rule.
+        if turn.suspect && turn.trusted_until.holds(clock::now()) {
             self.note_suspect(turn).await?;
         }
         if !turn.trusted_until.holds(clock::now()) {
             return Err(Skip::GiveUp);
         }
-        let mut delivery = delivery(turn, data);
+        let mut delivery = delivery(turn, data, &self.context.settings.retry);
         let gathering =
             |gather| Gathering::new(self.context.store.clone(), turn.lease.partition.clone(), gather);
         delivery.gathering = turn.item.gather.map(gathering);
@@ -180,10 +183,24 @@ impl<P: Processor> Sender<P> {
         match self.context.store.begin_suspect(&turn.lease, &item.id, item.version).await {
             Ok(Some(version)) => {
                 item.version = version;
+                turn.is_noted = true;
                 Ok(())
             }
             Ok(None) => Err(Skip::GiveUp),
             Err(error) => Err(Skip::PutBack(error)),
+        }
+    }
+
+    /// Takes the note back: the delivery was not sent, or broken off by a clean stop, and nobody died of it. Of a lease
+    /// that was lost it stays; so it does where the stop came while it was on its way.
+    async fn withdraw(&self, turn: &Turn) {
+        if !turn.is_noted {
+            return;
+        }
+        let (lease, item) = (&turn.lease, &turn.item);
+        if let Err(error) = self.context.store.withdraw_suspect(lease, &item.id, item.version).await {
+            let partition = &lease.partition;
+            tracing::debug!(%partition, %error, "could not take back the note of an attempt");
         }
     }
 
@@ -194,7 +211,8 @@ impl<P: Processor> Sender<P> {
             tracing::debug!(%partition, %item, gate, counted, "attempt failed");
         }
         let policy = &self.context.settings.retry;
-        let (change, children, nested) = decide(&turn.lease, &turn.item, verdict, policy, rand::random());
+        let (change, children, nested) =
+            decide(&turn.lease.partition, &turn.item, verdict, policy, rand::random());
         let Turn { lease, feed, mut item, keep_history, .. } = turn;
         let delivered = item.data.take().filter(|_| keep_history);
         let kept = delivered.and_then(|data| Kept::of(&item, data, &change));
@@ -219,7 +237,7 @@ impl<P: Processor> Sender<P> {
     }
 }
 
-fn delivery(turn: &Turn, data: Bytes) -> Delivery {
+fn delivery(turn: &Turn, data: Bytes, retry: &RetryPolicy) -> Delivery {
     let item = &turn.item;
     Delivery {
         feed: turn.feed.clone(),
@@ -231,6 +249,9 @@ fn delivery(turn: &Turn, data: Bytes) -> Delivery {
         epoch: turn.lease.epoch,
         content_type: item.content_type.clone(),
         data,
+        version: item.version,
+        born: item.born,
+        retry: retry.clone(),
         gathering: None,
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     checkpoint, claim,
     context::{Context, Settings},
-    deliver, observe, outcome, page,
+    deliver, observe, outcome, overdue, page,
     processor::Processor,
     renew, report,
 };
@@ -185,6 +185,7 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
     loops.spawn(claim::run(context.clone()));
     loops.spawn(page::run(context.clone()));
     loops.spawn(checkpoint::run(context.clone()));
+    loops.spawn(overdue::run(context.clone(), sender.clone()));
     let mut deliveries = JoinSet::new();
     deliveries.spawn(deliver::run(context.clone(), processor, sender));
     let mut outcomes = JoinSet::new();

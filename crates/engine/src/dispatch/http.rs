@@ -4,21 +4,32 @@ use std::{error::Error, future::Future, time::Duration};
 
 use ::http::Request;
 use bytes::Bytes;
-use gatefeed_core::answer::{Failure, Verdict};
+use gatefeed_core::{
+    answer::{Failure, Verdict},
+    callback::{Key, TIMEOUT_DEFAULT},
+};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use url::Url;
 
 use super::{
     answer,
+    callback::Callbacks,
     connect::{self, HttpClient},
     gather, health, request,
     rotation::{AllPaused, Rotation, Turn},
     target::InvalidTarget,
 };
 use crate::processor::{Delivery, Processor};
+
+/// Why a delivery that gathers may have to wait.
+const CROWDED: &str =
+    "others have taken the memory for what items gather, or the database was slow to read it";
 
 /// Limits of a delivery.
 #[derive(Clone, Debug)]
@@ -34,9 +45,12 @@ pub struct HttpOptions {
     pub health_path: Option<String>,
     /// The most bytes of what an item gathers that are sent with it.
     pub gather_max: usize,
-    /// Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that; without it such a delivery is a
+    /// How handlers reach gatefeed. Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that, and
+    /// `/v1/callbacks/{token}` takes answers that come later; without it a delivery with so much, or such an answer, is a
     /// failed attempt.
     pub gather_url: Option<Url>,
+    /// How long an item waits for its callback; more than zero.
+    pub callback_timeout: Duration,
 }
 
 impl Default for HttpOptions {
@@ -48,6 +62,7 @@ impl Default for HttpOptions {
             health_path: None,
             gather_max: 8 * 1024 * 1024,
             gather_url: None,
+            callback_timeout: TIMEOUT_DEFAULT,
         }
     }
 }
@@ -59,6 +74,7 @@ pub struct HttpProcessor {
     pub(super) rotation: Rotation,
     pub(super) options: HttpOptions,
     gather_room: Semaphore,
+    callbacks: Option<Callbacks>,
 }
 
 impl HttpProcessor {
@@ -66,7 +82,8 @@ impl HttpProcessor {
     /// zero, where the health path leads elsewhere, and where `https` finds no root certificates. Within a
     /// Tokio runtime only.
     pub fn new(targets: Vec<Url>, options: HttpOptions) -> Result<Self, InvalidTarget> {
-        if options.request_timeout.is_zero() || options.connect_timeout.is_zero() {
+        let times = [options.request_timeout, options.connect_timeout, options.callback_timeout];
+        if times.iter().any(Duration::is_zero) {
             return Err(InvalidTarget("a timeout of zero would end every request at once".into()));
         }
         let tls = targets.iter().any(|url| url.scheme() == "https");
@@ -77,24 +94,42 @@ impl HttpProcessor {
             .map_err(|error| InvalidTarget(format!("cannot prepare for https targets: {error}")))?;
         gather::check_url(options.gather_url.as_ref()).map_err(InvalidTarget)?;
         let gather_room = gather::room(&options);
-        Ok(Self { client, rotation, options, gather_room })
+        Ok(Self { client, rotation, options, gather_room, callbacks: None })
+    }
+
+    /// Lets handlers answer later, by the key of the database ([`gatefeed_core::Store::callback_key`]). Nothing changes
+    /// without [`HttpOptions::gather_url`].
+    pub fn with_callbacks(mut self, key: Key) -> Self {
+        let HttpOptions { gather_url, callback_timeout, max_answer, .. } = &self.options;
+        let make = |base: &Url| Callbacks::new(key, base, *callback_timeout, *max_answer);
+        self.callbacks = gather_url.as_ref().map(make);
+        self
     }
 
     async fn deliver(&self, delivery: Delivery) -> Verdict {
         let paused = |paused: AllPaused| Failure::delayed(paused.message, Some(paused.remaining));
-        // Held until the answer has come.
-        let room = delivery.gathering.is_some().then(|| self.gather_room.acquire());
-        let _room = match room {
-            Some(room) => Some(room.await),
-            None => None,
-        };
-        let delivery = gather::prepare(delivery, &self.options).await?;
-        let turn = self.rotation.turn().map_err(paused)?;
-        let request = request::build(turn.target(), delivery).map_err(Failure::final_)?;
         let limit = self.options.request_timeout;
+        // Held until the answer has come.
+        let (delivery, _room) = timeout(limit, self.prepare(delivery)).await.unwrap_or_else(|_| {
+            Err(Failure::delayed(format!("could not be sent within {limit:?}: {CROWDED}"), None))
+        })?;
+        let turn = self.rotation.turn().map_err(paused)?;
+        let callback = self.callbacks.as_ref().map(|callbacks| callbacks.url(&delivery));
+        let request =
+            request::build(turn.target(), delivery, callback.as_deref()).map_err(Failure::final_)?;
         timeout(limit, self.exchange(&turn, request))
             .await
             .unwrap_or_else(|_| Err(Failure::new(format!("no answer within {limit:?} (--request-timeout)"))))
+    }
+
+    /// What is sent, and its share of the memory for what items gather. Nobody has been asked for anything yet: a delivery that has to
+    /// wait for others for too long gives its slot to somebody else, and does not count.
+    async fn prepare(&self, delivery: Delivery) -> Result<(Delivery, Option<SemaphorePermit<'_>>), Failure> {
+        let room = match &delivery.gathering {
+            Some(_) => self.gather_room.acquire().await.ok(),
+            None => None,
+        };
+        Ok((gather::prepare(delivery, &self.options).await?, room))
     }
 
     async fn exchange(&self, turn: &Turn<'_>, request: Request<Full<Bytes>>) -> Verdict {
@@ -113,7 +148,8 @@ impl HttpProcessor {
         self.rotation.reached(turn);
         let (head, body) = response.into_parts();
         let body = read_body(body, self.options.max_answer).await;
-        answer::read(&turn.target().url, &head, body)
+        let callback = self.callbacks.as_ref().map(Callbacks::timeout);
+        answer::read(&turn.target().url, &head, body, callback)
     }
 }
 

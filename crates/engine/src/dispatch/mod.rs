@@ -5,6 +5,7 @@
 //! | how does one delivery go? | `http.rs` |
 //! | which headers does a handler get? | `request.rs` |
 //! | what does an item that gathers get? | `gather.rs` |
+//! | where does it call back? | `callback.rs` |
 //! | what does its answer mean? | `answer.rs` |
 //! | which URLs will do? | `target.rs` |
 //! | which target is next, and which one is left alone for now? | `rotation.rs` |
@@ -12,6 +13,7 @@
 //! | is a target well? | `health.rs` |
 
 mod answer;
+mod callback;
 mod connect;
 mod gather;
 mod health;

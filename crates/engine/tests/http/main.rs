@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
 
 mod answers;
+mod callbacks;
 mod health;
 mod reach;
 mod request;
@@ -28,6 +29,9 @@ fn delivery() -> Delivery {
         attempt: 4,
         epoch: 5,
         content_type: "application/json".into(),
+        version: 0,
+        born: 0,
+        retry: gatefeed_core::retry::RetryPolicy::default(),
         gathering: None,
         data: r#"{"n":1}"#.into(),
     }

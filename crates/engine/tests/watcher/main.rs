@@ -23,6 +23,7 @@ macro_rules! on_both {
 
 mod acting;
 mod budget;
+mod callbacks;
 mod children;
 mod crash;
 mod db;

@@ -24,7 +24,8 @@ use crate::parse;
   gatefeed run --target http://localhost:8000/work
   gatefeed run --target http://a:8000/,http://b:8000/ --feed video
   gatefeed run --target http://h:8000/ --until-idle     (ends by itself)
-  gatefeed run --target http://h:8000/ --listen :8080 --target-health /healthz")]
+  gatefeed run --target http://h:8000/ --listen :8080 --target-health /healthz
+  gatefeed run --target http://h:8000/ --listen :8080 --callback-timeout 10m    (for handlers that answer later)")]
 pub(crate) struct RunArgs {
     /// Where to send items; several share the work [repeatable, or separated by commas]
     #[arg(
@@ -86,6 +87,17 @@ pub(crate) struct RunArgs {
         value_parser = parse::bytes
     )]
     pub(crate) max_answer: u64,
+
+    /// How long an item waits for a handler that said it would answer later; a heartbeat starts that time again
+    #[arg(
+        long,
+        env = "GATEFEED_CALLBACK_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "1h",
+        help_heading = "Handler",
+        value_parser = parse::timeout
+    )]
+    pub(crate) callback_timeout: Duration,
 
     /// At most this much of what an item gathers is sent with it; what is more the handler fetches from --listen
     #[arg(
@@ -171,7 +183,7 @@ pub(crate) struct RunArgs {
         value_parser = parse::duration
     )]
     pub(crate) grace: Duration,
-    /// Serve /livez and /readyz on this address, and what items gather
+    /// Serve /livez and /readyz on this address, what items gather, and where handlers answer later
     #[arg(
         long,
         env = "GATEFEED_LISTEN",
@@ -180,12 +192,12 @@ pub(crate) struct RunArgs {
         value_parser = parse::address
     )]
     pub(crate) listen: Option<String>,
-    /// How handlers reach --listen, if not by its address: behind a proxy, in containers
+    /// How handlers reach --listen, if not by its address: behind a proxy, in containers; or another process that takes
+    /// their callbacks
     #[arg(
         long,
         env = "GATEFEED_PUBLIC_URL",
         value_name = "URL",
-        requires = "listen",
         help_heading = "Process",
         value_parser = parse_target
     )]
@@ -219,6 +231,7 @@ impl RunArgs {
             max_answer: usize::try_from(self.max_answer).unwrap_or(usize::MAX),
             health_path: self.target_health.clone(),
             gather_max: usize::try_from(self.gather_max).unwrap_or(usize::MAX),
+            callback_timeout: self.callback_timeout,
             gather_url: self.public_url.clone().or_else(|| listening.and_then(own_url)),
         }
     }

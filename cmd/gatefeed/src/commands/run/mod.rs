@@ -21,11 +21,17 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         None => None,
     };
     let listening = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let processor = Arc::new(HttpProcessor::new(args.targets.clone(), args.http_options(listening))?);
+    let options = args.http_options(listening);
+    let takes_callbacks = options.gather_url.is_some();
+    let mut processor = HttpProcessor::new(args.targets.clone(), options)?;
     let Some(store) = shutdown.run_until_cancelled(open(database, args.no_migrate)).await else {
         return Ok(exit::OK);
     };
     let store = store?;
+    if takes_callbacks {
+        processor = processor.with_callbacks(store.callback_key().await?);
+    }
+    let processor = Arc::new(processor);
     let health = listener.map(|listener| Health::start(listener, &store, &processor)).transpose()?;
     let watched = watch(store, args, processor, shutdown).await;
     if let Some(health) = health {
@@ -87,7 +93,7 @@ async fn listen(address: &str) -> Result<TcpListener> {
     })
 }
 
-/// The server of `/livez`, `/readyz` and what items gather; it answers until the watcher has stopped.
+/// The server of `/livez`, `/readyz`, callbacks and what items gather; it answers until the watcher has stopped.
 struct Health {
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -97,7 +103,8 @@ impl Health {
     fn start(listener: TcpListener, store: &Arc<dyn Store>, processor: &Arc<HttpProcessor>) -> Result<Self> {
         tracing::info!("listening on http://{}", listener.local_addr()?);
         let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)))
-            .merge(gatefeed_api::gathered(Arc::clone(store)));
+            .merge(gatefeed_api::gathered(Arc::clone(store)))
+            .merge(gatefeed_api::callbacks(Arc::clone(store)));
         let stop = CancellationToken::new();
         let server = tokio::spawn(gatefeed_api::serve(listener, router, stop.clone().cancelled_owned()));
         Ok(Self { stop, server })
