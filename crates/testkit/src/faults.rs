@@ -42,6 +42,8 @@ pub enum Call {
     Page,
     /// [`Store::load`].
     Load,
+    /// [`Store::gathered`].
+    Gathered,
     /// [`Store::begin_suspect`].
     BeginSuspect,
     /// [`Store::complete`].
@@ -295,7 +297,7 @@ impl Store for FaultStore {
         self.call(Call::Load, self.inner.load(partition, item, version)).await
     }
     async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
-        self.inner.gathered(request).await
+        self.call(Call::Gathered, self.inner.gathered(request)).await
     }
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         self.call(Call::BeginSuspect, self.inner.begin_suspect(lease, item, version)).await
