@@ -15,6 +15,8 @@ mod handlers;
 mod nested;
 mod outages;
 mod push;
+mod routing;
+mod signing;
 
 /// Lets a test run on both databases.
 macro_rules! on_both {

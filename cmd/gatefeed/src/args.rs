@@ -25,6 +25,7 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     Migrate(commands::migrate::MigrateArgs),
     Run(Box<commands::run::RunArgs>),
+    Config(commands::config::ConfigArgs),
     Push(Box<commands::push::PushArgs>),
     Status(commands::status::StatusArgs),
     Partitions(commands::partitions::PartitionsArgs),

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use gatefeed_core::{id, inspect, lease, partition::FailurePolicy};
+use gatefeed_engine::dispatch::parse_target;
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 /// No duration may be longer: clocks overflow long after anybody would have noticed the typing error.
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -92,6 +94,11 @@ pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
     number_within(text, 1, CONCURRENCY_MAX)
 }
 
+/// How many items of a batch: their outcomes are written together.
+pub(crate) fn batch_size(text: &str) -> Result<usize, String> {
+    number_within(text, 1, 1_000)
+}
+
 /// How many items or partitions a bench makes.
 pub(crate) fn amount(text: &str) -> Result<usize, String> {
     number_within(text, 1, 100_000_000)
@@ -128,6 +135,14 @@ pub(crate) fn max_retries(text: &str) -> Result<i64, String> {
 pub(crate) fn gate(text: &str) -> Result<i32, String> {
     let gate = text.parse().ok().filter(|gate| *gate >= 0);
     gate.ok_or_else(|| format!("expected a whole number from 0 to {}", i32::MAX))
+}
+
+/// A gate and where its items go: `1=http://127.0.0.1:8000/`.
+pub(crate) fn gate_target(text: &str) -> Result<(i32, Url), String> {
+    let expected = "expected a gate and a URL, such as 1=http://127.0.0.1:8000/";
+    let (number, url) = text.split_once('=').ok_or(expected)?;
+    let number = gate(number).map_err(|error| format!("{expected}; of the gate: {error}"))?;
+    Ok((number, parse_target(url).map_err(|error| error.to_string())?))
 }
 
 /// What failed items mean.
@@ -248,6 +263,13 @@ mod tests {
         assert!(concurrency("0").is_err());
         assert!(chunk("0").is_err() && chunk("-1").is_err() && chunk("1") == Ok(1));
         assert!(gate("-1").is_err() && gate("0").is_ok());
+        assert_eq!(
+            gate_target("2=http://h/?a=b").map(|(gate, url)| (gate, url.to_string())),
+            Ok((2, "http://h/?a=b".to_owned()))
+        );
+        for bad in ["http://h/", "x=http://h/", "-1=http://h/", "1=h", "1="] {
+            assert!(gate_target(bad).is_err(), "{bad}");
+        }
         assert!(failure_policy("5%").is_ok() && failure_policy("5 %").unwrap_err().contains("expected"));
         assert!(
             whole_seconds("90m").is_ok() && whole_seconds("1500ms").is_err() && whole_seconds("0s").is_err()

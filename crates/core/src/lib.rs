@@ -17,6 +17,7 @@
 
 pub mod acting;
 pub mod answer;
+pub mod batch;
 pub mod callback;
 pub mod checkpoint;
 pub mod dependency;

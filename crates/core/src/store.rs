@@ -232,6 +232,14 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Takes a watcher's rows away: it has stopped. Unknown ones are fine.
     async fn farewell(&self, watcher: &str) -> Result<()>;
 
+    /// Asks those that hold partitions of these feeds to hand some over: this watcher has room and has found nothing to
+    /// claim. Counts for [`crate::watcher::ASKS_FOR`]. Writes nothing unless somebody else holds one that is due, or
+    /// before the watcher's first report. Wakes nobody.
+    async fn ask(&self, watcher: &str, feeds: &[String]) -> Result<()>;
+
+    /// How many other watchers ask for partitions, by feed: of these feeds, those for which any does.
+    async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>>;
+
     // --- acting from outside; each is safe while a watcher holds the lease ---
 
     /// Begins a push into a partition, which is made if it is missing (an existing one is left as it is). The

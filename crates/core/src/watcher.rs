@@ -11,6 +11,9 @@ pub const ALIVE_FOR: Duration = Duration::from_secs(20);
 /// After this time the last report of a watcher that ended without saying so is forgotten.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
+/// For how long a watcher's asking for partitions counts: those that hold some look more often than that.
+pub const ASKS_FOR: Duration = Duration::from_millis(800);
+
 /// What a watcher reports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {

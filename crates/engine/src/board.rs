@@ -17,8 +17,14 @@ use gatefeed_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::held::{Held, Reading, Trust, TrustedUntil};
+use crate::{
+    held::{Held, Reading, Trust, TrustedUntil},
+    lanes::Lanes,
+    policy::Batch,
+};
 
+/// For how long a partition is held at least before it is handed over to a watcher that asks.
+const HELD_MIN: Duration = Duration::from_millis(500);
 /// The most leases a watcher holds: each costs a renewal.
 const LEASES_MAX: usize = 1024;
 /// The most items of one page.
@@ -29,6 +35,8 @@ pub(crate) const CLAIM_MAX: usize = 32;
 const PAGES_MAX: usize = 64;
 /// The most partitions of one checkpoint.
 const CHECKS_MAX: usize = 64;
+/// A feed of which so many partitions are parked gets no more before that changes, but for one a poll interval.
+const PARKED_MAX: usize = 8;
 /// The most outcomes of one batch.
 pub(crate) const BATCH_MAX: usize = 2000;
 /// Deliveries stop while this many outcomes are unwritten: a batch that is being written, one that comes after it, and one
@@ -39,21 +47,30 @@ const UNWRITTEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A partition that others are inserting into is looked at again after this.
 const BUSY_REST: Duration = Duration::from_millis(100);
 
-/// An item to be delivered now.
+/// An item to be delivered now, or the first of a batch.
 pub(crate) struct Turn {
-    pub(crate) lease: Arc<Lease>,
-    pub(crate) feed: Arc<str>,
+    pub(crate) origin: Origin,
     pub(crate) item: DueItem,
-    pub(crate) suspect: bool,
-    /// The attempt is written down, in suspect mode.
-    pub(crate) is_noted: bool,
-    /// Whether the outcome keeps what it replaces.
-    pub(crate) keep_history: bool,
-    /// Whether its delivery may still begin, should something come between.
-    pub(crate) trusted_until: TrustedUntil,
-    pub(crate) cancel: Arc<CancellationToken>,
+    /// How it is batched; `None`: it is delivered by itself.
+    pub(crate) batch: Option<Batch>,
+    /// The rest of its batch.
+    pub(crate) more: Vec<DueItem>,
+    /// The partition is still being read, and may have more for the batch soon.
+    pub(crate) may_grow: bool,
     /// The partition's buffer is running low: time to read on.
     pub(crate) is_low: bool,
+}
+
+/// Where an item comes from: its partition, as this watcher holds it.
+pub(crate) struct Origin {
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) feed: Arc<str>,
+    pub(crate) suspect: bool,
+    /// Whether the outcome keeps what it replaces.
+    pub(crate) keep_history: bool,
+    /// Whether a delivery may still begin, should something come between.
+    pub(crate) trusted_until: TrustedUntil,
+    pub(crate) cancel: Arc<CancellationToken>,
 }
 
 /// What is going on in a feed.
@@ -84,6 +101,9 @@ pub(crate) struct Board {
     held: HashMap<Arc<str>, Held>,
     /// Partitions with something to send, each once, in the order of their turns.
     turns: VecDeque<Arc<str>>,
+    /// Partitions with something to send that may not be sent now: their handler is down, or their feed or gate has as
+    /// much in flight as it may.
+    parked: Vec<Arc<str>>,
     concurrency: usize,
     poll_interval: Duration,
     buffered: usize,
@@ -92,6 +112,8 @@ pub(crate) struct Board {
     unwritten_bytes: usize,
     /// Outcomes written since the start, by feed; an entry for each that is served.
     written: BTreeMap<Arc<str>, u64>,
+    /// What may be sent, by feed and gate.
+    lanes: Lanes,
     is_draining: bool,
 }
 
@@ -100,6 +122,7 @@ impl Board {
         Self {
             held: HashMap::new(),
             turns: VecDeque::new(),
+            parked: Vec::new(),
             concurrency,
             poll_interval,
             buffered: 0,
@@ -107,8 +130,14 @@ impl Board {
             unwritten: 0,
             unwritten_bytes: 0,
             written: feeds.iter().map(|feed| (feed.as_str().into(), 0)).collect(),
+            lanes: Lanes::default(),
             is_draining: false,
         }
+    }
+
+    /// With bounds for feeds and gates, and with who says which are ready.
+    pub(crate) fn with_lanes(self, lanes: Lanes) -> Self {
+        Self { lanes, ..self }
     }
 
     /// Nothing is held, nothing is under way.
@@ -148,6 +177,7 @@ impl Board {
     pub(crate) fn drain(&mut self) {
         self.is_draining = true;
         self.turns.clear();
+        self.parked.clear();
         for held in self.held.values_mut() {
             held.has_turn = false;
             held.forget_buffer();
@@ -165,17 +195,59 @@ impl Board {
     pub(crate) fn room(&self) -> Room {
         if self.is_draining || self.held.len() >= LEASES_MAX || self.held.values().any(|h| h.is_unread) {
             Room::None
-        } else if self.in_flight + self.buffered < self.concurrency + self.concurrency / 2 {
+        } else if self.usable() < enough(self.concurrency) {
             Room::Spare
         } else {
             Room::Turns
         }
     }
 
+    /// What keeps deliveries busy now or soon: not what is parked, since that leaves other feeds their room.
+    fn usable(&self) -> usize {
+        self.in_flight + self.buffered - self.parked_items(|_| true)
+    }
+
+    fn parked_items(&self, is_wanted: impl Fn(&Held) -> bool) -> usize {
+        let parked = self.parked.iter().filter_map(|id| self.held.get(id));
+        parked.filter(|held| is_wanted(held)).map(|held| held.buffer.len()).sum()
+    }
+
+    /// Feeds that have enough waiting here for a bound or for a handler that is down: the rest of their partitions is
+    /// left to others.
+    pub(crate) fn satisfied(&self, feeds: &[String]) -> Vec<String> {
+        if self.parked.is_empty() {
+            return Vec::new();
+        }
+        let is_satisfied = |feed: &&String| {
+            let is_own = |held: &Held| *held.feed == ***feed;
+            let partitions =
+                self.parked.iter().filter_map(|id| self.held.get(id)).filter(|held| is_own(held));
+            partitions.count() >= PARKED_MAX || self.parked_items(is_own) >= enough(self.concurrency)
+        };
+        feeds.iter().filter(is_satisfied).cloned().collect()
+    }
+
+    /// What waited for a bound or a handler, and need not wait any more, has its turn again. True if there was any.
+    pub(crate) fn unpark(&mut self) -> bool {
+        let parked = self.parked.len();
+        let (lanes, turns, held) = (&self.lanes, &mut self.turns, &mut self.held);
+        self.parked.retain(|id| {
+            let Some(held) = held.get_mut(id) else { return false };
+            let may_send = |gate| lanes.may_send(&held.feed, gate);
+            let stays = !held.buffer.is_empty() && held.next_item(may_send).is_none();
+            if !stays {
+                held.has_turn = false;
+                queue(turns, held);
+            }
+            stays
+        });
+        self.parked.len() < parked
+    }
+
     /// How many partitions a full watcher keeps going; with more, they take turns in being held, so that it
     /// leaves what it cannot serve to others.
     pub(crate) fn turns_max(&self) -> usize {
-        (self.concurrency / 4).clamp(2, CLAIM_MAX)
+        turns_max(self.concurrency)
     }
 
     /// How many more a full watcher takes at a time of what nobody with room took: few, since that may be about to have
@@ -184,15 +256,46 @@ impl Board {
         (self.held.len() / 4).clamp(1, self.turns_max().div_ceil(2))
     }
 
+    /// Whether partitions could be spared for watchers that ask: everything is busy.
+    pub(crate) fn could_spare(&self) -> bool {
+        self.room() == Room::Turns && self.held.len() > 1
+    }
+
+    /// Lets partitions go for others that ask for some, by feed: one for each that asks, those of which least is in flight,
+    /// since it has to end first. The greater part stays, and so does what has come just now, or a partition would go to
+    /// and fro.
+    pub(crate) fn hand_off(&mut self, asked: &[(String, usize)]) {
+        if !self.could_spare() {
+            return;
+        }
+        let spared_until = Instant::now() - HELD_MIN;
+        for (feed, watchers) in asked {
+            let of_feed = |held: &&mut Held| *held.feed == **feed;
+            let leaving = self.held.values().filter(|h| h.is_leaving && *h.feed == **feed).count();
+            let mut busy: Vec<&mut Held> =
+                self.held.values_mut().filter(of_feed).filter(|h| h.is_busy()).collect();
+            let most = busy.len() / 2;
+            busy.retain(|held| held.granted_at <= spared_until);
+            busy.sort_by_key(|held| (held.in_flight, held.granted_at));
+            for held in busy.into_iter().take(watchers.saturating_sub(leaving).min(most)) {
+                held.is_leaving = true;
+                self.buffered -= held.forget_buffer();
+            }
+        }
+    }
+
     /// Lets partitions go that have been held for longest, beyond [`Self::turns_max`].
     pub(crate) fn rotate(&mut self) {
         let keep = self.turns_max();
-        let mut staying: Vec<&mut Held> = self.held.values_mut().filter(|held| !held.is_leaving).collect();
-        staying.sort_by_key(|held| std::cmp::Reverse(held.granted_at));
-        for held in staying.into_iter().skip(keep) {
-            held.is_leaving = true;
-            self.buffered -= held.forget_buffer();
-        }
+        let staying = self.held.values_mut().filter(|held| !held.is_leaving);
+        self.buffered -= let_go(staying, keep);
+    }
+
+    /// The same among the partitions of a feed that has a bound of its own.
+    pub(crate) fn rotate_feed(&mut self, feed: &str) {
+        let keep = turns_max(self.lanes.max(feed).unwrap_or(self.concurrency));
+        let staying = self.held.values_mut().filter(|held| !held.is_leaving && *held.feed == *feed);
+        self.buffered -= let_go(staying, keep);
     }
 
     /// Partitions that are to be given back, and have nothing under way.
@@ -249,6 +352,7 @@ impl Board {
         held.trusted_until.end();
         self.buffered -= held.forget_buffer();
         self.turns.retain(|id| id != partition);
+        self.parked.retain(|id| id != partition);
     }
 
     /// What the database says of a partition now.
@@ -347,6 +451,7 @@ impl Board {
     /// Lets partitions be read again from the beginning: once a poll interval, since items with a higher
     /// priority, of late commits and retried ones lie behind the cursor, and soon after a hint.
     pub(crate) fn freshen(&mut self, is_hint: bool) {
+        self.unpark();
         let now = Instant::now();
         let interval =
             if is_hint { self.poll_interval.min(Duration::from_millis(20)) } else { self.poll_interval };
@@ -381,6 +486,10 @@ impl Board {
         if self.unwritten >= UNWRITTEN_MAX || self.unwritten_bytes >= UNWRITTEN_BYTES_MAX {
             return None;
         }
+        if self.in_flight >= self.concurrency {
+            // Only batches can take all of it while there are slots.
+            return None;
+        }
         let page_items = self.page_items();
         let has_room = self.buffered <= self.buffer_max();
         // Twice around: one that gave way to others is asked again when none of them could send.
@@ -398,24 +507,71 @@ impl Board {
                 queue(&mut self.turns, held);
                 continue;
             }
-            let Some(item) = held.buffer.pop_front() else { continue };
-            held.in_flight += 1;
-            self.buffered -= 1;
-            self.in_flight += 1;
+            let lanes = &self.lanes;
+            let Some(first) = held.next_item(|gate| lanes.may_send(&held.feed, gate)) else {
+                // It keeps what it has, and takes nobody's time until that changes.
+                held.has_turn = true;
+                self.parked.push(id);
+                continue;
+            };
+            let budget = spare.saturating_sub(kept).max(spare.min(share.saturating_sub(held.in_flight)));
+            let batch = lanes.batch(&held.feed, held.buffer[first].gate);
+            let count = match batch {
+                Some(batch) => batch_count(lanes, held, first, batch, budget, self.concurrency / 10),
+                None => Some(1),
+            };
+            let Some(mut items) = count.map(|count| held.buffer.drain(first..first + count)) else {
+                queue(&mut self.turns, held);
+                continue;
+            };
+            let Some(item) = items.next() else { continue };
+            let more: Vec<DueItem> = items.collect();
+            let taken = 1 + more.len();
+            held.in_flight += taken;
+            self.lanes.sent(&held.feed, item.gate, taken);
+            self.buffered -= taken;
+            self.in_flight += taken;
             queue(&mut self.turns, held);
-            return Some(Turn {
+            let origin = Origin {
                 lease: held.lease.clone(),
                 feed: held.feed.clone(),
-                item,
                 suspect: held.is_suspect(),
-                is_noted: false,
                 keep_history: held.state.keep_history,
                 trusted_until: held.trusted_until.clone(),
                 cancel: held.cancel.clone(),
-                is_low: held.is_low(page_items, has_room),
-            });
+            };
+            let is_single = item.gather.is_some() || origin.suspect;
+            let may_grow =
+                !is_single && batch.is_some_and(|batch| taken < batch.size) && held.is_all_taken_for_now();
+            let is_low = held.is_low(page_items, has_room);
+            return Some(Turn { origin, item, batch, more, may_grow, is_low });
         }
         None
+    }
+
+    /// Adds to a batch what has come for it since.
+    pub(crate) fn grow(&mut self, turn: &mut Turn) {
+        let Some(batch) = turn.batch else { return };
+        let (kept, share) = self.kept_back();
+        let spare = self.concurrency.saturating_sub(self.in_flight);
+        let Some(held) = current(&mut self.held, &turn.origin.lease) else {
+            turn.may_grow = false;
+            return;
+        };
+        let budget = spare.saturating_sub(kept).max(spare.min(share.saturating_sub(held.in_flight)));
+        let bytes: u64 = turn.item.size + turn.more.iter().map(|item| item.size).sum::<u64>();
+        let left = Batch { size: batch.size.saturating_sub(1 + turn.more.len()), ..batch };
+        let bytes_left = self.lanes.batch_bytes_max.saturating_sub(bytes);
+        let supply = held.supply(0, turn.item.gate, left.size, bytes_left);
+        let room = self.lanes.room(&held.feed, turn.item.gate).0.min(held.room());
+        let count = if held.is_workable() { supply.min(budget).min(room) } else { 0 };
+        turn.more.extend(held.buffer.drain(..count));
+        turn.may_grow =
+            count == supply && count < left.size && held.is_workable() && held.is_all_taken_for_now();
+        held.in_flight += count;
+        self.lanes.sent(&held.feed, turn.item.gate, count);
+        self.buffered -= count;
+        self.in_flight += count;
     }
 
     /// How many slots are kept for partitions that have fewer than a share of them: else one that comes along
@@ -427,6 +583,11 @@ impl Board {
             slots @ 2..=9 => (usize::from(!self.turns.is_empty()), slots.div_ceil(2)),
             slots => (slots / 10, slots / 10),
         }
+    }
+
+    /// A delivery of this feed and gate has ended, whatever came of it. True if others waited for that.
+    pub(crate) fn left_lane(&mut self, feed: &str, gate: i32) -> bool {
+        self.lanes.landed(feed, gate) && self.unpark()
     }
 
     /// The delivery ended; its outcome, of this many bytes, is to be written. True if there is no reason to wait for
@@ -583,6 +744,51 @@ impl Board {
             held.reading = Reading::Resting(Instant::now() + BUSY_REST);
         }
     }
+}
+
+/// How many items the batch has that begins with this one. `None`: few, although there are more, since other deliveries
+/// take the room; it is worth waiting for one of them to end. A tenth of the budget is enough, so that what hangs holds up
+/// nobody.
+fn batch_count(
+    lanes: &Lanes,
+    held: &Held,
+    first: usize,
+    batch: Batch,
+    budget: usize,
+    tenth: usize,
+) -> Option<usize> {
+    let item = &held.buffer[first];
+    if held.is_suspect() || item.gather.is_some() {
+        return Some(1);
+    }
+    let bytes_left = lanes.batch_bytes_max.saturating_sub(item.size);
+    let supply = 1 + held.supply(first + 1, item.gate, batch.size.saturating_sub(1), bytes_left);
+    let (room, max) = lanes.room(&held.feed, item.gate);
+    let allowed = budget.min(room).min(held.room());
+    let max = held.state.max_in_flight.map_or(max, |own| max.min(own as usize));
+    let is_worth_it = allowed >= supply.min(tenth.max(1)).min(max);
+    is_worth_it.then_some(supply.min(allowed).max(1))
+}
+
+/// How much in flight and buffered keeps so many deliveries busy.
+fn enough(concurrency: usize) -> usize {
+    concurrency + concurrency / 2
+}
+
+/// How many partitions take turns in so many deliveries.
+fn turns_max(concurrency: usize) -> usize {
+    (concurrency / 4).clamp(2, CLAIM_MAX)
+}
+
+/// Lets all but those go that came last; returns how many buffered items that were.
+fn let_go<'a>(held: impl Iterator<Item = &'a mut Held>, keep: usize) -> usize {
+    let mut staying: Vec<&mut Held> = held.collect();
+    staying.sort_by_key(|held| std::cmp::Reverse(held.granted_at));
+    let leave = |held: &mut Held| {
+        held.is_leaving = true;
+        held.forget_buffer()
+    };
+    staying.into_iter().skip(keep).map(leave).sum()
 }
 
 /// The partition under exactly this lease.

@@ -17,12 +17,13 @@ const OVERDUE_POLLS: u32 = 2;
 /// Claims that follow each other faster than this double, others halve: a watcher that a few partitions keep
 /// busy leaves the rest to the others, one that goes through many small ones takes them by the dozen.
 const OFTEN: Duration = Duration::from_millis(100);
+/// How often a watcher with nothing to do asks the others: on SQLite each asking is a commit, and so a hint to all.
+const ASK_INTERVAL: Duration = Duration::from_millis(700);
 
 /// Claims until told to stop.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut wakeups = context.store.wakeups(&context.settings.feeds).await;
-    let mut claimer =
-        Claimer { context: context.clone(), limit: 1, claimed_at: Instant::now(), has_more: true };
+    let mut claimer = Claimer::new(context.clone());
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     while !context.stop.is_cancelled() {
         match claimer.claim().await {
@@ -48,31 +49,81 @@ struct Claimer {
     context: Arc<Context>,
     limit: usize,
     claimed_at: Instant,
+    asked_at: Instant,
     /// The last claim may have left something that is due.
     has_more: bool,
+    /// The feeds that the last claim left out, since there was enough of them.
+    left_out: Vec<String>,
+    /// When those feeds were last asked for what is overdue.
+    left_out_at: Instant,
 }
 
 impl Claimer {
+    fn new(context: Arc<Context>) -> Self {
+        let now = Instant::now();
+        let (limit, has_more, left_out) = (1, true, Vec::new());
+        Self { context, limit, claimed_at: now, asked_at: now, has_more, left_out, left_out_at: now }
+    }
+
     async fn claim(&mut self) -> Result<()> {
         let context = self.context.clone();
-        let settings = &context.settings;
         let is_full = context.board().room() == Room::Turns;
-        let limit = if is_full { context.board().overdue_max() } else { self.limit };
+        let mut feeds = context.settings.feeds.clone();
+        self.left_out.clear();
+        if !is_full {
+            self.left_out = context.board().satisfied(&feeds);
+            feeds.retain(|feed| !self.left_out.contains(feed));
+        }
+        self.has_more &= !feeds.is_empty();
+        if !feeds.is_empty() {
+            let limit = if is_full { context.board().overdue_max() } else { self.limit };
+            let granted = self.claim_of(feeds.clone(), limit, is_full).await?;
+            self.has_more = may_have_left(granted, limit, is_full);
+            match granted {
+                0 if is_full => {}
+                0 => self.ask(&feeds).await,
+                _ => self.adapt(),
+            }
+            if granted > 0 && is_full {
+                // Others wait for a turn: those that have had theirs for longest go to the back of the queue.
+                context.board().rotate();
+            }
+        }
+        self.claim_left_out().await
+    }
+
+    /// Of feeds with enough for their bounds now and then one partition that nobody else took, which then has its turn.
+    async fn claim_left_out(&mut self) -> Result<()> {
+        if self.left_out.is_empty() || self.left_out_at.elapsed() < self.context.settings.poll_interval {
+            return Ok(());
+        }
+        self.left_out_at = Instant::now();
+        for feed in self.left_out.clone() {
+            if self.claim_of(vec![feed.clone()], 1, true).await? > 0 {
+                self.context.board().rotate_feed(&feed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up to so many partitions; of an overdue claim only what nobody with room took. Returns how many there were.
+    async fn claim_of(&self, feeds: Vec<String>, limit: usize, is_overdue: bool) -> Result<usize> {
+        let context = &self.context;
+        let settings = &context.settings;
         let claim = Claim {
             owner: settings.owner.clone(),
-            feeds: settings.feeds.clone(),
+            feeds,
             duration: settings.lease_duration,
             limit,
-            overdue: if is_full { OVERDUE_POLLS * settings.poll_interval } else { Duration::ZERO },
+            overdue: if is_overdue { OVERDUE_POLLS * settings.poll_interval } else { Duration::ZERO },
         };
         let started = clock::now();
         let grants = context.store.claim(&claim).await?;
-        self.has_more = may_have_left(grants.len(), limit, is_full);
-        if grants.is_empty() {
-            return Ok(());
+        let granted = grants.len();
+        if granted == 0 {
+            return Ok(0);
         }
-        tracing::debug!(partitions = grants.len(), "claimed");
-        self.adapt();
+        tracing::debug!(partitions = granted, "claimed");
         for grant in grants {
             if grant.expiries > 0 {
                 let (partition, expiries) = (&grant.lease.partition, grant.expiries);
@@ -81,12 +132,26 @@ impl Claimer {
             let trust = Trust::new(started, settings.lease_duration, rand::random());
             context.board().granted(grant, trust, context.abort.child_token());
         }
-        if is_full {
-            // Others wait for a turn: those that have had theirs for longest go to the back of the queue.
-            context.board().rotate();
-        }
         context.ring();
-        Ok(())
+        Ok(granted)
+    }
+
+    /// Whether a feed that was left out may be asked for again.
+    fn is_wanted_again(&self) -> bool {
+        !self.left_out.is_empty()
+            && self.context.board().satisfied(&self.left_out).len() < self.left_out.len()
+    }
+
+    /// Asks the others for some of theirs: they may have more than they can send.
+    async fn ask(&mut self, feeds: &[String]) {
+        let context = &self.context;
+        if context.board().room() != Room::Spare || self.asked_at.elapsed() < ASK_INTERVAL {
+            return;
+        }
+        self.asked_at = Instant::now();
+        if let Err(error) = context.store.ask(&context.settings.owner, feeds).await {
+            tracing::debug!(%error, "could not ask others for partitions");
+        }
     }
 
     fn adapt(&mut self) {
@@ -99,7 +164,8 @@ impl Claimer {
     async fn wait(&mut self, wakeups: &mut dyn Wakeups) {
         let poll_at = Instant::now() + jittered(self.context.settings.poll_interval);
         loop {
-            if self.has_more && self.context.board().room() == Room::Spare {
+            let may_be_more = self.has_more || self.is_wanted_again();
+            if may_be_more && self.context.board().room() == Room::Spare {
                 return;
             }
             tokio::select! {
@@ -108,7 +174,7 @@ impl Claimer {
                     self.has_more = true;
                     self.freshen(true);
                 }
-                () = self.context.room_bell.notified(), if self.has_more => {}
+                () = self.context.room_bell.notified(), if self.has_more || !self.left_out.is_empty() => {}
                 () = tokio::time::sleep_until(poll_at) => {
                     self.freshen(false);
                     if self.context.board().room() != Room::None {

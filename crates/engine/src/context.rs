@@ -5,11 +5,16 @@ use std::{
     time::Duration,
 };
 
-use gatefeed_core::{Store, retry::RetryPolicy};
+use gatefeed_core::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
+use crate::{
+    board::{Board, Turn},
+    clock,
+    lanes::{Lanes, Ready},
+    policy::Policies,
+};
 
 /// How a watcher behaves.
 #[derive(Clone, Debug)]
@@ -17,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) owner: Arc<str>,
     pub(crate) feeds: Vec<String>,
     pub(crate) concurrency: usize,
-    pub(crate) retry: RetryPolicy,
+    pub(crate) policies: Policies,
     pub(crate) lease_duration: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) grace: Duration,
@@ -33,6 +38,8 @@ pub(crate) struct Context {
     board: Mutex<Board>,
     /// Something may be sent.
     pub(crate) send_bell: Notify,
+    /// Something may have come for a batch that waits for more.
+    pub(crate) grow_bell: Notify,
     /// Something may be read.
     pub(crate) page_bell: Notify,
     /// What is to be written should not wait for more.
@@ -52,13 +59,20 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(store: Arc<dyn Store>, settings: Settings, stop: CancellationToken) -> Self {
-        let board = Mutex::new(Board::new(settings.concurrency, settings.poll_interval, &settings.feeds));
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        ready: Ready,
+        stop: CancellationToken,
+    ) -> Self {
+        let board = Board::new(settings.concurrency, settings.poll_interval, &settings.feeds);
+        let board = Mutex::new(board.with_lanes(Lanes::new(&settings.policies, settings.max_payload, ready)));
         Self {
             store,
             settings,
             board,
             send_bell: Notify::new(),
+            grow_bell: Notify::new(),
             page_bell: Notify::new(),
             write_bell: Notify::new(),
             check_bell: Notify::new(),
@@ -75,6 +89,13 @@ impl Context {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The next item to deliver, of those too that were parked.
+    pub(crate) fn next_turn_of_all(&self) -> Option<Turn> {
+        let mut board = self.board();
+        board.unpark();
+        board.next_turn(clock::now())
+    }
+
     /// Waits before another try, or until the watcher stops.
     pub(crate) async fn pause(&self, backoff: &mut Backoff) {
         tokio::select! {
@@ -86,6 +107,7 @@ impl Context {
     /// After anything that frees or fills: whoever waits looks again.
     pub(crate) fn ring(&self) {
         self.send_bell.notify_one();
+        self.grow_bell.notify_waiters();
         self.page_bell.notify_one();
         self.check_bell.notify_one();
         self.room_bell.notify_one();

@@ -1,6 +1,8 @@
 //! Delivering: takes items by turns, hands each to the processor, and sends the outcome on. A task that has delivered one
 //! goes on with the next that may be sent: while there is work none is started or woken for an item.
 
+mod batch;
+
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use futures_util::FutureExt;
 use gatefeed_core::{
     StoreError,
     answer::{Failure, Verdict},
+    item::DueItem,
     outcome::{Completion, Kept, decide},
     retry::RetryPolicy,
 };
@@ -17,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    board::Turn,
+    board::{Origin, Turn},
     clock,
     context::{Context, jittered},
     gathering::Gathering,
@@ -75,11 +78,15 @@ impl<P: Processor> Sender<P> {
         let turn = async {
             let slot = slots.clone().acquire_owned().await.ok()?;
             loop {
-                self.processor.ready().await;
-                let turn = self.context.board().next_turn(clock::now());
-                match turn {
-                    Some(turn) => return Some((slot, turn)),
-                    None => self.context.send_bell.notified().await,
+                // Made before the look, so that no change falls in between.
+                let changed = self.processor.readiness_changed();
+                let turn = self.context.next_turn_of_all();
+                if let Some(turn) = turn {
+                    return Some((slot, turn));
+                }
+                tokio::select! {
+                    () = self.context.send_bell.notified() => {}
+                    () = changed => {}
                 }
             }
         };
@@ -97,7 +104,10 @@ impl<P: Processor> Sender<P> {
             if turn.is_low {
                 self.context.page_bell.notify_one();
             }
-            self.deliver(turn).await;
+            match turn.batch {
+                Some(batch) => self.deliver_batch(turn, batch).await,
+                None => self.deliver(turn.origin, turn.item).await,
+            }
             // A processor that never waits would keep everything else from its thread.
             tokio::task::coop::consume_budget().await;
             next = self.next_now();
@@ -108,82 +118,123 @@ impl<P: Processor> Sender<P> {
         if self.context.stop.is_cancelled() {
             return None;
         }
-        self.processor.ready().now_or_never()?;
         self.context.board().next_turn(clock::now())
     }
 
-    async fn deliver(&self, mut turn: Turn) {
-        let cancel = turn.cancel.clone();
-        let attempt = cancel.run_until_cancelled(self.attempt(&mut turn)).await.unwrap_or(Err(Skip::GiveUp));
+    async fn deliver(&self, origin: Origin, mut item: DueItem) {
+        let cancel = origin.cancel.clone();
+        let version = item.version;
+        let attempt = cancel.run_until_cancelled(self.attempt(&origin, &mut item)).await;
+        let attempt = attempt.unwrap_or(Err(Skip::GiveUp));
+        self.withdraw(&origin, &item, version, &attempt).await;
+        self.end(&origin, item, attempt);
+    }
+
+    /// Takes the note of [`Self::note_suspect`] back, which has raised the item's version: the delivery was not sent, or broken
+    /// off by a clean stop, and nobody died of it. Of a lease that was lost it stays; so it does where the stop came
+    /// while it was on its way.
+    async fn withdraw(&self, origin: &Origin, item: &DueItem, version: i64, attempt: &Result<Verdict, Skip>) {
+        if !matches!(attempt, Err(Skip::GiveUp)) || item.version == version {
+            return;
+        }
+        let lease = &origin.lease;
+        if let Err(error) = self.context.store.withdraw_suspect(lease, &item.id, item.version).await {
+            let partition = &lease.partition;
+            tracing::debug!(%partition, %error, "could not take back the note of an attempt");
+        }
+    }
+
+    /// Takes note of what became of an item.
+    fn end(&self, origin: &Origin, item: DueItem, attempt: Result<Verdict, Skip>) {
         match attempt {
-            Ok(verdict) => self.answer(turn, verdict),
-            Err(Skip::Refuse(failure)) => self.answer(turn, Err(failure)),
+            Ok(verdict) => self.answer(origin, item, verdict),
+            Err(Skip::Refuse(failure)) => self.answer(origin, item, Err(failure)),
             Err(Skip::GiveUp) => {
-                self.withdraw(&turn).await;
-                self.context.board().given_up(&turn.lease, &turn.item.id);
+                let mut board = self.context.board();
+                board.left_lane(&origin.feed, item.gate);
+                board.given_up(&origin.lease, &item.id);
+                drop(board);
                 self.context.ring();
             }
             Err(Skip::PutBack(error)) => {
-                let partition = &turn.lease.partition;
+                let partition = &origin.lease.partition;
                 tracing::warn!(%partition, %error, "could not prepare a delivery; trying again");
-                self.context.board().put_back(&turn.lease, &turn.item.id, jittered(REST));
+                let mut board = self.context.board();
+                board.left_lane(&origin.feed, item.gate);
+                board.put_back(&origin.lease, &item.id, jittered(REST));
+                drop(board);
                 self.context.ring();
             }
         }
     }
 
-    async fn attempt(&self, turn: &mut Turn) -> Result<Verdict, Skip> {
-        let (data, _large) = self.data(turn).await?;
-        turn.item.data = turn.keep_history.then(|| data.clone());
-        // Looked at before the note too, so that what is not sent is not noted, as a rule.
-        if turn.suspect && turn.trusted_until.holds(clock::now()) {
-            self.note_suspect(turn).await?;
-        }
-        if !turn.trusted_until.holds(clock::now()) {
+    async fn attempt(&self, origin: &Origin, item: &mut DueItem) -> Result<Verdict, Skip> {
+        let _large = self.large_share(&[item]).await?;
+        let delivery = self.prepare(origin, item).await?;
+        if !origin.trusted_until.holds(clock::now()) {
             return Err(Skip::GiveUp);
         }
-        let mut delivery = delivery(turn, data, &self.context.settings.retry);
-        let gathering =
-            |gather| Gathering::new(self.context.store.clone(), turn.lease.partition.clone(), gather);
-        delivery.gathering = turn.item.gather.map(gathering);
         // In a block of its own, since a closure may panic before it returns its future.
         let work = AssertUnwindSafe(async { self.processor.process(delivery).await }).catch_unwind();
         Ok(work.await.unwrap_or_else(|_| Err(Failure::new("the processor panicked"))))
     }
 
-    /// The item's data, and, for large data, its share of the memory for such.
-    async fn data(&self, turn: &mut Turn) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Skip> {
-        let (size, max) = (turn.item.size, self.context.settings.max_payload);
+    /// The share that large data has to have of the memory for such: of all that these items will load.
+    async fn large_share(&self, items: &[&mut DueItem]) -> Result<Option<OwnedSemaphorePermit>, Skip> {
+        let max = self.context.settings.max_payload;
+        let is_large = |item: &&&mut DueItem| item.data.is_none() && item.size <= max;
+        let kib: u64 = items.iter().filter(is_large).map(|item| item.size / 1024 + 1).sum();
+        if kib == 0 {
+            return Ok(None);
+        }
+        let kib = kib.min(LARGE_KIB_MAX as u64) as u32;
+        self.large.clone().acquire_many_owned(kib).await.map(Some).map_err(|_| Skip::GiveUp)
+    }
+
+    /// What is handed over of an item, with its data.
+    async fn prepare(&self, origin: &Origin, item: &mut DueItem) -> Result<Delivery, Skip> {
+        let data = self.data(origin, item).await?;
+        item.data = origin.keep_history.then(|| data.clone());
+        // Looked at before the note too, so that what is not sent is not noted, as a rule.
+        if origin.suspect && origin.trusted_until.holds(clock::now()) {
+            self.note_suspect(origin, item).await?;
+        }
+        let retry = self.context.settings.policies.retry(&origin.feed, item.gate);
+        let mut delivery = delivery(origin, item, data, retry);
+        let gathering =
+            |gather| Gathering::new(self.context.store.clone(), origin.lease.partition.clone(), gather);
+        delivery.gathering = item.gather.map(gathering);
+        Ok(delivery)
+    }
+
+    async fn data(&self, origin: &Origin, item: &mut DueItem) -> Result<Bytes, Skip> {
+        let (size, max) = (item.size, self.context.settings.max_payload);
         if size > max {
             let message = format!("the data has {size} bytes, more than --max-payload allows ({max})");
             return Err(Skip::Refuse(Failure::final_(message)));
         }
-        if let Some(data) = turn.item.data.take() {
-            return Ok((data, None));
+        if let Some(data) = item.data.take() {
+            return Ok(data);
         }
-        let kib = (size / 1024 + 1).min(LARGE_KIB_MAX as u64) as u32;
-        let share = self.large.clone().acquire_many_owned(kib).await.map_err(|_| Skip::GiveUp)?;
-        let loaded = self.context.store.load(&turn.lease.partition, &turn.item.id, turn.item.version).await;
-        match loaded {
-            Ok(Some(data)) => Ok((data, Some(share))),
+        match self.context.store.load(&origin.lease.partition, &item.id, item.version).await {
+            Ok(Some(data)) => Ok(data),
             Ok(None) => Err(Skip::GiveUp),
             Err(error) => Err(Skip::PutBack(error)),
         }
     }
 
     /// Writes the attempt down before it is sent. An item that has done this too often is what kills watchers.
-    async fn note_suspect(&self, turn: &mut Turn) -> Result<(), Skip> {
-        let item = &mut turn.item;
-        if item.suspect_count >= self.context.settings.retry.suspect_deliveries_max() {
+    async fn note_suspect(&self, origin: &Origin, item: &mut DueItem) -> Result<(), Skip> {
+        let policy = self.context.settings.policies.retry(&origin.feed, item.gate);
+        if item.suspect_count >= policy.suspect_deliveries_max() {
             return Err(Skip::Refuse(Failure::final_(format!(
                 "its watcher died {} times while this item was the only one being delivered",
                 item.suspect_count
             ))));
         }
-        match self.context.store.begin_suspect(&turn.lease, &item.id, item.version).await {
+        match self.context.store.begin_suspect(&origin.lease, &item.id, item.version).await {
             Ok(Some(version)) => {
                 item.version = version;
-                turn.is_noted = true;
                 Ok(())
             }
             Ok(None) => Err(Skip::GiveUp),
@@ -191,34 +242,20 @@ impl<P: Processor> Sender<P> {
         }
     }
 
-    /// Takes the note back: the delivery was not sent, or broken off by a clean stop, and nobody died of it. Of a lease
-    /// that was lost it stays; so it does where the stop came while it was on its way.
-    async fn withdraw(&self, turn: &Turn) {
-        if !turn.is_noted {
-            return;
-        }
-        let (lease, item) = (&turn.lease, &turn.item);
-        if let Err(error) = self.context.store.withdraw_suspect(lease, &item.id, item.version).await {
-            let partition = &lease.partition;
-            tracing::debug!(%partition, %error, "could not take back the note of an attempt");
-        }
-    }
-
-    fn answer(&self, turn: Turn, verdict: Verdict) {
+    fn answer(&self, origin: &Origin, mut item: DueItem, verdict: Verdict) {
+        let gate = item.gate;
         if let Err(failure) = &verdict {
-            let (partition, item) = (&turn.lease.partition, &turn.item.id);
-            let (gate, counted) = (turn.item.gate, failure.counted);
-            tracing::debug!(%partition, %item, gate, counted, "attempt failed");
+            let (partition, counted) = (&origin.lease.partition, failure.counted);
+            tracing::debug!(%partition, item = %item.id, gate, counted, "attempt failed");
         }
-        let policy = &self.context.settings.retry;
+        let policy = self.context.settings.policies.retry(&origin.feed, gate);
         let (change, children, nested) =
-            decide(&turn.lease.partition, &turn.item, verdict, policy, rand::random());
-        let Turn { lease, feed, mut item, keep_history, .. } = turn;
-        let delivered = item.data.take().filter(|_| keep_history);
+            decide(&origin.lease.partition, &item, verdict, policy, rand::random());
+        let delivered = item.data.take().filter(|_| origin.keep_history);
         let kept = delivered.and_then(|data| Kept::of(&item, data, &change));
         let completion = Completion {
-            lease: lease.clone(),
-            feed,
+            lease: origin.lease.clone(),
+            feed: origin.feed.clone(),
             item: item.id.clone(),
             version: item.version,
             change,
@@ -227,8 +264,13 @@ impl<P: Processor> Sender<P> {
             kept,
         };
         let outcome = Outcome::new(completion, item);
-        let bytes = outcome.bytes;
-        let is_urgent = self.context.board().answered(&lease, bytes);
+        let mut board = self.context.board();
+        let is_awaited = board.left_lane(&origin.feed, gate);
+        let is_urgent = board.answered(&origin.lease, outcome.bytes);
+        drop(board);
+        if is_awaited {
+            self.context.send_bell.notify_one();
+        }
         // The receiver outlives the deliveries but for a watcher that is being dropped.
         _ = self.outcomes.send(outcome);
         if is_urgent {
@@ -237,16 +279,15 @@ impl<P: Processor> Sender<P> {
     }
 }
 
-fn delivery(turn: &Turn, data: Bytes, retry: &RetryPolicy) -> Delivery {
-    let item = &turn.item;
+fn delivery(origin: &Origin, item: &DueItem, data: Bytes, retry: &RetryPolicy) -> Delivery {
     Delivery {
-        feed: turn.feed.clone(),
-        partition: turn.lease.partition.clone(),
+        feed: origin.feed.clone(),
+        partition: origin.lease.partition.clone(),
         item: item.id.clone(),
         gate: item.gate,
         pass: item.pass,
         attempt: item.retry_count.unsigned_abs().saturating_add(1),
-        epoch: turn.lease.epoch,
+        epoch: origin.lease.epoch,
         content_type: item.content_type.clone(),
         data,
         version: item.version,

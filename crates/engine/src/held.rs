@@ -168,6 +168,40 @@ impl Held {
             && self.trusted_until.holds(now)
     }
 
+    /// The first item whose gate may be sent to: as a rule the first of all, since pages are in order of the gates.
+    pub(crate) fn next_item(&self, may_send: impl Fn(i32) -> bool) -> Option<usize> {
+        let mut refused = None;
+        self.buffer.iter().position(|item| {
+            if refused == Some(item.gate) {
+                return false;
+            }
+            let may = may_send(item.gate);
+            refused = (!may).then_some(item.gate);
+            may
+        })
+    }
+
+    /// How many buffered items from `from` on go into a batch at this gate: those that follow each other, do not gather, and
+    /// have no more bytes together.
+    pub(crate) fn supply(&self, from: usize, gate: i32, most: usize, mut bytes_left: u64) -> usize {
+        let fits = |item: &&DueItem| {
+            let fits = item.gate == gate && item.gather.is_none() && item.size <= bytes_left;
+            bytes_left = bytes_left.saturating_sub(item.size);
+            fits
+        };
+        self.buffer.iter().skip(from).take(most).take_while(fits).count()
+    }
+
+    /// How many more deliveries the partition's own bound allows.
+    pub(crate) fn room(&self) -> usize {
+        self.state.max_in_flight.map_or(usize::MAX, |max| (max as usize).saturating_sub(self.in_flight))
+    }
+
+    /// Nothing is buffered, and more is about to be read.
+    pub(crate) fn is_all_taken_for_now(&self) -> bool {
+        self.buffer.is_empty() && matches!(self.reading, Reading::At(_) | Reading::Loading)
+    }
+
     /// Whether nobody has set it aside or ended it, and its gate's time is not over.
     pub(crate) fn is_available(&self) -> bool {
         self.state.is_workable()
@@ -176,6 +210,11 @@ impl Held {
     /// Whether it is to be read and sent from.
     pub(crate) fn is_workable(&self) -> bool {
         self.is_available() && !self.is_leaving
+    }
+
+    /// Whether it has more to send than what is in flight, as far as its owner knows, and goes on sending.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_workable() && !self.is_suspect() && !self.buffer.is_empty()
     }
 
     /// Nothing is left to do, as far as its owner knows: time for a checkpoint. One that is no longer available

@@ -4,6 +4,7 @@
 //! | question | file |
 //! | --- | --- |
 //! | what does the watcher hold in memory, and what is next? | `board.rs`, `held.rs` |
+//! | what may be sent of a feed or a gate, and how is it treated? | `lanes.rs`, `policy.rs` |
 //! | who gets a partition, who keeps it? | `claim.rs`, `renew.rs`, `observe.rs` |
 //! | how do items come in, go out and get written? | `page.rs`, `deliver.rs`, `outcome.rs` |
 //! | what does an item get of those before it? | `gathering.rs` |
@@ -22,15 +23,18 @@ mod deliver;
 pub mod dispatch;
 mod gathering;
 mod held;
+mod lanes;
 mod observe;
 mod outcome;
 mod overdue;
 mod page;
+mod policy;
 mod processor;
 mod renew;
 mod report;
 mod watcher;
 
 pub use gathering::Gathering;
+pub use policy::{Batch, Policy};
 pub use processor::{Delivery, Processor};
 pub use watcher::{Builder, Finished, Watcher};

@@ -1,4 +1,5 @@
-//! Observing: sees within half a second what operators did to the partitions that are held.
+//! Observing: sees within half a second what operators did to the partitions that are held, and whether another watcher
+//! asks for some of them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,5 +30,21 @@ pub(crate) async fn run(context: Arc<Context>) {
             }
             Err(error) => tracing::debug!(%error, "could not look at the partitions held"),
         }
+        hand_off(&context).await;
+    }
+}
+
+/// A watcher that is busy hands partitions over to those that have nothing to do.
+async fn hand_off(context: &Context) {
+    if !context.board().could_spare() {
+        return;
+    }
+    match context.store.asked(&context.settings.owner, &context.settings.feeds).await {
+        Ok(asked) if asked.is_empty() => {}
+        Ok(asked) => {
+            context.board().hand_off(&asked);
+            context.ring();
+        }
+        Err(error) => tracing::debug!(%error, "could not see whether others have nothing to do"),
     }
 }

@@ -150,7 +150,8 @@ impl Desk {
 }
 
 /// Writes a batch, however long it takes: an outcome is work that was done. Input that the database refuses is
-/// found by halving, so that only the culprit fails, and so is what somebody has locked, which is returned.
+/// found by halving, so that only the culprit fails; and so is what somebody has locked, or what takes the database too
+/// long, which is returned. After an outage the halves are written as they are.
 async fn write(context: &Arc<Context>, batch: Vec<Outcome>, notes: &mut JoinSet<()>) -> Vec<Outcome> {
     let mut busy = Vec::new();
     let mut stack = vec![batch];
@@ -175,8 +176,11 @@ async fn write(context: &Arc<Context>, batch: Vec<Outcome>, notes: &mut JoinSet<
             Err(error) if error.is_data() => stack.extend(refused(context, batch, &error)),
             Err(error) => {
                 tracing::warn!(outcomes = batch.len(), %error, "could not write outcomes; trying again");
-                stack.push(batch);
                 backoff.pause().await;
+                match batch.len() {
+                    1 => busy.extend(batch),
+                    _ => stack.extend(halves(batch)),
+                }
             }
         }
     }
@@ -206,7 +210,7 @@ fn refused(context: &Context, mut batch: Vec<Outcome>, error: &StoreError) -> Op
         return None;
     }
     let failure = Failure::new(format!("the database refused the answer: {error}"));
-    let policy = &context.settings.retry;
+    let policy = context.settings.policies.retry(&outcome.completion.feed, outcome.item.gate);
     let (change, children, nested) =
         decide(&outcome.completion.lease.partition, &outcome.item, Err(failure), policy, rand::random());
     outcome.completion.change = change;

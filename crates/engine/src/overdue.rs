@@ -62,7 +62,7 @@ fn end(
     outcomes: &mpsc::UnboundedSender<Outcome>,
 ) {
     let verdict = Err(Failure::new(TIMED_OUT));
-    let policy = &context.settings.retry;
+    let policy = context.settings.policies.retry(feed, item.gate);
     let (change, children, nested) = decide(&lease.partition, &item, verdict, policy, rand::random());
     let (id, version) = (item.id.clone(), item.version);
     let completion = Completion {

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use gatefeed_core::{answer::Verdict, callback::Ticket, id, retry::RetryPolicy};
 use uuid::Uuid;
 
@@ -66,10 +67,21 @@ pub trait Processor: Send + Sync + 'static {
     /// Works on one item. An `Err` is a failed attempt; a panic counts as one too.
     fn process(&self, delivery: Delivery) -> impl Future<Output = Verdict> + Send;
 
-    /// Resolves when a delivery makes sense; awaited before an item is taken, so that while every target is
-    /// down items wait in the database instead of being tried.
-    fn ready(&self) -> impl Future<Output = ()> + Send {
-        async {}
+    /// Works on a batch of one partition and gate ([`crate::Batch`]); the verdicts are in the order of the items. Unless
+    /// there is a better way, each is worked on by itself, all at the same time.
+    fn process_batch(&self, deliveries: Vec<Delivery>) -> impl Future<Output = Vec<Verdict>> + Send {
+        join_all(deliveries.into_iter().map(|delivery| self.process(delivery)))
+    }
+
+    /// Whether a delivery of this feed at this gate makes sense now; asked before an item is taken, so that while
+    /// every target is down items wait in the database instead of being tried. Asked often: no more than a look.
+    fn is_ready(&self, _feed: &str, _gate: i32) -> bool {
+        true
+    }
+
+    /// Resolves when [`Self::is_ready`] may say yes where it said no before this was called.
+    fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     checkpoint, claim,
     context::{Context, Settings},
     deliver, observe, outcome, overdue, page,
+    policy::{Policies, Policy},
     processor::Processor,
     renew, report,
 };
@@ -60,7 +61,7 @@ impl Watcher<()> {
             owner: format!("watcher-{}", uuid::Uuid::new_v4().simple()).into(),
             feeds: vec![DEFAULT_FEED.to_owned()],
             concurrency: 100,
-            retry: RetryPolicy::default(),
+            policies: Policies::default(),
             lease_duration: DURATION_DEFAULT,
             poll_interval: Duration::from_secs(1),
             grace: Duration::from_secs(25),
@@ -90,9 +91,21 @@ impl Builder {
         self
     }
 
-    /// How failed attempts are repeated.
+    /// How failed attempts are repeated, in feeds without a policy of their own.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.settings.retry = retry;
+        self.settings.policies.others.retry = retry;
+        self
+    }
+
+    /// Gives a feed a policy of its own.
+    pub fn feed_policy(mut self, feed: &str, policy: Policy) -> Self {
+        self.settings.policies.set_feed(feed, policy);
+        self
+    }
+
+    /// Gives a gate of a feed a policy of its own.
+    pub fn gate_policy(mut self, feed: &str, gate: i32, policy: Policy) -> Self {
+        self.settings.policies.set_gate(feed, gate, policy);
         self
     }
 
@@ -151,7 +164,9 @@ impl<P: Processor> Watcher<P> {
     pub async fn run(self) -> Result<Finished> {
         let Builder { store, settings, shutdown } = self.builder;
         check(&settings)?;
-        let context = Arc::new(Context::new(store, settings, shutdown.child_token()));
+        let processor = self.processor.clone();
+        let ready = Arc::new(move |feed: &str, gate| processor.is_ready(feed, gate));
+        let context = Arc::new(Context::new(store, settings, ready, shutdown.child_token()));
         // Deliveries are tasks of their own: this ends them if this future is dropped.
         let _abort = context.abort.clone().drop_guard();
         run(context, self.processor).await
@@ -163,6 +178,14 @@ fn check(settings: &Settings) -> Result<()> {
     let names = settings.feeds.iter().map(|feed| ("feed", feed.as_str()));
     for (what, name) in names.chain([("watcher name", settings.owner.as_ref())]) {
         check_id(what, name).map_err(|error| StoreError::Config(error.to_string()))?;
+    }
+    if settings.policies.batches().any(|(_, _, batch)| batch.is_some_and(|batch| batch.size == 0)) {
+        return Err(StoreError::Config("a batch of no items would never end".into()));
+    }
+    if settings.policies.bounds().any(|(_, _, max)| max == 0) {
+        return Err(StoreError::Config(
+            "a feed's or gate's concurrency of zero would hold it for ever".into(),
+        ));
     }
     if settings.concurrency == 0 || settings.feeds.is_empty() || settings.poll_interval.is_zero() {
         return Err(StoreError::Config(

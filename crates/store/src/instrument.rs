@@ -118,6 +118,12 @@ impl<S: Store> Store for Instrumented<S> {
     async fn farewell(&self, watcher: &str) -> Result<()> {
         call("farewell", 1, STEP, self.0.farewell(watcher)).await
     }
+    async fn ask(&self, watcher: &str, feeds: &[String]) -> Result<()> {
+        call("ask", feeds.len(), STEP, self.0.ask(watcher, feeds)).await
+    }
+    async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
+        call("asked", feeds.len(), STEP, self.0.asked(watcher, feeds)).await
+    }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         let push = call("begin_push", 1, LONG, self.0.begin_push(partition)).await?;
         Ok(Box::new(InstrumentedPush(push)))

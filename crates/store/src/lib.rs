@@ -6,6 +6,7 @@ mod limit;
 mod migration;
 mod postgres;
 mod sqlite;
+mod unsettled;
 
 use std::{path::PathBuf, sync::Arc};
 

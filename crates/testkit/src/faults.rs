@@ -91,6 +91,7 @@ struct Script {
     rule: Rule,
     is_skipped: OfLease,
     is_refused: OfOutcome,
+    is_too_slow: OfOutcome,
     is_unreadable: OfLease,
     counts: HashMap<Call, u64>,
     returned: HashMap<Call, u64>,
@@ -110,6 +111,7 @@ impl FaultStore {
             rule: Arc::new(|_, _, _| Fault::None),
             is_skipped: Arc::new(|_| false),
             is_refused: Arc::new(|_| false),
+            is_too_slow: Arc::new(|_| false),
             is_unreadable: Arc::new(|_| false),
             counts: HashMap::new(),
             returned: HashMap::new(),
@@ -141,6 +143,12 @@ impl FaultStore {
     /// From now on a batch with such an outcome in it is refused as `Data`.
     pub fn refuse_outcomes(&self, is_refused: impl Fn(&Completion) -> bool + Send + Sync + 'static) {
         self.script().is_refused = Arc::new(is_refused);
+    }
+
+    /// From now on a batch with such an outcome in it takes longer than the database allows: `Unavailable`, as a
+    /// statement's timeout is, and nothing is done.
+    pub fn too_slow_outcomes(&self, is_too_slow: impl Fn(&Completion) -> bool + Send + Sync + 'static) {
+        self.script().is_too_slow = Arc::new(is_too_slow);
     }
 
     /// From now on these partitions cannot be read: a page that asks for one of them fails for good.
@@ -251,6 +259,10 @@ impl FaultStore {
         if completions.iter().any(|completion| is_refused(completion)) {
             return Err(StoreError::data("refused by the test"));
         }
+        let is_too_slow = self.script().is_too_slow.clone();
+        if completions.iter().any(|completion| is_too_slow(completion)) {
+            return Err(StoreError::Unavailable("took too long, says the test".into()));
+        }
         self.inner.complete(completions).await
     }
 }
@@ -322,6 +334,12 @@ impl Store for FaultStore {
     }
     async fn farewell(&self, watcher: &str) -> Result<()> {
         self.inner.farewell(watcher).await
+    }
+    async fn ask(&self, watcher: &str, feeds: &[String]) -> Result<()> {
+        self.inner.ask(watcher, feeds).await
+    }
+    async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
+        self.inner.asked(watcher, feeds).await
     }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.inner.begin_push(partition).await

@@ -7,11 +7,16 @@
 // At gate 0 an item is a text, whose words are counted: a file, a JSON string or {"text": "…"}. Or it is
 // {"texts": ["…", "…"]}: then each text becomes an item of its own, and the item goes to gate 1. There it comes back
 // once all of them are through, and gets their sum. {"total": true} at a later gate gets the sum of its whole partition.
+import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
 
 const BODY_MAX = 1 << 20; // bytes; times AT_ONCE it is the most memory that bodies take
 const AT_ONCE = 32; // requests in work; who comes beyond is told to come again
 const REMEMBERED_MAX = 100_000;
+
+// The secrets that the watcher signs with, as it has them; without one everybody is believed.
+const SECRETS = (process.env.GATEFEED_SIGNING_SECRET ?? "").split(/[\s,]+/).filter(Boolean);
+const SIGNED_FOR = 300; // seconds that a signature is good for, so that nobody sends an old delivery again
 
 let inWork = 0;
 // Gone with the process. A real handler keeps both in its database, in the transaction that does the work.
@@ -89,7 +94,22 @@ async function readBody(request, most) {
   return size <= most ? Buffer.concat(parts) : null;
 }
 
+/** Whether a delivery is from somebody who has one of the secrets (Standard Webhooks). */
+function isGenuine({ headers }, body) {
+  if (SECRETS.length === 0) return true;
+  const [id, timestamp] = [headers["webhook-id"], headers["webhook-timestamp"]];
+  if (!id || !(Math.abs(Date.now() / 1000 - Number(timestamp)) <= SIGNED_FOR)) return false;
+  const given = (headers["webhook-signature"] ?? "").split(" ").map((one) => Buffer.from(one));
+  return SECRETS.some((secret) => {
+    const key = Buffer.from(secret.slice("whsec_".length), "base64");
+    const code = createHmac("sha256", key).update(`${id}.${timestamp}.`).update(body).digest("base64");
+    const wanted = Buffer.from(`v1,${code}`);
+    return given.some((one) => one.length === wanted.length && timingSafeEqual(one, wanted));
+  });
+}
+
 function deliver(request, body) {
+  if (!isGenuine(request, body)) return [401, { error: { message: "the signature is missing, wrong or old" } }];
   const key = request.headers["idempotency-key"];
   if (answers.has(key)) return [200, answers.get(key)]; // the work is done, only the answer was lost
   try {

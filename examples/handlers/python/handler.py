@@ -8,12 +8,16 @@ At gate 0 an item is a text, whose words are counted: a file, a JSON string or {
 {"texts": ["…", "…"]}: then each text becomes an item of its own, and the item goes to gate 1. There it comes back once
 all of them are through, and gets their sum. {"total": true} at a later gate gets the sum of its whole partition.
 """
-import json, os, signal, sys, threading
+import base64, hmac, json, os, signal, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BODY_MAX = 1 << 20  # bytes; times AT_ONCE it is the most memory that bodies take
 AT_ONCE = 32  # requests in work; who comes beyond is told to come again
 REMEMBERED_MAX = 100_000
+
+# The secrets that the watcher signs with, as it has them; without one everybody is believed.
+SECRETS = [base64.b64decode(s[len("whsec_"):] + "==") for s in os.environ.get("GATEFEED_SIGNING_SECRET", "").replace(",", " ").split()]
+SIGNED_FOR = 300  # seconds that a signature is good for, so that nobody sends an old delivery again
 
 slots = threading.BoundedSemaphore(AT_ONCE)
 lock = threading.Lock()
@@ -75,6 +79,19 @@ def refusal(message):
     return {"error": {"message": message, "no_retry": True}}
 
 
+def is_genuine(headers, body):
+    """Whether a delivery is from somebody who has one of the secrets (Standard Webhooks)."""
+    if not SECRETS:
+        return True
+    sent, timestamp = headers["webhook-id"], headers["webhook-timestamp"]
+    if not sent or not (timestamp or "").isdecimal() or abs(time.time() - int(timestamp)) > SIGNED_FOR:
+        return False
+    signed = f"{sent}.{timestamp}.".encode() + body
+    wanted = [b"v1," + base64.b64encode(hmac.digest(secret, signed, "sha256")) for secret in SECRETS]
+    given = (headers["webhook-signature"] or "").encode().split()
+    return any(hmac.compare_digest(one, other) for one in given for other in wanted)
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept; with 1.0 each item would need a new one
     wbufsize = -1  # head and body leave in one write: two can cost 40 ms (Nagle waits for a delayed ACK)
@@ -104,6 +121,8 @@ class Handler(BaseHTTPRequestHandler):
         return b"".join(parts) if fits else None
 
     def deliver(self, body):
+        if not is_genuine(self.headers, body):
+            return 401, {"error": {"message": "the signature is missing, wrong or old"}}
         key = self.headers["Idempotency-Key"]
         if answer := answers.get(key):
             return 200, answer  # the work is done, only the answer was lost

@@ -11,7 +11,7 @@ use gatefeed_tests::{DEADLINE, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A file or folder under `examples`.
-pub(super) fn example(path: &str) -> PathBuf {
+pub(crate) fn example(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path).canonicalize().unwrap()
 }
 
@@ -33,7 +33,7 @@ impl Service {
     }
 
     /// Starts it on a free port and waits until it says where it listens.
-    pub(super) fn start(mut command: Command, args: &[&str]) -> Self {
+    pub(crate) fn start(mut command: Command, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         command.arg("0").args(args).current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -3,6 +3,7 @@
 pub(crate) mod advance;
 pub(crate) mod bench;
 pub(crate) mod cancel;
+pub(crate) mod config;
 pub(crate) mod items;
 pub(crate) mod listing;
 pub(crate) mod migrate;
@@ -39,6 +40,7 @@ async fn perform(command: Command, database: &DatabaseArgs) -> Result<u8> {
         Command::Run(args) => return run::run(database, *args).await,
         Command::Bench(args) => return bench::bench(database, args).await,
         Command::Push(args) => return push::push(database, *args).await,
+        Command::Config(args) => config::config(args)?,
         Command::Migrate(args) => migrate::migrate(database, args).await?,
         Command::Status(args) => status::status(database, args).await?,
         Command::Partitions(args) => partitions::partitions(database, args).await?,

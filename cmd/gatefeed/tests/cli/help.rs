@@ -2,11 +2,12 @@
 
 use crate::place::{Done, Place};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "demo",
     "migrate",
     "push",
     "run",
+    "config",
     "status",
     "partitions",
     "items",
@@ -26,7 +27,12 @@ const BENCHES: [&str; 4] = ["drain", "http", "latency", "idle"];
 /// Every command, word by word.
 fn commands() -> Vec<Vec<&'static str>> {
     let benches = BENCHES.map(|bench| vec!["bench", bench]);
-    COMMANDS.map(|command| vec![command]).into_iter().chain(benches).collect()
+    COMMANDS
+        .map(|command| vec![command])
+        .into_iter()
+        .chain(benches)
+        .chain([vec!["config", "check"]])
+        .collect()
 }
 
 #[test]

@@ -328,6 +328,9 @@ fn the_errors_of_the_page_are_those_that_people_see() {
     let url = format!("http://{}/", silent.local_addr().unwrap());
     failing(&mut seen, &url, &["--request-timeout", "200ms"]);
 
+    fs::write(seen.place.path().join("gatefeed.toml"), "concurency = 5").unwrap();
+    seen.run(&["config", "check", "gatefeed.toml"]);
+
     let page = page("errors.md");
     let cells = first_cells(&page);
     let expected: Vec<_> = cells.iter().filter(|cell| !cell.ends_with('†')).collect();

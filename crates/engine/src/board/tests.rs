@@ -88,7 +88,7 @@ fn load(board: &mut Board, lease: &Lease, page: Page) {
 fn turns(board: &mut Board) -> Vec<String> {
     let mut turns = Vec::new();
     while let Some(turn) = board.next_turn(NOW) {
-        turns.push(format!("{}/{}", turn.lease.partition, turn.item.id));
+        turns.push(format!("{}/{}", turn.origin.lease.partition, turn.item.id));
     }
     turns
 }
@@ -266,13 +266,13 @@ fn half_of_the_slots_leave_some_to_others() {
     }
     assert!(board.next_turn(NOW).is_none());
     board.page_loaded(&lease("q", 1), page(&["1"]));
-    assert_eq!(&*board.next_turn(NOW).unwrap().lease.partition, "q");
+    assert_eq!(&*board.next_turn(NOW).unwrap().origin.lease.partition, "q");
     assert!(board.next_turn(NOW).is_none());
     // Two are still left to others; who waited comes back.
     board.answered(&p, 1);
     assert!(board.next_turn(NOW).is_none());
     board.answered(&p, 1);
-    assert_eq!(&*board.next_turn(NOW).unwrap().lease.partition, "p");
+    assert_eq!(&*board.next_turn(NOW).unwrap().origin.lease.partition, "p");
 }
 
 #[test]
@@ -292,13 +292,13 @@ fn a_suspect_partition_sends_one_item_and_waits_until_it_is_written() {
     let mut board = board(10);
     let p = grant_to(&mut board, "p", |grant| grant.expiries = SUSPECT_EXPIRIES);
     load(&mut board, &p, page(&["a", "b", "c"]));
-    assert!(board.next_turn(NOW).unwrap().suspect);
+    assert!(board.next_turn(NOW).unwrap().origin.suspect);
     assert!(board.next_turn(NOW).is_none());
     board.answered(&p, 1);
     assert!(board.next_turn(NOW).is_none());
     board.settled(&p, &"a".into(), Settled::Written, None, 1);
     assert!(board.progressed(&p) && !board.progressed(&p));
-    let rest: Vec<_> = std::iter::from_fn(|| board.next_turn(NOW)).map(|turn| turn.suspect).collect();
+    let rest: Vec<_> = std::iter::from_fn(|| board.next_turn(NOW)).map(|turn| turn.origin.suspect).collect();
     assert_eq!(rest, [false, false]);
 }
 
@@ -310,12 +310,12 @@ fn nothing_begins_after_trust_ends_and_a_renewal_lets_it_go_on() {
     let p = grant(&mut board, "p");
     load(&mut board, &p, page_with_more(&["a", "b"]));
     let turn = board.next_turn(NOW).unwrap();
-    assert!(turn.trusted_until.holds(NOW) && !turn.trusted_until.holds(TRUSTED));
+    assert!(turn.origin.trusted_until.holds(NOW) && !turn.origin.trusted_until.holds(TRUSTED));
     assert!(board.next_turn(TRUSTED).is_none());
     assert!(board.pages(TRUSTED).is_empty());
     let later = TRUSTED + Duration::from_secs(1);
     board.renewed(&p, Trust { until: later, renew_at: later });
-    assert!(turn.trusted_until.holds(TRUSTED), "also one that is about to begin");
+    assert!(turn.origin.trusted_until.holds(TRUSTED), "also one that is about to begin");
     assert!(board.next_turn(TRUSTED).is_some());
 }
 
@@ -340,10 +340,10 @@ fn a_lost_lease_aborts_and_forgets() {
     load(&mut board, &p, page(&["a", "b"]));
     let turn = board.next_turn(NOW).unwrap();
     assert!(!board.lost(&lease("p", 2)), "another one");
-    assert!(!turn.cancel.is_cancelled());
+    assert!(!turn.origin.cancel.is_cancelled());
     assert!(board.lost(&p));
-    assert!(turn.cancel.is_cancelled() && board.leases().is_empty());
-    assert!(board.next_turn(NOW).is_none() && !turn.trusted_until.holds(NOW) && !board.is_empty());
+    assert!(turn.origin.cancel.is_cancelled() && board.leases().is_empty());
+    assert!(board.next_turn(NOW).is_none() && !turn.origin.trusted_until.holds(NOW) && !board.is_empty());
     board.given_up(&p, "a");
     assert!(board.is_empty());
     assert_eq!((board.in_flight, board.buffered, board.room()), (0, 0, Room::Spare));
@@ -357,7 +357,7 @@ fn a_fenced_outcome_drops_the_partition() {
     let turns: Vec<_> = (0..2).map(|_| board.next_turn(NOW).unwrap()).collect();
     board.answered(&p, 1);
     assert!(board.settled(&p, &"a".into(), Settled::Fenced, Some(0), 1));
-    assert!(turns[1].cancel.is_cancelled() && board.leases().is_empty());
+    assert!(turns[1].origin.cancel.is_cancelled() && board.leases().is_empty());
     assert!(board.next_turn(NOW).is_none());
     board.answered(&p, 1);
     assert!(!board.settled(&p, &"b".into(), Settled::Fenced, None, 1), "reported once");
@@ -372,7 +372,7 @@ fn a_fenced_outcome_of_a_former_lease_leaves_the_new_one_alone() {
     let turn = board.next_turn(NOW).unwrap();
     board.answered(&old, 1);
     let new = grant_to(&mut board, "p", |grant| grant.lease = lease("p", 2));
-    assert!(turn.cancel.is_cancelled());
+    assert!(turn.origin.cancel.is_cancelled());
     assert!(!board.settled(&old, &"a".into(), Settled::Fenced, None, 1));
     assert_eq!(board.leases(), [new]);
 }
@@ -402,7 +402,7 @@ fn what_operators_do_is_seen_unless_it_is_older() {
     assert!(board.held["p"].is_available(), "older than the grant");
     board.observed(&p, paused(5));
     assert!(board.next_turn(NOW).is_none() && board.pages(NOW).is_empty());
-    assert!(!turn.cancel.is_cancelled() && board.checks().is_empty(), "what is in flight goes on");
+    assert!(!turn.origin.cancel.is_cancelled() && board.checks().is_empty(), "what is in flight goes on");
     written(&mut board, &p, "a", None);
     assert_eq!(board.checks().len(), 1);
     board.checked(&p, Checkpointed::Slept);
@@ -471,7 +471,7 @@ fn draining_sends_and_reads_nothing_and_keeps_what_is_in_flight() {
     board.page_loaded(&p, page(&["c"]));
     assert!(board.next_turn(NOW).is_none() && board.pages(NOW).is_empty() && board.checks().is_empty());
     assert_eq!((board.room(), board.buffered), (Room::None, 0));
-    assert!(!turn.cancel.is_cancelled());
+    assert!(!turn.origin.cancel.is_cancelled());
     written(&mut board, &p, "a", Some(0));
     assert!(board.next_turn(NOW).is_none() && board.pages(NOW).is_empty() && board.checks().is_empty());
     // A claim that was on its way comes in, and is given back with the others.
@@ -488,7 +488,7 @@ fn after_the_grace_what_is_in_flight_is_aborted() {
     let turn = board.next_turn(NOW).unwrap();
     board.drain();
     board.cancel_deliveries();
-    assert!(turn.cancel.is_cancelled());
+    assert!(turn.origin.cancel.is_cancelled());
     board.given_up(&p, "a");
     assert_eq!((board.in_flight(), board.leases().len()), (0, 1));
 }
@@ -523,7 +523,11 @@ fn partitions_take_turns_in_being_held() {
     }
     board.rotate();
     assert!(board.leavers().is_empty(), "one of its deliveries is under way");
-    assert_eq!(board.next_turn(NOW).unwrap().lease.partition.as_ref(), "second", "it is sent from no more");
+    assert_eq!(
+        board.next_turn(NOW).unwrap().origin.lease.partition.as_ref(),
+        "second",
+        "it is sent from no more"
+    );
     assert!(board.pages(NOW).iter().all(|page| page.lease != first), "nor read");
     assert_eq!(&*turn.item.id, "1");
     board.answered(&first, 1);
@@ -554,9 +558,9 @@ fn unwritten_outcomes_of_one_partition_stop_it_alone() {
     assert!(board.next_turn(NOW).is_none());
     let q = grant(&mut board, "q");
     load(&mut board, &q, page(&["1"]));
-    assert_eq!(board.next_turn(NOW).unwrap().lease, q);
+    assert_eq!(board.next_turn(NOW).unwrap().origin.lease, q);
     board.settled(&p, &"i000".into(), Settled::Written, None, 1);
-    assert_eq!(board.next_turn(NOW).unwrap().lease, p);
+    assert_eq!(board.next_turn(NOW).unwrap().origin.lease, p);
 }
 
 #[test]
@@ -636,4 +640,209 @@ fn a_full_watcher_takes_a_quarter_more_at_a_time() {
         grant(&mut board, &format!("p{n}"));
     }
     assert_eq!(board.overdue_max(), board.turns_max().div_ceil(2), "it could not serve more");
+}
+
+/// Partitions p0, p1, … with so many items each, granted some time ago.
+fn busy(board: &mut Board, partitions: usize, items: usize) -> Vec<Arc<Lease>> {
+    let ids: Vec<String> = (0..items).map(|n| format!("i{n:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut leases = Vec::new();
+    for n in 0..partitions {
+        let lease = grant(board, &format!("p{n}"));
+        load(board, &lease, page(&ids));
+        board.held.get_mut(&lease.partition).unwrap().granted_at -= Duration::from_secs(5);
+        leases.push(lease);
+    }
+    leases
+}
+
+fn handed_off(board: &Board) -> usize {
+    board.held.values().filter(|held| held.is_leaving).count()
+}
+
+#[test]
+fn one_partition_goes_to_each_watcher_that_asks() {
+    let mut board = board(10);
+    busy(&mut board, 8, 10);
+    board.hand_off(&[("default".into(), 2)]);
+    assert_eq!(handed_off(&board), 2);
+    board.hand_off(&[("default".into(), 2)]);
+    assert_eq!(handed_off(&board), 2, "they are on their way already");
+    board.hand_off(&[("default".into(), 100)]);
+    assert_eq!(handed_off(&board), 5, "the greater part of what is left stays");
+    board.hand_off(&[("other".into(), 1)]);
+    assert_eq!(handed_off(&board), 5, "none is of that feed");
+    assert_eq!(board.leavers().len(), 5, "nothing of them is in flight");
+}
+
+#[test]
+fn what_ends_soonest_is_handed_off() {
+    let mut board = board(10);
+    let leases = busy(&mut board, 3, 20);
+    for _ in 0..8 {
+        board.next_turn(NOW).unwrap();
+    }
+    let least = leases.iter().min_by_key(|l| board.held[&l.partition].in_flight).unwrap().clone();
+    board.hand_off(&[("default".into(), 1)]);
+    assert!(board.held[&least.partition].is_leaving);
+    assert_eq!(board.leavers(), [], "its deliveries end first");
+}
+
+#[test]
+fn nothing_is_handed_off_that_is_needed_or_has_just_come() {
+    let mut one = board(10);
+    busy(&mut one, 1, 100);
+    one.hand_off(&[("default".into(), 1)]);
+    assert_eq!(handed_off(&one), 0, "the only one");
+    let mut idle = board(100);
+    busy(&mut idle, 4, 5);
+    idle.hand_off(&[("default".into(), 1)]);
+    assert_eq!(handed_off(&idle), 0, "it can send all of it by itself");
+    let mut new = board(10);
+    for lease in busy(&mut new, 4, 10) {
+        new.held.get_mut(&lease.partition).unwrap().granted_at = Instant::now();
+    }
+    new.hand_off(&[("default".into(), 1)]);
+    assert_eq!(handed_off(&new), 0, "it would go to and fro");
+}
+
+// --- feeds and gates with bounds, and handlers that are down ---
+
+fn policy(concurrency: usize) -> crate::policy::Policy {
+    crate::policy::Policy { concurrency: Some(concurrency), ..Default::default() }
+}
+
+/// At most two deliveries of feed `other`, one of its gate 1; what `is_ready` refuses is down.
+fn with_lanes(concurrency: usize, is_ready: impl Fn(&str, i32) -> bool + Send + Sync + 'static) -> Board {
+    let mut policies = crate::policy::Policies::default();
+    policies.set_feed("other", policy(2));
+    policies.set_gate("other", 1, policy(1));
+    board(concurrency).with_lanes(Lanes::new(&policies, 1000, Arc::new(is_ready)))
+}
+
+fn of_feed(board: &mut Board, partition: &str, feed: &str, items: &[(&str, i32)]) -> Arc<Lease> {
+    let lease = grant_to(board, partition, |grant| grant.state.feed = feed.into());
+    let items = items.iter().map(|(id, gate)| DueItem { gate: *gate, ..item(id, 0) }).collect();
+    load(board, &lease, Page { items, next: None });
+    lease
+}
+
+#[test]
+fn a_feed_and_a_gate_have_no_more_in_flight_than_they_may() {
+    let mut board = with_lanes(100, |_, _| true);
+    let p = of_feed(&mut board, "p", "other", &[("a", 1), ("b", 1), ("c", 2), ("d", 2)]);
+    assert_eq!(turns(&mut board), ["p/a", "p/c"], "one of gate 1, and no more than two");
+    of_feed(&mut board, "q", "default", &[("x", 1), ("y", 1)]);
+    assert_eq!(turns(&mut board), ["q/x", "q/y"], "others have no such bound");
+    assert!(board.left_lane("other", 1), "somebody waits for that");
+    board.answered(&p, 1);
+    assert_eq!(turns(&mut board), ["p/b"]);
+    assert!(board.left_lane("other", 2));
+    board.given_up(&p, "c");
+    assert_eq!(turns(&mut board), ["p/d"]);
+}
+
+#[test]
+fn what_is_down_waits_and_holds_up_nobody() {
+    let is_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let now_up = is_up.clone();
+    let is_ready = move |feed: &str, gate| {
+        feed != "default" || gate != 0 || now_up.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let mut board = with_lanes(10, is_ready);
+    let many: Vec<String> = (0..20).map(|n| format!("d{n}")).collect();
+    let many: Vec<(&str, i32)> = many.iter().map(|id| (id.as_str(), 0)).collect();
+    of_feed(&mut board, "down", "default", &many);
+    of_feed(&mut board, "late", "default", &[("l", 0), ("m", 1)]);
+    of_feed(&mut board, "up", "other", &[("x", 0)]);
+    assert_eq!(board.room(), Room::Turns, "until it is seen that most of it is down");
+    assert_eq!(turns(&mut board), ["late/m", "up/x"], "the gate that is up, too");
+    assert_eq!(board.room(), Room::Spare, "others have all the room");
+    assert_eq!(board.satisfied(&["default".into(), "other".into()]), ["default"]);
+    is_up.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(turns(&mut board), [""; 0], "it is asked again when it is told to be");
+    board.unpark();
+    assert_eq!(turns(&mut board).len(), 7, "a tenth is kept for others, which have nothing more");
+}
+
+// --- batches ---
+
+/// Batches of so many items and 1,000 bytes, each item having so many.
+fn batching(concurrency: usize, size: usize) -> Board {
+    let mut policies = crate::policy::Policies::default();
+    let batch = Some(Batch { size, linger: Duration::from_secs(1) });
+    policies.set_feed("default", crate::policy::Policy { batch, ..Default::default() });
+    board(concurrency).with_lanes(Lanes::new(&policies, 1000, Arc::new(|_, _| true)))
+}
+
+fn numbered(count: usize) -> Vec<DueItem> {
+    (0..count).map(|n| item(&n.to_string(), 0)).collect()
+}
+
+fn taken(board: &mut Board) -> Vec<usize> {
+    std::iter::from_fn(|| board.next_turn(NOW)).map(|turn| 1 + turn.more.len()).collect()
+}
+
+#[test]
+fn a_batch_is_as_large_as_the_items_the_budget_and_the_bytes_allow() {
+    let mut board = batching(100, 10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, Page { items: numbered(25), next: None });
+    assert_eq!((taken(&mut board), board.in_flight()), (vec![10, 10, 5], 25));
+
+    let mut board = batching(100, 60);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, Page { items: numbered(200), next: None });
+    assert_eq!(taken(&mut board), [60, 30], "a tenth of the budget is kept for others");
+    for id in ["0", "1", "2", "3", "4"] {
+        board.given_up(&p, id);
+    }
+    assert_eq!(taken(&mut board), [0; 0], "five are too few: others will follow");
+    for id in ["5", "6", "7", "8", "9"] {
+        board.given_up(&p, id);
+    }
+    assert_eq!(taken(&mut board), [10]);
+
+    let mut board = batching(100, 60);
+    let p = grant(&mut board, "p");
+    let items = numbered(6).into_iter().map(|item| DueItem { size: 400, ..item }).collect();
+    load(&mut board, &p, Page { items, next: None });
+    assert_eq!(taken(&mut board), [2, 2, 2]);
+}
+
+#[test]
+fn a_batch_is_of_one_gate_and_without_what_gathers() {
+    let mut board = batching(100, 10);
+    let p = grant(&mut board, "p");
+    let gather = Some(gatefeed_core::gather::Gather { gate: 0, status: gatefeed_core::gather::Ended::Any });
+    let mut items = numbered(6);
+    (items[3].gather, items[5].gate) = (gather, 1);
+    load(&mut board, &p, Page { items, next: None });
+    assert_eq!(taken(&mut board), [3, 1, 1, 1]);
+    let mut board = batching(100, 10);
+    let p = grant_to(&mut board, "p", |grant| grant.expiries = SUSPECT_EXPIRIES);
+    load(&mut board, &p, Page { items: numbered(6), next: None });
+    assert_eq!(taken(&mut board), [1], "in suspect mode one at a time");
+}
+
+#[test]
+fn a_batch_grows_while_its_partition_is_being_read() {
+    let mut board = batching(100, 10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page_with_more(&["a", "b"]));
+    let mut turn = board.next_turn(NOW).unwrap();
+    assert!(turn.may_grow && turn.is_low);
+    board.grow(&mut turn);
+    assert!(turn.may_grow, "nothing has come yet");
+    load(&mut board, &p, page_with_more(&["c", "d"]));
+    board.grow(&mut turn);
+    assert!(turn.may_grow && turn.more.len() == 3 && board.in_flight() == 4);
+    load(&mut board, &p, page(&["e"]));
+    board.grow(&mut turn);
+    assert!(!turn.may_grow && turn.more.len() == 4, "that was all");
+    load_nothing_more(&mut board);
+}
+
+fn load_nothing_more(board: &mut Board) {
+    assert!(board.pages(NOW).is_empty() && board.next_turn(NOW).is_none());
 }

@@ -36,11 +36,6 @@ pub(super) fn read(
         // Frameworks send bodies of their own with a 202; what counts comes with the callback.
         return later(callback);
     }
-    if let Some(coding) = coding(&head.headers).filter(|_| !body.is_empty()) {
-        return Err(Failure::new(format!(
-            "the answer has Content-Encoding {coding:?}, although no compression was asked for"
-        )));
-    }
     if head.headers.keys().any(|name| name.as_str().starts_with(PREFIX) && name != ASYNC) {
         return Ok(steered(&head.headers, body)?);
     }
@@ -74,15 +69,8 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Str
     answer::header_text(name, headers.get_all(name).iter().map(|value| value.as_bytes()))
 }
 
-/// A content coding other than none.
-fn coding(headers: &HeaderMap) -> Option<String> {
-    let coding = headers.get(header::CONTENT_ENCODING)?.as_bytes().trim_ascii();
-    let none = coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
-    (!none).then(|| String::from_utf8_lossy(coding).into_owned())
-}
-
 /// An answer that is not 2xx is a failed attempt; its body may still say more.
-fn failed(target: &Url, head: &Parts, body: Result<Bytes, String>) -> Failure {
+pub(super) fn failed(target: &Url, head: &Parts, body: Result<Bytes, String>) -> Failure {
     let details =
         body.as_ref().ok().and_then(|body| answer::parse_error(body)).unwrap_or_else(|| Failure::new(""));
     let reason = if let Some(location) = redirect(target, head) {

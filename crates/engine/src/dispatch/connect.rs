@@ -16,8 +16,14 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use tokio::{net::TcpStream, time::timeout};
-use tower_service::Service;
+use tower::Service;
+
+use super::resolve::{self, Resolver};
 
 /// How long an unused connection is kept, unless the handler closes it sooner.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,8 +34,8 @@ pub(super) type HttpClient = Client<Connector, Full<Bytes>>;
 /// HTTP/1.1 only, no proxies, no redirects; as many idle connections as the in-flight budget made. A request
 /// that a closed connection never took is sent again by the client itself. With `tls` the machine's root
 /// certificates are read, which errs where there are none.
-pub(super) fn client(connect_timeout: Duration, tls: bool) -> io::Result<HttpClient> {
-    let connector = Connector::new(connect_timeout, tls)?;
+pub(super) fn client(options: &ConnectOptions<'_>) -> io::Result<HttpClient> {
+    let connector = Connector::new(options)?;
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
@@ -37,27 +43,42 @@ pub(super) fn client(connect_timeout: Duration, tls: bool) -> io::Result<HttpCli
         .build(connector))
 }
 
+/// How connections are made.
+pub(super) struct ConnectOptions<'a> {
+    /// For name lookup, TCP and TLS.
+    pub(super) limit: Duration,
+    /// Some target wants it.
+    pub(super) tls: bool,
+    /// The only authorities that are trusted, as PEM; `None`: those of this machine.
+    pub(super) ca: Option<&'a [u8]>,
+    /// Only to addresses of the public internet.
+    pub(super) deny_private: bool,
+}
+
 /// Makes connections; name lookup, TCP and TLS together have one time limit, so that whatever errs here errs
 /// before a byte of the request was sent.
 #[derive(Clone)]
 pub(super) struct Connector {
-    plain: HttpConnector,
-    tls: Option<HttpsConnector<HttpConnector>>,
+    plain: Plain,
+    tls: Option<HttpsConnector<Plain>>,
     limit: Duration,
+    deny_private: bool,
 }
+
+type Plain = HttpConnector<Resolver>;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 type Connecting = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
 
 impl Connector {
-    fn new(limit: Duration, tls: bool) -> io::Result<Self> {
-        let mut plain = HttpConnector::new();
+    fn new(options: &ConnectOptions<'_>) -> io::Result<Self> {
+        let mut plain = HttpConnector::new_with_resolver(Resolver::new(options.deny_private));
         plain.set_nodelay(true);
         plain.enforce_http(false);
         plain.set_keepalive(Some(IDLE_TIMEOUT));
-        let tls = if tls { Some(https(plain.clone())?) } else { None };
-        Ok(Self { plain, tls, limit })
+        let tls = if options.tls { Some(https(plain.clone(), options.ca)?) } else { None };
+        Ok(Self { plain, tls, limit: options.limit, deny_private: options.deny_private })
     }
 
     fn connect(&mut self, uri: Uri) -> Connecting {
@@ -71,8 +92,32 @@ impl Connector {
     }
 }
 
-fn https(plain: HttpConnector) -> io::Result<HttpsConnector<HttpConnector>> {
-    Ok(HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().wrap_connector(plain))
+fn https(plain: Plain, ca: Option<&[u8]>) -> io::Result<HttpsConnector<Plain>> {
+    let builder = HttpsConnectorBuilder::new();
+    let builder = match ca {
+        None => builder.with_native_roots()?,
+        Some(pem) => {
+            let config = ClientConfig::builder().with_root_certificates(roots(pem)?);
+            builder.with_tls_config(config.with_no_client_auth())
+        }
+    };
+    Ok(builder.https_or_http().enable_http1().wrap_connector(plain))
+}
+
+/// The certificates of a PEM file.
+fn roots(pem: &[u8]) -> io::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate =
+            certificate.map_err(|error| io::Error::other(format!("the CA file is no PEM: {error}")))?;
+        roots.add(certificate).map_err(|error| {
+            io::Error::other(format!("the CA file has a certificate that will not do: {error}"))
+        })?;
+    }
+    match roots.is_empty() {
+        true => Err(io::Error::other("the CA file has no certificate; expected PEM")),
+        false => Ok(roots),
+    }
 }
 
 impl Service<Uri> for Connector {
@@ -85,6 +130,9 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Connecting {
+        if self.deny_private && uri.host().is_some_and(resolve::is_denied) {
+            return Box::pin(async { Err(resolve::DENIED.into()) });
+        }
         let (connecting, limit) = (self.connect(uri), self.limit);
         Box::pin(async move {
             timeout(limit, connecting)

@@ -1,27 +1,176 @@
 //! The body of an item that gathers: its data and what came before it, or where to fetch that.
 
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
 use gatefeed_core::{
     answer::Failure,
     gather::{Gather, data_fields},
     id::JSON,
     item::Data,
 };
-use tokio::sync::Semaphore;
+use pin_project_lite::pin_project;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
+use tower::{Layer, Service, util::Oneshot};
 use url::Url;
 
-use super::http::HttpOptions;
+use super::{batch::Together, http::HttpOptions};
 use crate::processor::Delivery;
 
 /// Bytes of gathered bodies that are in memory at a time, about.
 const MEMORY_MAX: usize = 256 << 20;
 
-/// As many bodies as fit into the memory for them, at least one.
-pub(super) fn room(options: &HttpOptions) -> Semaphore {
-    Semaphore::new((MEMORY_MAX / options.gather_max.max(1)).clamp(1, Semaphore::MAX_PERMITS))
+/// Why a delivery that gathers may have to wait.
+const CROWDED: &str =
+    "others have taken the memory for what items gather, or the database was slow to read it";
+
+/// Memory for gathered bodies, which all routes share: as many bodies as fit, at least one.
+pub(super) fn room(gather_max: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new((MEMORY_MAX / gather_max.max(1)).clamp(1, Semaphore::MAX_PERMITS)))
+}
+
+/// Gives deliveries that gather their bodies.
+#[derive(Clone)]
+pub(super) struct GatherLayer(Arc<Kitchen>);
+
+struct Kitchen {
+    options: HttpOptions,
+    room: Arc<Semaphore>,
+}
+
+impl Kitchen {
+    /// What is sent, and its share of the memory. Nobody has been asked for anything yet: a delivery that has to wait for
+    /// others for too long gives its slot to somebody else, and does not count.
+    async fn cook<R: Gathers>(&self, request: R) -> Result<(R, Option<SemaphorePermit<'_>>), Failure> {
+        let limit = self.options.request_timeout;
+        let cooked = async {
+            let room = self.room.acquire().await.ok();
+            Ok((request.prepare(&self.options).await?, room))
+        };
+        timeout(limit, cooked).await.unwrap_or_else(|_| {
+            let message = format!("could not be sent within {limit:?}: {CROWDED}");
+            Err(Failure::delayed(message, None))
+        })
+    }
+}
+
+impl GatherLayer {
+    pub(super) fn new(options: HttpOptions, room: Arc<Semaphore>) -> Self {
+        Self(Arc::new(Kitchen { options, room }))
+    }
+}
+
+impl<S> Layer<S> for GatherLayer {
+    type Service = Gathered<S>;
+
+    fn layer(&self, inner: S) -> Gathered<S> {
+        Gathered { inner, kitchen: Arc::clone(&self.0) }
+    }
+}
+
+/// The service of [`GatherLayer`].
+#[derive(Clone)]
+pub(super) struct Gathered<S> {
+    inner: S,
+    kitchen: Arc<Kitchen>,
+}
+
+/// What may gather.
+pub(super) trait Gathers: Sized + Send + 'static {
+    fn gathers(&self) -> bool;
+    fn prepare(self, options: &HttpOptions) -> impl Future<Output = Result<Self, Failure>> + Send;
+}
+
+impl Gathers for Delivery {
+    fn gathers(&self) -> bool {
+        self.gathering.is_some()
+    }
+
+    fn prepare(self, options: &HttpOptions) -> impl Future<Output = Result<Self, Failure>> + Send {
+        prepare(self, options)
+    }
+}
+
+impl Gathers for Together {
+    fn gathers(&self) -> bool {
+        self.0.iter().any(Gathers::gathers)
+    }
+
+    async fn prepare(self, options: &HttpOptions) -> Result<Self, Failure> {
+        let mut prepared = Vec::with_capacity(self.0.len());
+        for delivery in self.0 {
+            prepared.push(prepare(delivery, options).await?);
+        }
+        Ok(Self(prepared))
+    }
+}
+
+impl<S, R> Service<R> for Gathered<S>
+where
+    R: Gathers,
+    S: Service<R, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Response: Send,
+{
+    type Response = S::Response;
+    type Error = Failure;
+    type Future = Bodied<S, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> Bodied<S, R> {
+        if !request.gathers() {
+            return Bodied::AsItIs { sent: self.inner.call(request) };
+        }
+        let (kitchen, inner) = (Arc::clone(&self.kitchen), self.inner.clone());
+        let gathered = Box::pin(async move {
+            // The room is held until the answer has come.
+            let (request, _room) = kitchen.cook(request).await?;
+            Oneshot::new(inner, request).await
+        });
+        Bodied::Gathered { gathered }
+    }
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
+
+pin_project! {
+    /// A delivery that gathers, or one that does not and so has no box.
+    #[project = Projected]
+    pub(super) enum Bodied<S, R>
+    where
+        S: Service<R>,
+    {
+        AsItIs { #[pin] sent: S::Future },
+        Gathered { gathered: Boxed<S::Response> },
+    }
+}
+
+impl<S, R> Future for Bodied<S, R>
+where
+    S: Service<R, Error = Failure>,
+{
+    type Output = Result<S::Response, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            Projected::AsItIs { sent } => sent.poll(cx),
+            Projected::Gathered { gathered } => gathered.as_mut().poll(cx),
+        }
+    }
 }
 
 /// Gives a delivery that gathers the body that its handler gets; all others stay as they are.
-pub(super) async fn prepare(mut delivery: Delivery, options: &HttpOptions) -> Result<Delivery, Failure> {
+async fn prepare(mut delivery: Delivery, options: &HttpOptions) -> Result<Delivery, Failure> {
     let Some(gathering) = delivery.gathering.take() else { return Ok(delivery) };
     let data = Data { bytes: delivery.data.clone(), content_type: delivery.content_type.to_string() };
     let gathered = gathering.body(&data, options.gather_max).await;

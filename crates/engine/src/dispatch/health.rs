@@ -10,8 +10,8 @@ use url::Url;
 
 use super::{
     HttpProcessor,
-    http::causes,
-    request,
+    exchange::causes,
+    request, resolve,
     rotation::Rotation,
     target::{InvalidTarget, Target},
 };
@@ -49,21 +49,30 @@ impl HttpProcessor {
     /// `Ok` if all is well; the text says what was found either way.
     async fn check(&self, target: &Target) -> Result<String, String> {
         let Some(path) = &self.options.health_path else {
-            return connect(&target.url).await.map(|()| "accepts connections".to_owned());
+            return connect(&target.url, self.options.deny_private)
+                .await
+                .map(|()| "accepts connections".to_owned());
         };
         let uri = resolve(target, path).map_err(|error| error.0)?;
-        let response = self.client.request(request::probe(uri)).await.map_err(|error| causes(&error))?;
+        let mut probe = request::probe(uri);
+        self.options.access.add_to(probe.headers_mut());
+        let response = self.client.request(probe).await.map_err(|error| causes(&error))?;
         let status = response.status();
         let detail = format!("HTTP {status}");
         if status.is_success() { Ok(detail) } else { Err(detail) }
     }
 }
 
-async fn connect(url: &Url) -> Result<(), String> {
+async fn connect(url: &Url, deny_private: bool) -> Result<(), String> {
     // An IPv6 address stands in brackets in a URL, and nowhere else.
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_or_known_default().unwrap_or_default();
-    TcpStream::connect((host, port)).await.map(drop).map_err(|error| error.to_string())
+    let found = tokio::net::lookup_host((host, port)).await.map_err(|error| error.to_string())?;
+    let found: Vec<_> = found.filter(|address| !deny_private || resolve::is_public(address.ip())).collect();
+    if found.is_empty() && deny_private {
+        return Err(resolve::DENIED.to_owned());
+    }
+    TcpStream::connect(&*found).await.map(drop).map_err(|error| error.to_string())
 }
 
 /// Refuses a health path that does not lead to each target's own host.

@@ -1,38 +1,53 @@
-//! A processor that hands items to HTTP handlers.
+//! One route: the targets of a feed or a gate, and the stack of layers that leads to them.
+//!
+//! ```text
+//! gather            gives an item that gathers its body
+//!   rotate          chooses the target, and leaves one alone that cannot be reached
+//!     timeout       tower's own, one for each target
+//!       exchange    the request and its answer, also one for each target
+//! ```
+//!
+//! The stack is put together when the watcher starts, of what is configured. A delivery clones it (some counters), and
+//! has one box, that of the exchange.
 
-use std::{error::Error, future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use ::http::Request;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use gatefeed_core::{
-    answer::{Failure, Verdict},
+    answer::Verdict,
     callback::{Key, TIMEOUT_DEFAULT},
 };
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper_util::client::legacy;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::timeout,
+use tokio::sync::{Notify, Semaphore};
+use tower::{
+    BoxError, ServiceBuilder,
+    timeout::Timeout,
+    util::{MapErr, Oneshot},
 };
 use url::Url;
 
 use super::{
-    answer,
-    callback::Callbacks,
-    connect::{self, HttpClient},
-    gather, health, request,
-    rotation::{AllPaused, Rotation, Turn},
+    access::Access,
+    batch::Together,
+    connect::{self, ConnectOptions},
+    exchange::Exchange,
+    gather::{self, GatherLayer, Gathered},
+    health,
+    missed::Missed,
+    resolve,
+    rotate::Rotate,
+    rotation::Rotation,
+    sign::Signer,
     target::InvalidTarget,
 };
 use crate::processor::{Delivery, Processor};
 
-/// Why a delivery that gathers may have to wait.
-const CROWDED: &str =
-    "others have taken the memory for what items gather, or the database was slow to read it";
-
 /// Limits of a delivery.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HttpOptions {
     /// For the whole request, the reading of the answer included; more than zero.
     pub request_timeout: Duration,
@@ -51,6 +66,14 @@ pub struct HttpOptions {
     pub gather_url: Option<Url>,
     /// How long an item waits for its callback; more than zero.
     pub callback_timeout: Duration,
+    /// Signs each delivery; without it none is.
+    pub signer: Option<Signer>,
+    /// What the targets want to see with each request.
+    pub access: Access,
+    /// The only certificate authorities that are trusted, as PEM; without it, those of this machine.
+    pub ca: Option<Bytes>,
+    /// Connects to addresses of the public internet only, whatever a target's name leads to.
+    pub deny_private: bool,
 }
 
 impl Default for HttpOptions {
@@ -63,18 +86,45 @@ impl Default for HttpOptions {
             gather_max: 8 * 1024 * 1024,
             gather_url: None,
             callback_timeout: TIMEOUT_DEFAULT,
+            signer: None,
+            access: Access::default(),
+            ca: None,
+            deny_private: false,
         }
     }
 }
 
+/// What leads to one target.
+type ToTarget = MapErr<Timeout<Exchange>, Unbox>;
+type Unbox = fn(BoxError) -> Missed;
+/// What leads to all targets of a route.
+type Stack = Gathered<Rotate<ToTarget>>;
+
 /// Hands items to one or several handlers by HTTP, in turn. A target that cannot be reached is left alone for
 /// a while, and such a delivery does not count as an attempt.
 pub struct HttpProcessor {
-    pub(super) client: HttpClient,
-    pub(super) rotation: Rotation,
+    pub(super) client: connect::HttpClient,
+    pub(super) rotation: Arc<Rotation>,
     pub(super) options: HttpOptions,
-    gather_room: Semaphore,
-    callbacks: Option<Callbacks>,
+    changed: Arc<Notify>,
+    callback_key: Arc<OnceLock<Key>>,
+    stack: Stack,
+}
+
+/// What routes have in common.
+#[derive(Clone)]
+pub(super) struct Shared {
+    /// Rung when a target was paused, or is so no more.
+    pub(super) changed: Arc<Notify>,
+    gather_room: Arc<Semaphore>,
+    /// With which callbacks are signed, once it is known.
+    pub(super) callback_key: Arc<OnceLock<Key>>,
+}
+
+impl Shared {
+    pub(super) fn new(gather_max: usize) -> Self {
+        Self { changed: Arc::default(), gather_room: gather::room(gather_max), callback_key: Arc::default() }
+    }
 }
 
 impl HttpProcessor {
@@ -82,141 +132,92 @@ impl HttpProcessor {
     /// zero, where the health path leads elsewhere, and where `https` finds no root certificates. Within a
     /// Tokio runtime only.
     pub fn new(targets: Vec<Url>, options: HttpOptions) -> Result<Self, InvalidTarget> {
+        let shared = Shared::new(options.gather_max);
+        Self::sharing(targets, options, &shared)
+    }
+
+    /// One of several routes.
+    pub(super) fn sharing(
+        targets: Vec<Url>,
+        options: HttpOptions,
+        shared: &Shared,
+    ) -> Result<Self, InvalidTarget> {
         let times = [options.request_timeout, options.connect_timeout, options.callback_timeout];
         if times.iter().any(Duration::is_zero) {
             return Err(InvalidTarget("a timeout of zero would end every request at once".into()));
         }
         let tls = targets.iter().any(|url| url.scheme() == "https");
-        let rotation = Rotation::new(targets)?;
+        let rotation = Arc::new(Rotation::new(targets, Arc::clone(&shared.changed))?);
         health::check_path(&rotation, options.health_path.as_deref())?;
         let limit = options.connect_timeout.min(options.request_timeout / 10 * 9);
-        let client = connect::client(limit, tls)
+        let connecting =
+            ConnectOptions { limit, tls, ca: options.ca.as_deref(), deny_private: options.deny_private };
+        let client = connect::client(&connecting)
             .map_err(|error| InvalidTarget(format!("cannot prepare for https targets: {error}")))?;
+        if let Some(target) = rotation.targets().find(|target| options.deny_private && target.is_private()) {
+            return Err(InvalidTarget(format!(
+                "the target {} will not do: {}",
+                target.shown,
+                resolve::DENIED
+            )));
+        }
         gather::check_url(options.gather_url.as_ref()).map_err(InvalidTarget)?;
-        let gather_room = gather::room(&options);
-        Ok(Self { client, rotation, options, gather_room, callbacks: None })
+        let stack = stack(&rotation, &client, &options, shared);
+        let (changed, callback_key) = (Arc::clone(&shared.changed), Arc::clone(&shared.callback_key));
+        Ok(Self { client, rotation, options, changed, callback_key, stack })
     }
 
     /// Lets handlers answer later, by the key of the database ([`gatefeed_core::Store::callback_key`]). Nothing changes
     /// without [`HttpOptions::gather_url`].
-    pub fn with_callbacks(mut self, key: Key) -> Self {
-        let HttpOptions { gather_url, callback_timeout, max_answer, .. } = &self.options;
-        let make = |base: &Url| Callbacks::new(key, base, *callback_timeout, *max_answer);
-        self.callbacks = gather_url.as_ref().map(make);
+    pub fn with_callbacks(self, key: Key) -> Self {
+        _ = self.callback_key.set(key);
         self
     }
 
-    async fn deliver(&self, delivery: Delivery) -> Verdict {
-        let paused = |paused: AllPaused| Failure::delayed(paused.message, Some(paused.remaining));
-        let limit = self.options.request_timeout;
-        // Held until the answer has come.
-        let (delivery, _room) = timeout(limit, self.prepare(delivery)).await.unwrap_or_else(|_| {
-            Err(Failure::delayed(format!("could not be sent within {limit:?}: {CROWDED}"), None))
-        })?;
-        let turn = self.rotation.turn().map_err(paused)?;
-        let callback = self.callbacks.as_ref().map(|callbacks| callbacks.url(&delivery));
-        let request =
-            request::build(turn.target(), delivery, callback.as_deref()).map_err(Failure::final_)?;
-        timeout(limit, self.exchange(&turn, request))
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(format!("no answer within {limit:?} (--request-timeout)"))))
+    /// The targets.
+    pub(super) fn urls(&self) -> impl Iterator<Item = &Url> {
+        self.rotation.targets().map(|target| &target.url)
     }
 
-    /// What is sent, and its share of the memory for what items gather. Nobody has been asked for anything yet: a delivery that has to
-    /// wait for others for too long gives its slot to somebody else, and does not count.
-    async fn prepare(&self, delivery: Delivery) -> Result<(Delivery, Option<SemaphorePermit<'_>>), Failure> {
-        let room = match &delivery.gathering {
-            Some(_) => self.gather_room.acquire().await.ok(),
-            None => None,
-        };
-        Ok((gather::prepare(delivery, &self.options).await?, room))
+    /// Resolves when a delivery makes sense: not while every target is left alone.
+    pub async fn ready(&self) {
+        self.rotation.ready().await;
     }
+}
 
-    async fn exchange(&self, turn: &Turn<'_>, request: Request<Full<Bytes>>) -> Verdict {
-        let response = match self.client.request(request).await {
-            Ok(response) => response,
-            Err(error) if surely_not_sent(&error) => {
-                let message = format!("cannot reach {}: {}", turn.target().shown, causes(&error));
-                let delay = self.rotation.unreachable(turn, &message);
-                return Err(Failure::delayed(message, Some(delay)));
-            }
-            Err(error) => {
-                self.rotation.reached(turn);
-                return Err(Failure::new(format!("{} ({})", cut_or_garbled(&error), causes(&error))));
-            }
-        };
-        self.rotation.reached(turn);
-        let (head, body) = response.into_parts();
-        let body = read_body(body, self.options.max_answer).await;
-        let callback = self.callbacks.as_ref().map(Callbacks::timeout);
-        answer::read(&turn.target().url, &head, body, callback)
-    }
+/// The layers of a route.
+fn stack(
+    rotation: &Arc<Rotation>,
+    client: &connect::HttpClient,
+    options: &HttpOptions,
+    shared: &Shared,
+) -> Stack {
+    let rotate = Rotate::new(Arc::clone(rotation), options.request_timeout, |target| {
+        ServiceBuilder::new()
+            .map_err(Missed::unbox as Unbox)
+            .timeout(options.request_timeout)
+            .service(Exchange::new(Arc::clone(target), client.clone(), options, shared))
+    });
+    let gather = GatherLayer::new(options.clone(), Arc::clone(&shared.gather_room));
+    ServiceBuilder::new().layer(gather).service(rotate)
 }
 
 impl Processor for HttpProcessor {
     fn process(&self, delivery: Delivery) -> impl Future<Output = Verdict> + Send {
-        self.deliver(delivery)
+        Oneshot::new(self.stack.clone(), delivery)
     }
 
-    fn ready(&self) -> impl Future<Output = ()> + Send {
-        self.rotation.ready()
+    fn process_batch(&self, deliveries: Vec<Delivery>) -> impl Future<Output = Vec<Verdict>> + Send {
+        let count = deliveries.len();
+        let sent = Oneshot::new(self.stack.clone(), Together(deliveries));
+        sent.map(move |answered| answered.unwrap_or_else(|failure| vec![Err(failure); count]))
     }
-}
 
-/// Whether no byte of the request can have been sent: there was no connection, or it closed before it took
-/// the request (the client has then tried others, unless this one was new). A request that meets a kept
-/// connection at the very moment of its closing may have been read, and counts.
-fn surely_not_sent(error: &legacy::Error) -> bool {
-    error.is_connect() || hyper_error(error).is_some_and(|error| error.is_canceled() || error.is_closed())
-}
-
-fn cut_or_garbled(error: &legacy::Error) -> &'static str {
-    if hyper_error(error).is_some_and(hyper::Error::is_parse) {
-        "the answer is not HTTP/1.1"
-    } else {
-        "connection closed before the answer"
+    fn is_ready(&self, _: &str, _: i32) -> bool {
+        self.rotation.is_ready()
     }
-}
 
-fn hyper_error(error: &legacy::Error) -> Option<&hyper::Error> {
-    error.source()?.downcast_ref()
-}
-
-/// What lies under the client's own error, in its words.
-pub(super) fn causes(error: &legacy::Error) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        // Some causes repeat the cause under them.
-        if texts.last().is_none_or(|last| !last.contains(&text)) {
-            texts.push(text);
-        }
-        next = cause.source();
+    fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
+        super::routes::readiness_changed(&self.changed, [&*self.rotation])
     }
-    texts.join(": ")
-}
-
-/// The whole body, or why it cannot be had: copied out of the connection's read buffer, which a small answer
-/// would else keep alive. What is read beyond the limit is dropped with its connection.
-async fn read_body(mut body: Incoming, max: usize) -> Result<Bytes, String> {
-    let too_large = || format!("answer larger than {max} bytes (--max-answer)");
-    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if expected > max {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::with_capacity(expected);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
-            format!("connection closed before the answer was complete{cause}")
-        })?;
-        if let Some(part) = frame.data_ref() {
-            if bytes.len() + part.len() > max {
-                return Err(too_large());
-            }
-            bytes.extend_from_slice(part);
-        }
-    }
-    Ok(bytes.into())
 }

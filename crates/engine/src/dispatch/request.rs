@@ -8,21 +8,24 @@ use http_body_util::Full;
 use super::target::Target;
 use crate::processor::Delivery;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const PARTITION: HeaderName = HeaderName::from_static("gatefeed-partition");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const PARTITION: HeaderName = HeaderName::from_static("gatefeed-partition");
 const ITEM: HeaderName = HeaderName::from_static("gatefeed-item");
-const GATE: HeaderName = HeaderName::from_static("gatefeed-gate");
+pub(super) const GATE: HeaderName = HeaderName::from_static("gatefeed-gate");
 const PASS: HeaderName = HeaderName::from_static("gatefeed-pass");
 const ATTEMPT: HeaderName = HeaderName::from_static("gatefeed-attempt");
-const EPOCH: HeaderName = HeaderName::from_static("gatefeed-epoch");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("gatefeed/", env!("CARGO_PKG_VERSION")));
-const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
+pub(super) const EPOCH: HeaderName = HeaderName::from_static("gatefeed-epoch");
+/// How many items a batch has.
+pub(super) const BATCH: HeaderName = HeaderName::from_static("gatefeed-batch");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("gatefeed/", env!("CARGO_PKG_VERSION")));
+pub(super) const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
 
 const CALLBACK: HeaderName = HeaderName::from_static("gatefeed-callback");
 
 /// Above the number of headers of a delivery, so that the map never grows.
-const HEADERS: usize = 16;
+pub(super) const HEADERS: usize = 16;
 
 /// `POST target` with the item's bytes as stored, and where to call back if the answer comes later. Errs with what cannot
 /// be said in a header.
@@ -83,14 +86,14 @@ fn idempotency_key(delivery: &Delivery) -> Result<HeaderValue, String> {
 }
 
 /// UTF-8 bytes as they are: names need no escaping, and a handler compares them with its own.
-fn raw(what: &str, value: &str) -> Result<HeaderValue, String> {
+pub(super) fn raw(what: &str, value: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_bytes(value.as_bytes())
         .map_err(|_| format!("the {what} {value:?} cannot be sent as an HTTP header"))
 }
 
 /// A fresh trace for each delivery. It is marked as sampled: with the other mark, handlers that follow their
 /// caller's decision would record nothing at all.
-fn traceparent() -> Result<HeaderValue, String> {
+pub(super) fn traceparent() -> Result<HeaderValue, String> {
     // All zeros would be invalid.
     let (trace, span) = (rand::random::<u128>() | 1, rand::random::<u64>() | 1);
     raw("trace", &format!("00-{trace:032x}-{span:016x}-01"))

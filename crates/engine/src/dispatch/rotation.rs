@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -26,12 +26,13 @@ const PAUSE: RetryPolicy =
 pub(super) struct Rotation {
     places: Vec<Place>,
     next: AtomicUsize,
-    recovered: Notify,
+    /// A target was paused, or its pause has ended; other routes may ring it too.
+    changed: Arc<Notify>,
 }
 
 /// A target and how it has fared.
 struct Place {
-    target: Target,
+    target: Arc<Target>,
     /// Rounds of failures in a row; zero for as long as all is well, which is read without the lock.
     failures: AtomicU32,
     /// How many pauses there have been, by which the failures of one round are told from those of the next.
@@ -47,14 +48,16 @@ struct Pause {
 }
 
 /// A target whose turn it is.
-pub(super) struct Turn<'a> {
-    place: &'a Place,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    index: usize,
     round: u32,
 }
 
-impl Turn<'_> {
-    pub(super) fn target(&self) -> &Target {
-        &self.place.target
+impl Turn {
+    /// Which of the targets.
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 }
 
@@ -69,7 +72,7 @@ pub(super) struct AllPaused {
 
 impl Place {
     fn new(url: Url) -> Result<Self, InvalidTarget> {
-        let target = Target::new(url)?;
+        let target = Arc::new(Target::new(url)?);
         Ok(Self { target, failures: AtomicU32::new(0), round: AtomicU32::new(0), pause: Mutex::default() })
     }
 
@@ -87,39 +90,38 @@ impl Place {
 }
 
 impl Rotation {
-    /// At least one target.
-    pub(super) fn new(urls: Vec<Url>) -> Result<Self, InvalidTarget> {
+    /// At least one target. `changed` is rung when a pause begins or ends early.
+    pub(super) fn new(urls: Vec<Url>, changed: Arc<Notify>) -> Result<Self, InvalidTarget> {
         if urls.is_empty() {
             return Err(InvalidTarget("there is no target; expected at least one URL".into()));
         }
         let places = urls.into_iter().map(Place::new).collect::<Result<_, _>>()?;
-        Ok(Self { places, next: AtomicUsize::new(0), recovered: Notify::new() })
+        Ok(Self { places, next: AtomicUsize::new(0), changed })
     }
 
-    pub(super) fn targets(&self) -> impl Iterator<Item = &Target> {
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
         self.places.iter().map(|place| &place.target)
     }
 
     /// The next target that is not paused.
-    pub(super) fn turn(&self) -> Result<Turn<'_>, AllPaused> {
+    pub(super) fn turn(&self) -> Result<Turn, AllPaused> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % self.places.len();
         let now = Instant::now();
-        let (before, from) = self.places.split_at(first);
-        let free = from.iter().chain(before).find(|place| place.remaining(now).is_zero());
-        match free {
-            Some(place) => Ok(Turn { place, round: place.round.load(Ordering::Acquire) }),
+        let free = (first..self.places.len()).chain(0..first);
+        match free.into_iter().find(|&index| self.places[index].remaining(now).is_zero()) {
+            Some(index) => Ok(Turn { index, round: self.places[index].round.load(Ordering::Acquire) }),
             None => {
                 let message = self.places[first].pause().message.clone();
-                Err(AllPaused { remaining: self.remaining(now), message })
+                Err(AllPaused { remaining: self.remaining(now).unwrap_or_default(), message })
             }
         }
     }
 
     /// Records that the target could not be reached, which pauses it. Many deliveries of one round fail
     /// together: the first of them counts. Returns how long it takes until some target may be tried.
-    pub(super) fn unreachable(&self, turn: &Turn<'_>, message: &str) -> Duration {
+    pub(super) fn unreachable(&self, turn: &Turn, message: &str) -> Duration {
         let now = Instant::now();
-        let place = turn.place;
+        let place = &self.places[turn.index];
         let mut pause = place.pause();
         if place.round.load(Ordering::Acquire) == turn.round {
             let failures = place.failures.load(Ordering::Acquire);
@@ -130,12 +132,13 @@ impl Rotation {
             tracing::warn!(reason = message, ?length, "a target is paused");
         }
         drop(pause);
-        self.remaining(now)
+        self.changed.notify_waiters();
+        self.remaining(now).unwrap_or_default()
     }
 
     /// Records that the target was reached, which ends its pause.
-    pub(super) fn reached(&self, turn: &Turn<'_>) {
-        let place = turn.place;
+    pub(super) fn reached(&self, turn: &Turn) {
+        let place = &self.places[turn.index];
         if place.failures.load(Ordering::Acquire) == 0 {
             return;
         }
@@ -144,28 +147,33 @@ impl Rotation {
         place.failures.store(0, Ordering::Release);
         drop(pause);
         tracing::info!(url = place.target.shown, "a target is reachable again");
-        self.recovered.notify_waiters();
+        self.changed.notify_waiters();
+    }
+
+    /// Whether some target is not paused.
+    pub(super) fn is_ready(&self) -> bool {
+        // Read without the clock and the lock while all is well, since each item asks.
+        self.places.iter().any(|place| place.failures.load(Ordering::Acquire) == 0)
+            || self.remaining(Instant::now()).is_none()
     }
 
     /// Resolves when some target is not paused.
     pub(super) async fn ready(&self) {
         loop {
-            let recovered = self.recovered.notified();
+            let changed = self.changed.notified();
             let now = Instant::now();
-            let remaining = self.remaining(now);
-            if remaining.is_zero() {
-                return;
-            }
+            let Some(remaining) = self.remaining(now) else { return };
             tokio::select! {
                 () = sleep_until(now + remaining) => {}
-                () = recovered => {}
+                () = changed => {}
             }
         }
     }
 
-    /// How long it takes from `now` until some target is not paused.
-    fn remaining(&self, now: Instant) -> Duration {
-        self.places.iter().map(|place| place.remaining(now)).min().unwrap_or_default()
+    /// How long it takes from `now` until some target is not paused; `None`: one is not.
+    pub(super) fn remaining(&self, now: Instant) -> Option<Duration> {
+        let soonest = self.places.iter().map(|place| place.remaining(now)).min().unwrap_or_default();
+        (!soonest.is_zero()).then_some(soonest)
     }
 }
 
@@ -176,11 +184,11 @@ mod tests {
 
     fn rotation(count: usize) -> Rotation {
         let url = |n| Url::parse(&format!("http://127.0.0.1:{}/", 9000 + n)).unwrap();
-        Rotation::new((0..count).map(url).collect()).unwrap()
+        Rotation::new((0..count).map(url).collect(), Arc::default()).unwrap()
     }
 
-    fn port(turn: &Turn<'_>) -> u16 {
-        turn.target().url.port().unwrap()
+    fn port(turn: &Turn) -> usize {
+        9000 + turn.index()
     }
 
     /// Fails round after round until the pause is long enough to be seen.
@@ -258,6 +266,8 @@ mod tests {
 
     #[test]
     fn no_target_is_refused() {
-        assert!(Rotation::new(Vec::new()).err().unwrap().to_string().contains("at least one"));
+        assert!(
+            Rotation::new(Vec::new(), Arc::default()).err().unwrap().to_string().contains("at least one")
+        );
     }
 }

@@ -41,6 +41,11 @@ impl Target {
         let host = HeaderValue::from_str(&host_and_port(&url)).map_err(|_| invalid(()))?;
         Ok(Self { uri, host, shown, url })
     }
+
+    /// Whether its host is an address that is not of the public internet; of a name it says nothing.
+    pub(super) fn is_private(&self) -> bool {
+        self.url.host_str().is_some_and(super::resolve::is_denied)
+    }
 }
 
 /// Refuses what could not be sent to, and what would send something that nobody expects.

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
 
 mod answers;
+mod batch;
 mod callbacks;
 mod health;
 mod reach;
 mod request;
+mod routes;
 mod transport;
+mod trust;
 
 use std::time::Duration;
 

@@ -1,6 +1,12 @@
 //! Leases: kept, lost, taken over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use gatefeed_core::{
     answer::Answer,
@@ -20,6 +26,7 @@ on_both! {
     an_outcome_is_fenced_after_a_take_over
     long_deliveries_keep_their_lease
     a_skipped_renewal_holds_up_no_other
+    a_busy_watcher_hands_over_to_one_that_has_nothing
 }
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -154,4 +161,38 @@ async fn a_skipped_renewal_holds_up_no_other(db: Arc<Db>) {
     assert_eq!(epochs, [1; 25], "the lease of the other partition was not renewed");
     db.assert_complete("stuck", 1).await;
     db.assert_complete("other", 25).await;
+}
+
+/// "A" holds all there is, and more than it can send for a long time, when "B" starts.
+async fn a_busy_watcher_hands_over_to_one_that_has_nothing(db: Arc<Db>) {
+    for partition in ["p", "q"] {
+        db.push_many(partition, 1000).await;
+    }
+    let log = Log::new();
+    let is_slow = Arc::new(AtomicBool::new(true));
+    let slow = is_slow.clone();
+    let processor = log.processor(move |_| {
+        let time = if slow.load(Ordering::SeqCst) { Duration::from_millis(200) } else { Duration::ZERO };
+        async move {
+            tokio::time::sleep(time).await;
+            Ok(Answer::done())
+        }
+    });
+    let a = tokio::spawn(watcher(db.another().await).concurrency(20).processor(processor).run());
+    log.until("A sends from both", |events| {
+        ["p", "q"].iter().all(|p| events.iter().any(|e| e.is(What::Began, p)))
+    })
+    .await;
+    let log_b = Log::new();
+    let at_once = log_b.processor(async |_| Ok(Answer::done()));
+    let b = tokio::spawn(watcher(db.another().await).processor(at_once).run());
+    log_b.until("B has one of them", |events| !events.is_empty()).await;
+    is_slow.store(false, Ordering::SeqCst);
+    within("A is idle", a).await.unwrap().unwrap();
+    within("B is idle", b).await.unwrap().unwrap();
+    assert_eq!(log.count(What::Accepted) + log_b.count(What::Accepted), 2000);
+    assert_eq!(log.count(What::Began) + log_b.count(What::Began), 2000, "some were sent twice");
+    assert!(log.count(What::Accepted) < 2000);
+    db.assert_complete("p", 1000).await;
+    db.assert_complete("q", 1000).await;
 }

@@ -22,12 +22,14 @@ macro_rules! on_both {
 }
 
 mod acting;
+mod batches;
 mod budget;
 mod callbacks;
 mod children;
 mod crash;
 mod db;
 mod dependencies;
+mod feeds;
 mod gates;
 mod gather;
 mod leases;

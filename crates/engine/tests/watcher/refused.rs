@@ -1,6 +1,6 @@
 //! What the database refuses, an outcome or a page, takes no other with it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use gatefeed_core::{
     answer::{Answer, Child},
@@ -15,7 +15,9 @@ use crate::{
     record::{Log, What},
 };
 
-on_both! { only_the_culprit_fails an_unreadable_partition_holds_up_no_other }
+on_both! {
+    only_the_culprit_fails an_outcome_that_takes_too_long_holds_up_no_other an_unreadable_partition_holds_up_no_other
+}
 
 async fn only_the_culprit_fails(db: Arc<Db>) {
     let ids: Vec<_> = (0..20).map(|n| format!("i{n:02}")).collect();
@@ -55,6 +57,33 @@ async fn only_the_culprit_fails(db: Arc<Db>) {
     }
     assert_eq!(log.count(What::Began), 2 * 19 + 3);
     assert!(store.count(Call::Complete) > 5, "they were never in one batch");
+}
+
+async fn an_outcome_that_takes_too_long_holds_up_no_other(db: Arc<Db>) {
+    db.push_many("p", 20).await;
+    let store = FaultStore::new(db.another().await);
+    store.too_slow_outcomes(|completion| &*completion.item == "i007");
+    let log = Log::new();
+    let together = Arc::new(Barrier::new(20));
+    let processor = log.processor(move |_| {
+        let together = together.clone();
+        async move {
+            together.wait().await;
+            Ok(Answer::done())
+        }
+    });
+    let run = tokio::spawn(watcher(store.clone()).concurrency(40).processor(processor).run());
+    within("the others", async {
+        while db.items("p").await.iter().filter(|row| row.status == ItemStatus::Complete).count() < 19 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(db.item("p", "i007").await.status, ItemStatus::Available);
+    store.too_slow_outcomes(|_| false);
+    within("idle", run).await.unwrap().unwrap();
+    log.assert_once(20);
+    db.assert_complete("p", 20).await;
 }
 
 async fn an_unreadable_partition_holds_up_no_other(db: Arc<Db>) {

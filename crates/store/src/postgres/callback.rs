@@ -220,6 +220,7 @@ impl Postgres {
         self.keep_history(tx, std::iter::once(completion)).await?;
         let feeds = self.add_children(tx, vec![completion]).await?;
         if has_dependencies {
+            // What is more than one batch settles, the checkpoint finds.
             self.unblock_dependents(tx, std::iter::once(completion)).await?;
         }
         let query = tx.query(self.sql.get(WAKE)).bind(&*lease.partition);

@@ -113,8 +113,8 @@ struct Seen {
     /// When the next thing happens by itself: an item is due, or its time or the gate's is over.
     next_at: Option<DateTime<Utc>>,
     deadline_at: Option<DateTime<Utc>>,
-    /// Something nested has closed, and its note is not applied.
-    has_notes: bool,
+    /// Something of it is still to be settled: notes of what is nested and has closed, or blocked items.
+    has_more: bool,
 }
 
 /// What is written to one partition.
@@ -136,9 +136,13 @@ impl Postgres {
         let missing = leases.iter().filter(|l| !locked.contains_key(l.partition.as_ref()));
         let current = self.current(&mut tx, missing.map(AsRef::as_ref)).await?;
         let linked = locked.iter().filter(|(_, locked)| locked.state.has_dependencies);
-        self.unblock_all(&mut tx, &linked.map(|(id, _)| id.as_str()).collect::<Vec<_>>()).await?;
+        let blocked =
+            self.unblock_all(&mut tx, &linked.map(|(id, _)| id.as_str()).collect::<Vec<_>>()).await?;
         let seen = self.probe(&mut tx, locked).await?;
         let mut seen = self.apply_notes(&mut tx, seen).await?;
+        for (_, seen) in seen.iter_mut().filter(|(id, _)| blocked.contains(*id)) {
+            seen.has_more = true;
+        }
         self.count_failures(&mut tx, &mut seen).await?;
         let mut steps = Vec::new();
         let mut results = Vec::with_capacity(leases.len());
@@ -207,7 +211,7 @@ impl Postgres {
         tx: &mut Tx,
         mut seen: HashMap<String, Seen>,
     ) -> Result<HashMap<String, Seen>> {
-        let noted: HashMap<String, Seen> = seen.extract_if(|_, seen| seen.has_notes).collect();
+        let noted: HashMap<String, Seen> = seen.extract_if(|_, seen| seen.has_more).collect();
         let mut locked = HashMap::with_capacity(noted.len());
         let mut more = HashSet::new();
         for (partition, seen) in noted {
@@ -217,8 +221,8 @@ impl Postgres {
             locked.insert(partition, Locked::from(seen));
         }
         for (partition, again) in self.probe(tx, locked).await? {
-            let has_notes = more.contains(&partition);
-            seen.insert(partition, Seen { has_notes, ..again });
+            let has_more = more.contains(&partition);
+            seen.insert(partition, Seen { has_more, ..again });
         }
         Ok(seen)
     }
@@ -305,7 +309,7 @@ fn read(row: &PgRow, locked: Locked) -> Result<Seen> {
     };
     let next_at = get::<Option<DateTime<Utc>>>(row, "due_at")?;
     let next_at = [next_at, deadline_at, waiting_until].into_iter().flatten().min();
-    Ok(Seen { state, probe, next_at, deadline_at, has_notes: get(row, "has_notes")? })
+    Ok(Seen { state, probe, next_at, deadline_at, has_more: get(row, "has_notes")? })
 }
 
 impl From<Seen> for Locked {
@@ -321,7 +325,7 @@ fn next(seen: &Seen, hold: Duration) -> (Checkpointed, Option<Step>) {
     if seen.state.status != PartitionStatus::Available {
         return (Checkpointed::Slept, Some(Step { keep: true, ..release }));
     }
-    if seen.has_notes {
+    if seen.has_more {
         return (Checkpointed::Due, None);
     }
     match decide(&seen.state, &seen.probe, hold) {

@@ -126,12 +126,13 @@ impl Postgres {
         let has = |c: &&Completion, of: &HashSet<Arc<str>>| of.contains(&c.lease.partition);
         let noted: BTreeSet<&str> =
             written.iter().filter(|c| has(c, &linked.noted)).map(|c| &*c.lease.partition).collect();
-        self.unblock_dependents(&mut tx, written.iter().copied().filter(|c| has(c, &linked.dependent)))
-            .await?;
+        let dependent = written.iter().copied().filter(|c| has(c, &linked.dependent));
+        let unsettled = self.unblock_dependents(&mut tx, dependent).await?;
         for partition in noted {
             self.settle_nested(&mut tx, partition, CLOSED_MAX).await?;
         }
         tx.commit().await?;
+        unsettled.into_iter().for_each(|(partition, left)| self.unsettled.note(&partition, left));
         self.announce(feeds.into_iter().map(Hint::Due).collect()).await;
         Ok(settled)
     }

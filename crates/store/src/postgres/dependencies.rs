@@ -11,7 +11,9 @@ use super::{
     error::translate,
     insert::{Inserter, bind_items, statements},
     pool::Tx,
+    rows::at,
 };
+use crate::unsettled::SETTLED_MAX;
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 10_000;
@@ -34,12 +36,13 @@ const ITEMS: &str = "INSERT INTO {schema}.gatefeed_items
 const DEPENDENCIES: &str = "INSERT INTO {schema}.gatefeed_dependencies (partition_id, item_id, depends_on)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[])";
 
-const UNBLOCK: &str = "SELECT {schema}.gatefeed_unblock(c.partition_id, c.ids) FROM (
+const UNBLOCK: &str = "SELECT c.partition_id, {schema}.gatefeed_unblock(c.partition_id, c.ids, $3) FROM (
         SELECT partition_id, array_agg(id) AS ids FROM unnest($1::text[], $2::text[]) AS c (partition_id, id)
         GROUP BY partition_id ORDER BY partition_id) c";
 
 const UNBLOCK_ALL: &str =
-    "SELECT {schema}.gatefeed_unblock(p.id) FROM unnest($1::text[]) AS p (id) ORDER BY p.id";
+    "SELECT p.id, {schema}.gatefeed_unblock(p.id, NULL, $2) FROM unnest($1::text[]) AS p (id)
+    ORDER BY p.id";
 
 /// Rows of `gatefeed_dependencies`.
 #[derive(Default)]
@@ -106,30 +109,43 @@ impl Inserter<'_> {
 }
 
 impl Postgres {
-    /// Settles what depends on the items that were written, in partitions that have dependencies.
+    /// Settles what depends on the items that were written, in partitions that have dependencies, and on those that an
+    /// earlier batch had not finished with. Returns the partitions, each with what is left after this one.
     pub(super) async fn unblock_dependents(
         &self,
         tx: &mut Tx,
         written: impl Iterator<Item = &Completion>,
-    ) -> Result<()> {
-        let (partitions, items): (Vec<&str>, Vec<&str>) =
-            written.map(|c| (c.lease.partition.as_ref(), c.item.as_ref())).unzip();
+    ) -> Result<Vec<(String, Vec<String>)>> {
+        let (mut partitions, mut items): (Vec<String>, Vec<String>) =
+            written.map(|c| (c.lease.partition.to_string(), c.item.to_string())).unzip();
         if items.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let query = tx.query(self.sql.get(UNBLOCK)).bind(partitions).bind(items);
-        query.execute(tx.conn()?).await.map_err(translate)?;
-        Ok(())
+        for partition in partitions.iter().cloned().collect::<HashSet<_>>() {
+            for item in self.unsettled.of(&partition) {
+                partitions.push(partition.clone());
+                items.push(item);
+            }
+        }
+        let query = tx.query(self.sql.get(UNBLOCK)).bind(partitions).bind(items).bind(SETTLED_MAX as i64);
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        rows.iter().map(|row| Ok((at(row, 0)?, at::<Option<_>>(row, 1)?.unwrap_or_default()))).collect()
     }
 
     /// Settles whatever is blocked in these partitions and need not be: what somebody changed by hand, or came with an
-    /// old snapshot. Their rows are locked.
-    pub(super) async fn unblock_all(&self, tx: &mut Tx, partitions: &[&str]) -> Result<()> {
+    /// old snapshot. Their rows are locked. Returns those in which more is left.
+    pub(super) async fn unblock_all(&self, tx: &mut Tx, partitions: &[&str]) -> Result<HashSet<String>> {
         if partitions.is_empty() {
-            return Ok(());
+            return Ok(HashSet::new());
         }
-        let query = tx.query(self.sql.get(UNBLOCK_ALL)).bind(partitions);
-        query.execute(tx.conn()?).await.map_err(translate)?;
-        Ok(())
+        let query = tx.query(self.sql.get(UNBLOCK_ALL)).bind(partitions).bind(SETTLED_MAX as i64);
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        let mut more = HashSet::new();
+        for row in &rows {
+            if at::<Option<Vec<String>>>(row, 1)?.is_some() {
+                more.insert(at(row, 0)?);
+            }
+        }
+        Ok(more)
     }
 }

@@ -50,7 +50,7 @@ use gatefeed_core::{
 };
 
 use self::{pool::Lanes, schema::Sql};
-use crate::Options;
+use crate::{Options, unsettled::Unsettled};
 
 /// The schema unless one is asked for.
 pub(crate) const PUBLIC: &str = "public";
@@ -65,6 +65,7 @@ pub(crate) struct Postgres {
     lease_ms: Arc<AtomicU64>,
     /// When this process last looked for parents of closed partitions.
     woken_at: Arc<Mutex<Option<Instant>>>,
+    unsettled: Arc<Unsettled>,
 }
 
 impl Postgres {
@@ -72,7 +73,8 @@ impl Postgres {
         let sql = Sql::of(options.schema.as_deref().unwrap_or(PUBLIC))?;
         let lanes = Arc::new(Lanes::connect(url, options.listen_url.as_deref()).await?);
         let lease_ms = Arc::new(AtomicU64::new(30_000));
-        Ok(Self { lanes, sql, pending: Arc::default(), lease_ms, woken_at: Arc::default() })
+        let (pending, woken_at, unsettled) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self { lanes, sql, pending, lease_ms, woken_at, unsettled })
     }
 }
 
@@ -134,6 +136,12 @@ impl Store for Postgres {
     }
     async fn farewell(&self, watcher: &str) -> Result<()> {
         self.forget(watcher).await
+    }
+    async fn ask(&self, watcher: &str, feeds: &[String]) -> Result<()> {
+        self.ask_for_partitions(watcher, feeds).await
+    }
+    async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
+        self.askers(watcher, feeds).await
     }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         Ok(Box::new(self.start_push(partition).await?))

@@ -11,6 +11,7 @@ use super::{
     complete::{CHANGE, DONE, LOOK},
     page::PAGE,
     pool::Lane,
+    watchers::ASK,
 };
 use crate::Options;
 
@@ -129,6 +130,7 @@ async fn a_claim_reads_no_partition_that_it_does_not_take() {
         assert!(removed < 10, "{when}:\n{plan}");
         assert!(!plan.contains("Seq Scan on gatefeed_partitions"), "{when}:\n{plan}");
         assert!(plan.contains("Update on gatefeed_partitions p (actual rows=3"), "{when}:\n{plan}");
+        assert_asking_is_one_probe(&store, when).await;
         run(
             &store,
             "UPDATE {schema}.gatefeed_partitions SET owner = NULL, lease_id = NULL, until = NULL \
@@ -138,6 +140,16 @@ async fn a_claim_reads_no_partition_that_it_does_not_take() {
         run(&store, "ANALYZE {schema}.gatefeed_partitions").await;
     }
     run(&store, "DROP SCHEMA {schema} CASCADE").await;
+}
+
+/// Each watcher with nothing to do asks now and then.
+async fn assert_asking_is_one_probe(store: &Postgres, when: &str) {
+    let ask = format!(
+        "PREPARE ask AS {ASK}; EXPLAIN (COSTS OFF) EXECUTE ask ('w', '{{default}}', '0.8'); DEALLOCATE ask"
+    );
+    let plan = plan(store, &ask).await;
+    assert!(plan.contains("gatefeed_partitions_leased"), "{when}:\n{plan}");
+    assert!(!plan.contains("Seq Scan on gatefeed_partitions") && !plan.contains("Sort"), "{when}:\n{plan}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gatefeed_core::{
     Result,
     inspect::WatcherStatus,
-    watcher::{ALIVE_FOR, FORGOTTEN_AFTER, FeedReport, Report},
+    watcher::{ALIVE_FOR, ASKS_FOR, FORGOTTEN_AFTER, FeedReport, Report},
 };
 use sqlx::postgres::PgRow;
 
@@ -33,7 +33,35 @@ const FORGET_OLD: &str =
 const ALIVE: &str = "SELECT * FROM {schema}.gatefeed_watchers
     WHERE seen_at >= now() - interval '1 second' * $1::float8 ORDER BY id, feed";
 
+/// One probe of the leased partitions a feed, which most often are others'. ORDER BY and LIMIT, not EXISTS: see
+/// `checkpoint.rs`.
+pub(super) const ASK: &str = "UPDATE {schema}.gatefeed_watchers w
+    SET asks_until = clock_timestamp() + interval '1 second' * $3::float8
+    WHERE w.id = $1 AND w.feed = ANY ($2) AND (
+        SELECT true FROM {schema}.gatefeed_partitions p
+        WHERE p.feed = w.feed AND p.status = 'available' AND p.owner IS NOT NULL AND p.next_run_at IS NOT NULL
+            AND p.owner <> $1 AND p.next_run_at <= now() AND p.until > now()
+        ORDER BY p.until LIMIT 1) IS NOT NULL";
+
+const ASKERS: &str = "SELECT w.feed, count(*) AS watchers FROM {schema}.gatefeed_watchers w
+    WHERE w.id <> $1 AND w.feed = ANY ($2) AND w.asks_until > clock_timestamp() GROUP BY w.feed";
+
 impl Postgres {
+    pub(super) async fn ask_for_partitions(&self, watcher: &str, feeds: &[String]) -> Result<()> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let query = tx.query(self.sql.get(ASK)).bind(watcher).bind(feeds).bind(ASKS_FOR.as_secs_f64());
+        query.execute(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await
+    }
+
+    pub(super) async fn askers(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let query = tx.query(self.sql.get(ASKERS)).bind(watcher).bind(feeds);
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        rows.iter().map(|row| Ok((get(row, "feed")?, get::<i64>(row, "watchers")? as usize))).collect()
+    }
+
     pub(super) async fn note_report(&self, report: &Report) -> Result<()> {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
         let all = || report.feeds.iter();

@@ -22,6 +22,7 @@ use super::{
     renew::borrowed,
     rows::{at, born, by_key, now, seconds, word},
 };
+use crate::unsettled::Unsettled;
 
 const PARTITION: &str = concat!(
     "SELECT status, feed, keep_history, has_dependencies FROM gatefeed_partitions ",
@@ -118,7 +119,8 @@ impl Sqlite {
         let item = item(&row, ticket.item.clone())?;
         let feed: &str = partition.try_get("feed")?;
         let completion = callback.completion(feed.into(), &item, keep_history);
-        write(tx.conn()?, &completion, has_dependencies).await?;
+        let unsettled = has_dependencies.then_some(&self.unsettled);
+        write(tx.conn()?, &completion, unsettled).await?;
         tx.commit().await?;
         Ok(CalledBack::Written { status: completion.change.status, gate: completion.change.gate })
     }
@@ -180,10 +182,11 @@ async fn see(
     Ok(query.fetch_optional(connection).await?)
 }
 
+/// `unsettled`: in a partition with dependencies.
 async fn write(
     connection: &mut SqliteConnection,
     completion: &Completion,
-    has_dependencies: bool,
+    unsettled: Option<&Unsettled>,
 ) -> Result<()> {
     let Completion { lease, item, version, change, .. } = completion;
     let query = sqlx::query(WRITE).bind(&*lease.partition).bind(&**item).bind(version);
@@ -194,8 +197,9 @@ async fn write(
     query.execute(&mut *connection).await?;
     keep(connection, &[completion]).await?;
     add_children(connection, vec![completion]).await?;
-    if has_dependencies {
-        unblock_dependents(connection, std::iter::once(completion)).await?;
+    if let Some(unsettled) = unsettled {
+        // What is more than one batch settles, the checkpoint finds.
+        unblock_dependents(connection, unsettled, std::iter::once(completion)).await?;
     }
     sqlx::query(WAKE).bind(&*lease.partition).execute(connection).await?;
     Ok(())

@@ -22,6 +22,7 @@ use super::{
     renew::borrowed,
     rows::{at, by_key, deadline_at, maybe_at, now, state, state_columns},
 };
+use crate::unsettled::SETTLED_MAX;
 
 /// Each answer is one probe of an index, never a count.
 pub(super) const LOOK: &str = concat!(
@@ -87,8 +88,8 @@ pub(super) struct Seen {
     next_run_at: Option<String>,
     /// When the next thing happens by itself: an item is due, or its time or the gate's is over.
     next_at: Option<String>,
-    /// Something nested has closed, and its note is not applied.
-    pub(super) has_notes: bool,
+    /// Something of it is still to be settled: notes of what is nested and has closed, or blocked items.
+    pub(super) has_more: bool,
 }
 
 /// Closed partitions whose notes are applied in one step of their parent, about: the rest waits for the next.
@@ -130,9 +131,9 @@ impl Sqlite {
         let mut connection = self.lanes.read().await?;
         for (lease, current) in leases.iter().zip(current(&mut connection, &borrowed(leases)).await?) {
             let seen = if current { look(&mut connection, &lease.partition).await? } else { None };
-            let has_notes = seen.as_ref().is_some_and(|seen| seen.has_notes);
+            let has_more = seen.as_ref().is_some_and(|seen| seen.has_more);
             let (result, step) = next(seen, hold);
-            if step.is_some() || has_notes {
+            if step.is_some() || has_more {
                 undecided.push((results.len(), lease.as_ref()));
             }
             results.push(result);
@@ -145,9 +146,6 @@ impl Sqlite {
         let mut results = Vec::with_capacity(leases.len());
         let current = current(tx.conn()?, leases).await?;
         for (lease, current) in leases.iter().zip(current) {
-            if current {
-                settle_blocked(tx.conn()?, &lease.partition).await?;
-            }
             let seen = if current { look_and_settle(tx.conn()?, &lease.partition).await? } else { None };
             let (result, step) = next(seen, hold);
             if let Some(step) = step {
@@ -160,23 +158,28 @@ impl Sqlite {
     }
 }
 
-/// Settles whatever is blocked and need not be: what somebody changed by hand or inserted under a lease.
-async fn settle_blocked(connection: &mut SqliteConnection, partition: &str) -> Result<()> {
+/// Settles whatever is blocked and need not be: what somebody changed by hand or inserted under a lease. Returns whether
+/// more is left.
+async fn settle_blocked(connection: &mut SqliteConnection, partition: &str) -> Result<bool> {
     let linked = "SELECT has_dependencies FROM gatefeed_partitions WHERE id = ?";
     match sqlx::query_scalar(linked).bind(partition).fetch_optional(&mut *connection).await? {
-        Some(true) => unblock(connection, partition, None).await,
-        _ => Ok(()),
+        Some(true) => Ok(unblock(connection, partition, None, Some(SETTLED_MAX)).await?.is_some()),
+        _ => Ok(false),
     }
 }
 
-/// Settles what waits for something nested that has closed, if there is any.
+/// Settles what is blocked and what waits for something nested, as far as it need not.
 async fn look_and_settle(connection: &mut SqliteConnection, partition: &str) -> Result<Option<Seen>> {
-    let seen = look(connection, partition).await?;
-    if !seen.as_ref().is_some_and(|seen| seen.has_notes) {
-        return Ok(seen);
+    let is_blocked = settle_blocked(connection, partition).await?;
+    let mut seen = look(connection, partition).await?;
+    if seen.as_ref().is_some_and(|seen| seen.has_more) {
+        settle_nested(connection, partition, CLOSED_MAX).await?;
+        seen = look(connection, partition).await?;
     }
-    settle_nested(connection, partition, CLOSED_MAX).await?;
-    look(connection, partition).await
+    if let Some(seen) = &mut seen {
+        seen.has_more |= is_blocked;
+    }
+    Ok(seen)
 }
 
 /// The result for the owner of what was seen, and what is to be written; `None`: the lease is not current.
@@ -221,7 +224,7 @@ pub(super) async fn look(connection: &mut SqliteConnection, partition: &str) -> 
         probe,
         next_run_at: row.try_get("next_run_at")?,
         next_at,
-        has_notes: row.try_get("has_notes")?,
+        has_more: row.try_get("has_notes")?,
     }))
 }
 
@@ -276,7 +279,7 @@ impl Seen {
         if status != PartitionStatus::Available {
             return (Checkpointed::Slept, release(status, self.next_run_at));
         }
-        if self.has_notes {
+        if self.has_more {
             return (Checkpointed::Due, None);
         }
         match decide(&self.state, &self.probe, hold) {

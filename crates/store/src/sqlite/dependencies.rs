@@ -1,7 +1,7 @@
 //! Items that depend on others or gather: inserting them, and settling what waits. The trigger refuses what could never come free; it has
 //! no names to say so with, which are found here.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use gatefeed_core::{StoreError, gather::Gather, item::NewItem, outcome::Completion};
 use sqlx::{Row, SqliteConnection};
@@ -12,6 +12,7 @@ use super::{
     rows::{by_key, now},
     values::{chunks, rows_of, values},
 };
+use crate::unsettled::{SETTLED_MAX, Unsettled};
 
 /// The most dependencies that a push may bring: they are kept until its end, since an item may come before what it
 /// depends on.
@@ -57,9 +58,8 @@ pub(super) const UNBLOCK: &str = concat!(
     ), decided (of_item, reason, new_status) AS (
         SELECT id, coalesce(ended, passed),
             CASE WHEN ended IS NOT NULL AND policy = 'skip' THEN 'cancelled'
-                WHEN coalesce(ended, passed) IS NOT NULL THEN 'failed'
-                WHEN NOT coalesce(is_open, 0) THEN 'available' END
-        FROM seen
+                WHEN coalesce(ended, passed) IS NOT NULL THEN 'failed' ELSE 'available' END
+        FROM seen WHERE coalesce(ended, passed) IS NOT NULL OR NOT coalesce(is_open, 0) LIMIT ?3
     )
     UPDATE gatefeed_items ",
     by_key!(items),
@@ -77,7 +77,7 @@ pub(super) const UNBLOCK: &str = concat!(
             THEN coalesce((SELECT n.content_type FROM gatefeed_dependencies d JOIN gatefeed_items n
                 ON n.partition_id = ?1 AND n.id = d.depends_on
                 WHERE d.partition_id = ?1 AND d.item_id = s.of_item LIMIT 1), content_type) ELSE content_type END
-    FROM decided s WHERE partition_id = ?1 AND id = +s.of_item AND s.new_status IS NOT NULL
+    FROM decided s WHERE partition_id = ?1 AND id = +s.of_item
     RETURNING id, status"
 );
 
@@ -116,12 +116,14 @@ impl Edges {
                 return Err(named(connection, chunk, error).await);
             }
         }
-        let mut changed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        // Each once: thousands may depend on the same one.
+        let mut changed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for edge in &self.0 {
-            changed.entry(&edge.partition).or_default().push(&edge.depends_on);
+            changed.entry(&edge.partition).or_default().insert(&edge.depends_on);
         }
         for (partition, items) in changed {
-            unblock(connection, partition, Some(items)).await?;
+            let items = items.into_iter().map(str::to_owned).collect();
+            unblock(connection, partition, Some(items), None).await?;
         }
         Ok(())
     }
@@ -236,46 +238,58 @@ fn items_sql(rows: usize) -> String {
     )
 }
 
-/// Settles what depends on outcomes that were written, in partitions that have dependencies.
+/// Settles what depends on outcomes that were written, in partitions that have dependencies, and on those that an earlier
+/// batch had not finished with. Returns the partitions, each with what is left after this one.
 pub(super) async fn unblock_dependents(
     connection: &mut SqliteConnection,
+    unsettled: &Unsettled,
     written: impl Iterator<Item = &Completion>,
-) -> Result<()> {
-    let mut changed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+) -> Result<Vec<(String, Vec<String>)>> {
+    let mut changed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for completion in written {
-        changed.entry(&completion.lease.partition).or_default().push(&completion.item);
+        changed.entry(&completion.lease.partition).or_default().push(completion.item.to_string());
     }
-    for (partition, items) in changed {
-        unblock(connection, partition, Some(items)).await?;
+    let mut left = Vec::with_capacity(changed.len());
+    for (partition, mut items) in changed {
+        items.extend(unsettled.of(partition));
+        let rest = unblock(connection, partition, Some(items), Some(SETTLED_MAX)).await?;
+        left.push((partition.to_owned(), rest.unwrap_or_default()));
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Settles the blocked items that depend on these, or, with `None`, all of the partition. What fails in turn has its
-/// own dependents.
+/// own dependents. After `max` of them it stops, and returns whose dependents it has not finished with.
 pub(super) async fn unblock(
     connection: &mut SqliteConnection,
     partition: &str,
-    changed: Option<Vec<&str>>,
-) -> Result<()> {
-    let mut pending = changed.map(|items| json(items.into_iter()));
+    changed: Option<Vec<String>>,
+    max: Option<usize>,
+) -> Result<Option<Vec<String>>> {
+    let mut pending = changed;
+    // No item is blocked twice, so that this is no limit.
+    let mut room = max.unwrap_or(i64::MAX as usize);
     loop {
         let candidates = if pending.is_some() { OF_CHANGED } else { ALL };
         let sql = UNBLOCK.replace("{candidates}", candidates);
-        let rows = sqlx::query(&sql).bind(partition).bind(&pending).fetch_all(&mut *connection).await?;
+        let ids = pending.as_ref().map(|ids| serde_json::Value::from(ids.as_slice()).to_string());
+        let query = sqlx::query(&sql).bind(partition).bind(ids).bind(room as i64);
+        let rows = query.fetch_all(&mut *connection).await?;
         let mut ended = Vec::new();
         for row in &rows {
             if row.try_get::<&str, _>("status")? != "available" {
                 ended.push(row.try_get::<String, _>("id")?);
             }
         }
-        if ended.is_empty() {
-            return Ok(());
+        room -= rows.len();
+        if room == 0 {
+            let mut rest = pending.unwrap_or_default();
+            rest.extend(ended);
+            return Ok(Some(rest));
         }
-        pending = Some(json(ended.iter().map(String::as_str)));
+        if ended.is_empty() {
+            return Ok(None);
+        }
+        pending = Some(ended);
     }
-}
-
-fn json<'a>(ids: impl Iterator<Item = &'a str>) -> String {
-    serde_json::Value::from(ids.collect::<Vec<_>>()).to_string()
 }

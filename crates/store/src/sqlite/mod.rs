@@ -51,18 +51,20 @@ use gatefeed_core::{
 
 use self::pool::Lanes;
 pub(crate) use self::{insert::push_into, values::values};
-use crate::Options;
+use crate::{Options, unsettled::Unsettled};
 
 /// The store on SQLite.
 #[derive(Debug)]
 pub(crate) struct Sqlite {
     lanes: Lanes,
+    unsettled: Unsettled,
 }
 
 impl Sqlite {
     /// Opens the file of a `sqlite:` URL, or makes it.
     pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self> {
-        Ok(Self { lanes: Lanes::open(url, options.synchronous).await? })
+        let lanes = Lanes::open(url, options.synchronous).await?;
+        Ok(Self { lanes, unsettled: Unsettled::default() })
     }
 
     /// An error, in the field's terms, of this file.
@@ -129,6 +131,12 @@ impl Store for Sqlite {
     }
     async fn farewell(&self, watcher: &str) -> Result<()> {
         self.named(self.forget_watcher(watcher).await)
+    }
+    async fn ask(&self, watcher: &str, feeds: &[String]) -> Result<()> {
+        self.named(self.ask_for_partitions(watcher, feeds).await)
+    }
+    async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
+        self.named(self.askers(watcher, feeds).await)
     }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.named(self.open_push(partition).await)

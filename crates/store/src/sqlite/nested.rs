@@ -181,7 +181,7 @@ async fn settle_item(connection: &mut SqliteConnection, partition: &str, item: &
     let query = query.bind(data.as_ref().map(|data| data.content_type.as_str())).bind(errors);
     query.execute(&mut *connection).await?;
     sqlx::query(FORGET).bind(partition).bind(id).execute(&mut *connection).await?;
-    unblock(connection, partition, Some(vec![id])).await?;
+    unblock(connection, partition, Some(vec![id.to_owned()]), None).await?;
     Ok(all.len())
 }
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     Sqlite, callback, checkpoint, claim, complete, dependencies, fence, gather, history, insert, inspect,
-    nested, operate, page, renew, status, values::values, why,
+    nested, operate, page, renew, status, values::values, watchers, why,
 };
 use crate::Options;
 
@@ -64,7 +64,13 @@ async fn hot_statements(connection: &mut SqliteConnection) -> Vec<String> {
             ])
             .chain(operate::CANCEL_ITEMS)
             .chain([nested::DROP, nested::APPLY, nested::READY, nested::COUNT, operate::NESTED])
-            .chain([checkpoint::FAILURES, checkpoint::CAME, operate::REMOVE_MADE, operate::AGAIN])
+            .chain([
+                watchers::OTHERS_HOLD,
+                checkpoint::FAILURES,
+                checkpoint::CAME,
+                operate::REMOVE_MADE,
+                operate::AGAIN,
+            ])
             .map(str::to_owned)
             .collect();
     for rows in [1, 4, 32, 256] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gatefeed_core::{
     inspect::WatcherStatus,
-    watcher::{ALIVE_FOR, FORGOTTEN_AFTER, FeedReport, Report},
+    watcher::{ALIVE_FOR, ASKS_FOR, FORGOTTEN_AFTER, FeedReport, Report},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
@@ -35,7 +35,55 @@ const ALIVE: &str = concat!(
     " ORDER BY id, feed"
 );
 
+/// Looked for before anything is written, since each write is a hint to everybody.
+pub(super) const OTHERS_HOLD: &str = concat!(
+    "SELECT f.value FROM json_each(?2) f WHERE EXISTS (
+        SELECT 1 FROM gatefeed_partitions p INDEXED BY gatefeed_partitions_leased
+        WHERE p.feed = f.value AND p.status = 'available' AND p.owner IS NOT NULL AND p.next_run_at IS NOT NULL
+            AND p.owner <> ?1 AND p.next_run_at <= ",
+    now!(),
+    " AND p.until > ",
+    now!(),
+    ")"
+);
+
+const ASK: &str = concat!(
+    "UPDATE gatefeed_watchers SET asks_until = ",
+    now!("?3"),
+    " WHERE id = ?1 AND feed IN (SELECT value FROM json_each(?2))"
+);
+
+const ASKERS: &str = concat!(
+    "SELECT feed, count(*) AS watchers FROM gatefeed_watchers
+    WHERE id <> ?1 AND feed IN (SELECT value FROM json_each(?2)) AND asks_until > ",
+    now!(),
+    " GROUP BY feed"
+);
+
 impl Sqlite {
+    pub(super) async fn ask_for_partitions(&self, watcher: &str, feeds: &[String]) -> Result<()> {
+        let mut connection = self.lanes.read().await?;
+        let query = sqlx::query_scalar(OTHERS_HOLD).bind(watcher).bind(json(feeds));
+        let held: Vec<String> = query.fetch_all(&mut *connection).await?;
+        drop(connection);
+        if held.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.lanes.write().await?;
+        let query = sqlx::query(ASK).bind(watcher).bind(json(&held)).bind(seconds(ASKS_FOR));
+        query.execute(tx.conn()?).await?;
+        tx.commit().await
+    }
+
+    pub(super) async fn askers(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
+        let mut connection = self.lanes.read().await?;
+        let query = sqlx::query(ASKERS).bind(watcher).bind(json(feeds));
+        let rows = query.fetch_all(&mut *connection).await?;
+        rows.iter()
+            .map(|row| Ok((row.try_get("feed")?, row.try_get::<i64, _>("watchers")? as usize)))
+            .collect()
+    }
+
     pub(super) async fn note_report(&self, report: &Report) -> Result<()> {
         let mut tx = self.lanes.write().await?;
         for feed in &report.feeds {
@@ -63,6 +111,10 @@ async fn note(connection: &mut SqliteConnection, report: &Report, feed: &FeedRep
 
 fn whole(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn json(feeds: &[String]) -> String {
+    serde_json::Value::from(feeds).to_string()
 }
 
 fn ago(duration: Duration) -> String {

@@ -442,6 +442,46 @@ pub async fn a_deleted_item_takes_its_dependencies(db: TestDb) {
     assert_eq!(drain_lease(&db.store(), &lease).await, 2);
 }
 
+/// More than one batch settles.
+const MANY: usize = 25_000;
+
+/// `root`, which many depend on, and a lease of their partition.
+async fn root_of_many(db: &TestDb) -> Arc<Lease> {
+    let many = (0..MANY).map(|n| after(&format!("i{n:05}"), &["root"]));
+    let items: Vec<_> = std::iter::once(item("p", "root", 0)).chain(many).collect();
+    push_items(db, &items).await.unwrap();
+    lease(&db.store(), "w", "p").await
+}
+
+async fn blocked(db: &TestDb) -> i64 {
+    db.count("SELECT count(*) FROM gatefeed_items WHERE status = 'blocked'").await
+}
+
+/// One outcome does not keep the others waiting for all that depends on it; each that follows goes on with it.
+pub async fn many_dependents_come_free_in_pieces(db: TestDb) {
+    let store = db.store();
+    let lease = root_of_many(&db).await;
+    settle_one(&db, &lease, "root", ItemStatus::Complete).await;
+    let left = blocked(&db).await;
+    assert!(left > 0 && left < MANY as i64, "{left} are blocked");
+    settle_one(&db, &lease, "i00000", ItemStatus::Complete).await;
+    assert!(blocked(&db).await < left, "the next outcome did not go on");
+    assert_eq!(drain_lease(&store, &lease).await, MANY - 1);
+    assert_eq!(partition(&store, "p").await.status, PartitionStatus::Complete);
+}
+
+/// Where nothing comes free, the checkpoints go on, also in another process.
+pub async fn many_dependents_fail_in_pieces(db: TestDb) {
+    let lease = root_of_many(&db).await;
+    settle_one(&db, &lease, "root", ItemStatus::Failed).await;
+    let left = blocked(&db).await;
+    assert!(left > 0 && left < MANY as i64, "{left} are blocked");
+    let store = db.another_store().await;
+    assert_eq!(drain_lease(&store, &lease).await, 0);
+    assert_eq!(partition(&store, "p").await.status, PartitionStatus::Failed);
+    assert_eq!(blocked(&db).await, 0);
+}
+
 /// Producers that make items depend on whatever there is, while its owner completes it: nothing is left behind, and
 /// nothing is delivered before what it depends on.
 pub async fn nothing_stays_blocked(db: TestDb) {

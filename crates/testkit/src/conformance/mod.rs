@@ -106,7 +106,8 @@ macro_rules! conformance {
                 plain_sql_blocks_and_comes_free plain_sql_is_refused_too an_item_under_way_takes_no_dependency
                 two_inserts_cannot_close_a_cycle children_depend_on_what_they_name a_refused_dependency_writes_nothing
                 a_dependency_that_moves_past_stops a_retry_waits_again a_retry_alone_fails_again
-                existing_items_keep_their_dependencies a_checkpoint_finds_what_came_free a_fenced_outcome_unblocks_nothing
+                existing_items_keep_their_dependencies many_dependents_come_free_in_pieces many_dependents_fail_in_pieces
+                a_checkpoint_finds_what_came_free a_fenced_outcome_unblocks_nothing
                 a_deleted_partition_takes_its_dependencies a_deleted_item_takes_its_dependencies nothing_stays_blocked;
             gather: a_due_item_says_what_it_gathers what_ended_at_a_gate_is_gathered pages_are_bounded
                 bad_gathers_are_refused a_missing_partition_is_named;
@@ -121,7 +122,8 @@ macro_rules! conformance {
             wake: a_plain_insert_wakes a_push_wakes children_wake a_retry_wakes next_is_cancel_safe;
             changes: a_waiter_wakes_when_it_closes a_waiter_wakes_when_it_fails every_waiter_wakes;
             watchers: a_report_is_listed a_second_report_replaces_the_first watchers_and_feeds_sum_up
-                farewell_takes_a_watcher_away a_silent_watcher_does_not_count an_old_report_is_forgotten;
+                farewell_takes_a_watcher_away a_silent_watcher_does_not_count an_old_report_is_forgotten
+                what_others_hold_is_asked_for nothing_is_asked_for_in_vain;
             operate: retry_reopens_a_failed_partition retry_by_gate_and_item retry_reopens_a_complete_partition
                 retry_leaves_a_paused_partition_paused retry_while_leased retry_names_what_is_wrong
                 seal_lets_go seal_while_leased advance_goes_to_the_next_open_gate advance_while_leased

@@ -1,8 +1,10 @@
 //! What watchers report of themselves.
 
+use std::time::{Duration, Instant};
+
 use gatefeed_core::{
     inspect::FeedStatus,
-    watcher::{FeedReport, Report},
+    watcher::{ASKS_FOR, FeedReport, Report},
 };
 
 use super::given::*;
@@ -122,4 +124,44 @@ pub async fn an_old_report_is_forgotten(db: TestDb) {
     tell(&db, "well", vec![feed("a", 1, 1, 1.0), feed("b", 1, 1, 1.0)]).await;
     let rows = db.rows("SELECT DISTINCT id FROM gatefeed_watchers ORDER BY id").await;
     assert_eq!(rows.concat(), [Some("old".to_owned()), Some("well".to_owned())]);
+}
+
+fn feeds(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// By whom has another feed nothing to do with it, and it is over soon.
+pub async fn what_others_hold_is_asked_for(db: TestDb) {
+    let store = db.store();
+    leased(&db, "p", &[("a", 0)]).await;
+    for watcher in ["w", "hungry"] {
+        tell(&db, watcher, vec![feed("default", 0, 0, 0.0), feed("other", 0, 0, 0.0)]).await;
+    }
+    let asked_at = Instant::now();
+    store.ask("hungry", &feeds(&["default", "other"])).await.unwrap();
+    let asked = store.asked("w", &feeds(&["default", "other"])).await.unwrap();
+    assert!(asked == [("default".to_owned(), 1)] || asked_at.elapsed() > ASKS_FOR, "{asked:?}");
+    assert_eq!(store.asked("w", &feeds(&["other"])).await.unwrap(), []);
+    assert_eq!(store.asked("hungry", &feeds(&["default"])).await.unwrap(), [], "of itself");
+    while !store.asked("w", &feeds(&["default"])).await.unwrap().is_empty() {
+        assert!(asked_at.elapsed() < Duration::from_secs(30), "it goes on for ever");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(asked_at.elapsed() >= ASKS_FOR);
+}
+
+/// Nothing is written where nobody holds anything due: an idle database stays idle.
+pub async fn nothing_is_asked_for_in_vain(db: TestDb) {
+    let store = db.store();
+    tell(&db, "hungry", vec![feed("default", 0, 0, 0.0)]).await;
+    let asks = "SELECT count(*) FROM gatefeed_watchers WHERE asks_until IS NOT NULL";
+    store.ask("hungry", &feeds(&["default"])).await.unwrap();
+    push(&store, "free", &[("a", 0)]).await;
+    store.ask("hungry", &feeds(&["default"])).await.unwrap();
+    lease(&store, "hungry", "free").await;
+    store.ask("hungry", &feeds(&["default"])).await.unwrap();
+    assert_eq!(db.count(asks).await, 0);
+    leased(&db, "p", &[("a", 0)]).await;
+    store.ask("hungry", &feeds(&["default"])).await.unwrap();
+    assert_eq!(db.count(asks).await, 1);
 }

@@ -16,6 +16,7 @@ use std::{
     collections::HashMap,
     error::Error,
     sync::{Arc, Mutex, PoisonError},
+    time::UNIX_EPOCH,
 };
 
 use axum::{
@@ -26,7 +27,9 @@ use axum::{
     response::{IntoResponse, Response},
     serve::ListenerExt,
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
+use ring::hmac;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -41,8 +44,13 @@ const BODY_MAX: usize = 1 << 20;
 const AT_ONCE: usize = 32;
 const REMEMBERED_MAX: usize = 100_000;
 
+/// Seconds that a signature is good for, so that nobody sends an old delivery again.
+const SIGNED_FOR: u64 = 300;
+
 struct Service {
     slots: Semaphore,
+    /// Those that the watcher signs with; without one everybody is believed.
+    secrets: Vec<hmac::Key>,
     memory: Mutex<Memory>,
 }
 
@@ -154,6 +162,34 @@ impl Memory {
     }
 }
 
+impl Service {
+    /// Whether a delivery is from somebody who has one of the secrets (Standard Webhooks).
+    fn is_genuine(&self, headers: &HeaderMap, body: &[u8]) -> bool {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (id, timestamp) = (text("webhook-id"), text("webhook-timestamp"));
+        let now = UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs());
+        let is_fresh = timestamp.parse().is_ok_and(|sent: u64| now.abs_diff(sent) <= SIGNED_FOR);
+        let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
+        let given = || {
+            let codes = text("webhook-signature").split(' ').filter_map(|given| given.strip_prefix("v1,"));
+            codes.filter_map(|code| BASE64_STANDARD.decode(code).ok())
+        };
+        let is_ours = |key: &hmac::Key| given().any(|code| hmac::verify(key, &signed, &code).is_ok());
+        self.secrets.is_empty() || (is_fresh && self.secrets.iter().any(is_ours))
+    }
+}
+
+/// The secrets, as the watcher has them.
+fn secrets() -> Result<Vec<hmac::Key>, Box<dyn Error>> {
+    let text = std::env::var("GATEFEED_SIGNING_SECRET").unwrap_or_default();
+    let secrets = text.split([' ', ',', '\n']).filter(|secret| !secret.is_empty());
+    let key = |secret: &str| {
+        let bytes = BASE64_STANDARD.decode(secret.trim_start_matches("whsec_"))?;
+        Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+    };
+    secrets.map(key).collect()
+}
+
 async fn receive(State(service): State<Arc<Service>>, headers: HeaderMap, body: Body) -> Response {
     let Ok(_slot) = service.slots.try_acquire() else {
         read(body, 0).await;
@@ -164,6 +200,10 @@ async fn receive(State(service): State<Arc<Service>>, headers: HeaderMap, body: 
     let Some(body) = read(body, BODY_MAX).await else {
         return refusal(StatusCode::PAYLOAD_TOO_LARGE, &format!("more than {BODY_MAX} bytes"));
     };
+    if !service.is_genuine(&headers, &body) {
+        let wrong = json!({"error": {"message": "the signature is missing, wrong or old"}});
+        return (StatusCode::UNAUTHORIZED, Json(wrong)).into_response();
+    }
     // Held for moments. Longer work belongs into tokio::task::spawn_blocking.
     let mut memory = service.memory.lock().unwrap_or_else(PoisonError::into_inner);
     match memory.deliver(Item::of(&headers), &body) {
@@ -200,7 +240,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}/", listener.local_addr()?);
     // Small answers do not wait for more to fill a packet.
     let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
-    let service = Service { slots: Semaphore::new(AT_ONCE), memory: Mutex::default() };
+    let service = Service { slots: Semaphore::new(AT_ONCE), secrets: secrets()?, memory: Mutex::default() };
     let router = Router::new().fallback(receive).with_state(Arc::new(service));
     // Ends what is in work first.
     axum::serve(listener, router).with_graceful_shutdown(stopped(terminate)).await?;

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Rows of one UPDATE of the limit: gatefeed's own batches have at most as many.
-const BLOCK: usize = 2_000;
+pub(super) const BLOCK: usize = 2_000;
 
 /// Gatefeed and the limit in turn, on the same tables, until gatefeed was measured for long enough.
 pub(crate) async fn drain(place: &Place, args: &LoadArgs) -> Result<Load> {
@@ -28,7 +28,7 @@ pub(crate) async fn drain(place: &Place, args: &LoadArgs) -> Result<Load> {
         work::load(&*store, args, 2 * round + 1, items).await?;
         limit.vacuum().await?;
         let processor = |_: Delivery| async { Ok(Answer::done()) };
-        let took = work::put_through(place.open().await?, args, items, processor).await?;
+        let took = work::put_through(place.open().await?, args, items, None, processor).await?;
         limit.clear().await?;
         if figures.round(took, per_second(rows, by_itself)) {
             break;

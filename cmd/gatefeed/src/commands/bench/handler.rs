@@ -1,13 +1,18 @@
 //! The handler of `gatefeed bench http`, in a process of its own, as handlers are.
 
 use std::{
+    borrow::Cow,
     io::{BufRead, BufReader},
     process::{self, Stdio},
 };
 
 use anyhow::{Context, Result};
-use gatefeed_api::axum::{Router, body::Bytes, extract::DefaultBodyLimit, routing::post};
+use gatefeed_api::axum::{Router, body::Bytes, extract::DefaultBodyLimit, http::StatusCode, routing::post};
+use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncReadExt, net::TcpListener};
+
+/// Where batches go.
+pub(crate) const BATCH_PATH: &str = "/batch";
 
 /// A running handler; ended when dropped.
 pub(crate) struct Child {
@@ -36,13 +41,27 @@ impl Drop for Child {
     }
 }
 
-/// Serves until stdin ends, which it does with the process that started it. Reads each body and answers `{}`.
+/// Serves until stdin ends, which it does with the process that started it. Reads each body and answers `{}`; a batch, at
+/// [`BATCH_PATH`], item by item.
 pub(crate) async fn serve() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     crate::output::line(&format!("http://{}/", listener.local_addr()?))?;
     let answer = |_: Bytes| async { "{}" };
-    let router = Router::new().route("/", post(answer)).layer(DefaultBodyLimit::disable());
+    let router = Router::new().route("/", post(answer)).route(BATCH_PATH, post(batch));
+    let router = router.layer(DefaultBodyLimit::disable());
     let orphaned = async { _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await };
     gatefeed_api::serve(listener, router, orphaned).await;
     Ok(())
+}
+
+/// What is read of an item of a batch, and answered.
+#[derive(Deserialize, Serialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    item: Cow<'a, str>,
+}
+
+async fn batch(body: Bytes) -> Result<Vec<u8>, StatusCode> {
+    let items: Vec<Named<'_>> = serde_json::from_slice(&body).map_err(|_| StatusCode::BAD_REQUEST)?;
+    serde_json::to_vec(&items).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }

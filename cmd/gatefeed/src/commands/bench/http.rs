@@ -10,24 +10,35 @@ use std::{
 
 use anyhow::{Result, bail};
 use gatefeed_engine::{
-    Delivery, Processor,
+    Batch, Delivery, Processor,
     dispatch::{HttpOptions, HttpProcessor, parse_target},
 };
 use url::Url;
 
 use super::{
-    LoadArgs,
+    HttpArgs, LoadArgs,
+    drain::BLOCK,
     figures::{Load, per_second},
-    handler::Child,
+    handler::{BATCH_PATH, Child},
     place::Place,
     work,
 };
 
+/// How long a batch waits for more that is being read.
+const LINGER: Duration = Duration::from_millis(10);
+
 /// How long the bare loop runs in each round.
 const LOOP: Duration = Duration::from_secs(2);
 
-/// Gatefeed and the bare loop in turn, against the same handler.
-pub(crate) async fn http(place: &Place, args: &LoadArgs) -> Result<Load> {
+/// Gatefeed and its limit in turn: the bare loop, against the same handler, or the UPDATE, of the same tables.
+pub(crate) async fn http(place: &Place, args: &HttpArgs) -> Result<Load> {
+    match args.batch {
+        Some(size) => batched(place, &args.load, size).await,
+        None => one_by_one(place, &args.load).await,
+    }
+}
+
+async fn one_by_one(place: &Place, args: &LoadArgs) -> Result<Load> {
     let handler = Child::start()?;
     let target = parse_target(&handler.url)?;
     let store = place.open().await?;
@@ -38,9 +49,33 @@ pub(crate) async fn http(place: &Place, args: &LoadArgs) -> Result<Load> {
         let bare = bare_loop(&target, args).await?;
         work::load(&*store, args, round, items).await?;
         limit.vacuum().await?;
-        let took = work::put_through(place.open().await?, args, items, client(&target)?).await?;
+        let took = work::put_through(place.open().await?, args, items, None, client(&target)?).await?;
         limit.clear().await?;
         if figures.round(took, bare) {
+            break;
+        }
+    }
+    Ok(figures)
+}
+
+async fn batched(place: &Place, args: &LoadArgs, size: usize) -> Result<Load> {
+    let handler = Child::start()?;
+    let target = parse_target(&handler.url)?.join(BATCH_PATH)?;
+    let store = place.open().await?;
+    let mut limit = place.limit().await?;
+    let mut figures = Load::new("http", "the batched UPDATE alone", place, args);
+    let batch = Batch { size, linger: LINGER };
+    for round in 0.. {
+        let items = figures.items_of_round();
+        work::load(&*store, args, 2 * round, items).await?;
+        limit.vacuum().await?;
+        let (rows, by_itself) = limit.update_all(BLOCK).await?;
+        limit.clear().await?;
+        work::load(&*store, args, 2 * round + 1, items).await?;
+        limit.vacuum().await?;
+        let took = work::put_through(place.open().await?, args, items, Some(batch), client(&target)?).await?;
+        limit.clear().await?;
+        if figures.round(took, per_second(rows, by_itself)) {
             break;
         }
     }

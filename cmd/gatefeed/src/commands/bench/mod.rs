@@ -45,10 +45,11 @@ enum Bench {
     /// Items a second through a watcher to an HTTP handler, one POST an item
     ///
     /// The handler is a process of its own that answers at once. The limit is the same HTTP client in a loop, without a
-    /// database.
-    #[command(after_help = "Example:
-  gatefeed bench http --concurrency 200 --payload 10KB")]
-    Http(LoadArgs),
+    /// database; with --batch it is a plain batched UPDATE of as many rows, as of `drain`.
+    #[command(after_help = "Examples:
+  gatefeed bench http --concurrency 200 --payload 10KB
+  gatefeed bench http --batch 50 --concurrency 1000")]
+    Http(HttpArgs),
     /// Time from an item's commit to the start of its delivery, on an idle queue
     ///
     /// One item at a time, committed through another connection. There is no limit beside it.
@@ -70,7 +71,8 @@ enum Bench {
 impl Bench {
     fn is_json(&self) -> bool {
         match self {
-            Self::Drain(args) | Self::Http(args) => args.run.json.json,
+            Self::Drain(args) => args.run.json.json,
+            Self::Http(args) => args.load.run.json.json,
             Self::Latency(args) => args.run.json.json,
             Self::Idle(args) => args.run.json.json,
             Self::Handler => false,
@@ -104,6 +106,16 @@ pub(crate) struct LoadArgs {
     payload: u64,
     #[command(flatten)]
     run: RunArgs,
+}
+
+/// What is put through, and how it is sent.
+#[derive(Args, Debug)]
+pub(crate) struct HttpArgs {
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Items of a POST [default: one by one, not in an array]
+    #[arg(long, env = "GATEFEED_BATCH", value_name = "NUMBER", value_parser = parse::batch_size)]
+    batch: Option<usize>,
 }
 
 /// How long, and how it is printed.

@@ -1,6 +1,7 @@
 //! Loading a round's items, and a watcher that puts them through.
 
 use std::{
+    future::Future,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,10 +14,11 @@ use bytes::Bytes;
 use gatefeed_core::{
     Store,
     answer::Verdict,
+    id::DEFAULT_FEED,
     item::{Data, NewItem},
     partition::NewPartition,
 };
-use gatefeed_engine::{Delivery, Processor, Watcher};
+use gatefeed_engine::{Batch, Delivery, Policy, Processor, Watcher};
 
 use super::LoadArgs;
 
@@ -53,12 +55,18 @@ pub(crate) async fn put_through<P: Processor>(
     store: Arc<dyn Store>,
     args: &LoadArgs,
     items: usize,
+    batch: Option<Batch>,
     processor: P,
 ) -> Result<Duration> {
     let timed =
         Arc::new(Timed { processor, deliveries: AtomicU64::new(0), last: Mutex::new(Instant::now()) });
     let watcher = Watcher::builder(Arc::clone(&store)).concurrency(args.concurrency).until_idle(true);
-    let watcher = watcher.max_payload(args.payload.max(1)).shared_processor(Arc::clone(&timed));
+    let watcher = match batch {
+        // A batch has at most as many bytes as an item may have.
+        Some(_) => watcher.feed_policy(DEFAULT_FEED, Policy { batch, ..Policy::default() }),
+        None => watcher.max_payload(args.payload.max(1)),
+    };
+    let watcher = watcher.shared_processor(Arc::clone(&timed));
     let started = Instant::now();
     let finished = watcher.run().await?;
     let took = timed.last.lock().unwrap_or_else(PoisonError::into_inner).duration_since(started);
@@ -85,15 +93,31 @@ struct Timed<P> {
     last: Mutex<Instant>,
 }
 
+impl<P> Timed<P> {
+    fn ended(&self, deliveries: u64) {
+        self.deliveries.fetch_add(deliveries, Ordering::Relaxed);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
 impl<P: Processor> Processor for Timed<P> {
     async fn process(&self, delivery: Delivery) -> Verdict {
         let verdict = self.processor.process(delivery).await;
-        self.deliveries.fetch_add(1, Ordering::Relaxed);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.ended(1);
         verdict
     }
 
-    async fn ready(&self) {
-        self.processor.ready().await;
+    async fn process_batch(&self, deliveries: Vec<Delivery>) -> Vec<Verdict> {
+        let verdicts = self.processor.process_batch(deliveries).await;
+        self.ended(verdicts.len() as u64);
+        verdicts
+    }
+
+    fn is_ready(&self, feed: &str, gate: i32) -> bool {
+        self.processor.is_ready(feed, gate)
+    }
+
+    fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
+        self.processor.readiness_changed()
     }
 }

@@ -1,16 +1,20 @@
 //! The flags of `gatefeed run`.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
+use anyhow::{Context, Result};
 use clap::Args;
-use gatefeed_core::{id::DEFAULT_FEED, retry::RetryPolicy};
-use gatefeed_engine::dispatch::{HttpOptions, parse_target};
+use gatefeed_core::StoreError;
+use gatefeed_engine::dispatch::parse_target;
 use url::Url;
 
-use crate::parse;
+use crate::{
+    config::{self, File, Plan, SIGNING_VARIABLE, Source},
+    parse,
+};
 
 /// Lease partitions and deliver their items to your handler.
 ///
@@ -23,41 +27,54 @@ use crate::parse;
 #[command(after_help = "Examples:
   gatefeed run --target http://localhost:8000/work
   gatefeed run --target http://a:8000/,http://b:8000/ --feed video
+  gatefeed run --target http://ocr:8000/ --gate-target 1=http://rank:8000/
+  gatefeed run --config gatefeed.toml     (many feeds, each with its own policy)
   gatefeed run --target http://h:8000/ --until-idle     (ends by itself)
   gatefeed run --target http://h:8000/ --listen :8080 --target-health /healthz
   gatefeed run --target http://h:8000/ --listen :8080 --callback-timeout 10m    (for handlers that answer later)")]
 pub(crate) struct RunArgs {
+    /// A TOML file with what these flags say and with what feeds and gates have of their own; a flag, or its variable,
+    /// goes before the same key at the top of the file
+    #[arg(long, env = "GATEFEED_CONFIG", value_name = "FILE", help_heading = "Handler")]
+    pub(crate) config: Option<PathBuf>,
     /// Where to send items; several share the work [repeatable, or separated by commas]
     #[arg(
         long = "target",
         env = "GATEFEED_TARGET",
         value_name = "URL",
-        required = true,
         value_delimiter = ',',
         help_heading = "Handler",
         value_parser = parse_target
     )]
     pub(crate) targets: Vec<Url>,
-    /// How long a request may take, the answer included
+    /// Where to send the items at a gate, if not to --target [repeatable, or separated by commas]
+    #[arg(
+        long = "gate-target",
+        env = "GATEFEED_GATE_TARGET",
+        value_name = "GATE=URL",
+        value_delimiter = ',',
+        help_heading = "Handler",
+        value_parser = parse::gate_target
+    )]
+    pub(crate) gate_targets: Vec<(i32, Url)>,
+    /// How long a request may take, the answer included [default: 60s]
     #[arg(
         long,
         env = "GATEFEED_REQUEST_TIMEOUT",
         value_name = "DURATION",
-        default_value = "60s",
         help_heading = "Handler",
         value_parser = parse::timeout
     )]
-    pub(crate) request_timeout: Duration,
-    /// How long connecting may take
+    pub(crate) request_timeout: Option<Duration>,
+    /// How long connecting may take [default: 5s]
     #[arg(
         long,
         env = "GATEFEED_CONNECT_TIMEOUT",
         value_name = "DURATION",
-        default_value = "5s",
         help_heading = "Handler",
         value_parser = parse::timeout
     )]
-    pub(crate) connect_timeout: Duration,
+    pub(crate) connect_timeout: Option<Duration>,
     /// The path on each target's host that /readyz asks for; without it, it only connects
     #[arg(
         long,
@@ -67,82 +84,109 @@ pub(crate) struct RunArgs {
         value_parser = parse::path
     )]
     pub(crate) target_health: Option<String>,
-    /// Items with more data than this fail instead of being sent
+    /// Send up to so many items of a partition and gate in one POST, as a JSON array [default: one by one, not in an array]
+    #[arg(
+        long,
+        env = "GATEFEED_BATCH_SIZE",
+        value_name = "NUMBER",
+        help_heading = "Handler",
+        value_parser = parse::batch_size
+    )]
+    pub(crate) batch_size: Option<usize>,
+    /// How long a batch that is not full waits for items that are being read [default: 10ms]
+    #[arg(
+        long,
+        env = "GATEFEED_BATCH_LINGER",
+        value_name = "DURATION",
+        help_heading = "Handler",
+        value_parser = parse::duration
+    )]
+    pub(crate) batch_linger: Option<Duration>,
+    /// A file with the secrets that sign each delivery (Standard Webhooks), one a line; or they are in the variable
+    /// GATEFEED_SIGNING_SECRET
+    #[arg(long, env = "GATEFEED_SIGNING_SECRET_FILE", value_name = "FILE", help_heading = "Handler")]
+    pub(crate) signing_secret_file: Option<PathBuf>,
+    /// A PEM file with the only certificate authorities that https targets are trusted by [default: this machine's]
+    #[arg(long, env = "GATEFEED_CA_FILE", value_name = "FILE", help_heading = "Handler")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Connect to addresses of the public internet only
+    #[arg(
+        long,
+        env = "GATEFEED_DENY_PRIVATE",
+        help_heading = "Handler",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub(crate) deny_private: bool,
+    /// Items with more data than this fail instead of being sent [default: 16MiB]
     #[arg(
         long,
         env = "GATEFEED_MAX_PAYLOAD",
         value_name = "BYTES",
-        default_value = "16MiB",
         help_heading = "Handler",
         value_parser = parse::bytes
     )]
-    pub(crate) max_payload: u64,
-    /// Answers that are longer than this are failed attempts
+    pub(crate) max_payload: Option<u64>,
+    /// Answers that are longer than this are failed attempts [default: 1MiB]
     #[arg(
         long,
         env = "GATEFEED_MAX_ANSWER",
         value_name = "BYTES",
-        default_value = "1MiB",
         help_heading = "Handler",
         value_parser = parse::bytes
     )]
-    pub(crate) max_answer: u64,
+    pub(crate) max_answer: Option<u64>,
 
     /// How long an item waits for a handler that said it would answer later; a heartbeat starts that time again
+    /// [default: 1h]
     #[arg(
         long,
         env = "GATEFEED_CALLBACK_TIMEOUT",
         value_name = "DURATION",
-        default_value = "1h",
         help_heading = "Handler",
         value_parser = parse::timeout
     )]
-    pub(crate) callback_timeout: Duration,
+    pub(crate) callback_timeout: Option<Duration>,
 
-    /// At most this much of what an item gathers is sent with it; what is more the handler fetches from --listen
+    /// At most this much of what an item gathers is sent with it; what is more the handler fetches from --listen [default: 8MiB]
     #[arg(
         long,
         env = "GATEFEED_GATHER_MAX",
         value_name = "BYTES",
-        default_value = "8MiB",
         help_heading = "Handler",
         value_parser = parse::bytes
     )]
-    pub(crate) gather_max: u64,
+    pub(crate) gather_max: Option<u64>,
 
-    /// The feeds to serve [repeatable, or separated by commas]
+    /// The feeds to serve [repeatable, or separated by commas] [default: those of --config, or else default]
     #[arg(
         long = "feed",
         env = "GATEFEED_FEED",
         value_name = "NAME",
-        default_value = DEFAULT_FEED,
         value_delimiter = ',',
         help_heading = "Work",
         value_parser = parse::name
     )]
     pub(crate) feeds: Vec<String>,
-    /// At most this many deliveries at a time; from 10 on, a tenth is kept for partitions that come along
+    /// At most this many deliveries at a time; from 10 on, a tenth is kept for partitions that come along [default: 100]
     #[arg(
         long,
         env = "GATEFEED_CONCURRENCY",
         value_name = "NUMBER",
-        default_value = "100",
         help_heading = "Work",
         allow_hyphen_values = true,
         value_parser = parse::concurrency
     )]
-    pub(crate) concurrency: usize,
-    /// Deliveries of an item at a gate after the first one failed; -1: for ever
+    pub(crate) concurrency: Option<usize>,
+    /// Deliveries of an item at a gate after the first one failed; -1: for ever [default: 5]
     #[arg(
         long,
         env = "GATEFEED_MAX_RETRIES",
         value_name = "NUMBER",
-        default_value = "5",
         help_heading = "Work",
         allow_hyphen_values = true,
         value_parser = parse::max_retries
     )]
-    pub(crate) max_retries: i64,
+    pub(crate) max_retries: Option<i64>,
     /// Exit once nothing is left that a watcher could deliver: with 0, or with 3 if a partition has failed
     #[arg(
         long,
@@ -152,37 +196,34 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) until_idle: bool,
 
-    /// How long a partition stays with a watcher that died; a living one renews its leases in time
+    /// How long a partition stays with a watcher that died; a living one renews its leases in time [default: 30s]
     #[arg(
         long,
         env = "GATEFEED_LEASE_DURATION",
         value_name = "DURATION",
-        default_value = "30s",
         help_heading = "Leases and polling",
         value_parser = parse::lease_duration
     )]
-    pub(crate) lease_duration: Duration,
-    /// How often to look for work; most work is noticed sooner
+    pub(crate) lease_duration: Option<Duration>,
+    /// How often to look for work; most work is noticed sooner [default: 1s]
     #[arg(
         long,
         env = "GATEFEED_POLL_INTERVAL",
         value_name = "DURATION",
-        default_value = "1s",
         help_heading = "Leases and polling",
         value_parser = parse::poll_interval
     )]
-    pub(crate) poll_interval: Duration,
+    pub(crate) poll_interval: Option<Duration>,
 
-    /// How long a clean stop waits for what is in flight; the rest is delivered again later
+    /// How long a clean stop waits for what is in flight; the rest is delivered again later [default: 25s]
     #[arg(
         long,
         env = "GATEFEED_GRACE",
         value_name = "DURATION",
-        default_value = "25s",
         help_heading = "Process",
         value_parser = parse::duration
     )]
-    pub(crate) grace: Duration,
+    pub(crate) grace: Option<Duration>,
     /// Serve /livez and /readyz on this address, what items gather, and where handlers answer later
     #[arg(
         long,
@@ -223,55 +264,86 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    /// The options of the deliveries.
-    pub(crate) fn http_options(&self, listening: Option<SocketAddr>) -> HttpOptions {
-        HttpOptions {
-            request_timeout: self.request_timeout,
-            connect_timeout: self.connect_timeout,
-            max_answer: usize::try_from(self.max_answer).unwrap_or(usize::MAX),
-            health_path: self.target_health.clone(),
-            gather_max: usize::try_from(self.gather_max).unwrap_or(usize::MAX),
-            callback_timeout: self.callback_timeout,
-            gather_url: self.public_url.clone().or_else(|| listening.and_then(own_url)),
-        }
-    }
-
-    /// How often failed attempts are repeated.
-    pub(crate) fn retry_policy(&self) -> RetryPolicy {
-        // Every negative number has been refused but -1, which is no u32 and means for ever.
-        RetryPolicy { max_retries: u32::try_from(self.max_retries).ok(), ..RetryPolicy::default() }
-    }
-
-    /// The targets without their queries, which may hold secrets.
-    pub(crate) fn shown_targets(&self) -> Vec<String> {
-        let shown = |url: &Url| {
-            let mut url = url.clone();
-            url.set_query(None);
-            url.to_string()
+    /// What this watcher is to do: these flags, and the file that they name.
+    pub(crate) fn plan(&self) -> Result<Plan> {
+        let mut file = match &self.config {
+            Some(path) => config::load(path)?,
+            None => File::default(),
         };
-        self.targets.iter().map(shown).collect()
+        self.enter(&mut file);
+        self.enter_secrets(&mut file)?;
+        Ok(Plan::new(file, self.feeds.clone())?)
     }
 
-    /// The watcher's name.
-    pub(crate) fn owner(&self) -> String {
-        self.name.clone().unwrap_or_else(default_owner)
+    fn enter_secrets(&self, file: &mut File) -> Result<()> {
+        let variable = std::env::var_os(SIGNING_VARIABLE).filter(|value| !value.is_empty());
+        let source = match (&self.signing_secret_file, variable) {
+            (Some(_), Some(_)) => {
+                let message = format!(
+                    "--signing-secret-file and {SIGNING_VARIABLE} are both there: put all secrets into one of them"
+                );
+                return Err(StoreError::Config(message).into());
+            }
+            (Some(path), None) => Some(Source::File(absolute(path)?)),
+            (None, Some(_)) => Some(Source::Variable(SIGNING_VARIABLE.to_owned())),
+            (None, None) => None,
+        };
+        if source.is_some() {
+            file.handling.signing = source;
+        }
+        if let Some(path) = &self.ca_file {
+            file.handling.ca_file = Some(absolute(path)?);
+        }
+        Ok(())
+    }
+
+    /// Each flag that is there takes the place of its key.
+    fn enter(&self, file: &mut File) {
+        fn enter<T: Clone>(key: &mut Option<T>, flag: &Option<T>) {
+            if flag.is_some() {
+                key.clone_from(flag);
+            }
+        }
+        let top = &mut file.handling;
+        if !self.targets.is_empty() {
+            top.targets = Some(self.targets.clone());
+        }
+        enter(&mut top.request_timeout, &self.request_timeout);
+        enter(&mut top.connect_timeout, &self.connect_timeout);
+        enter(&mut top.target_health, &self.target_health);
+        enter(&mut top.max_answer, &self.max_answer);
+        enter(&mut top.callback_timeout, &self.callback_timeout);
+        enter(&mut top.max_retries, &self.max_retries);
+        enter(&mut top.concurrency, &self.concurrency);
+        enter(&mut top.batch_size, &self.batch_size);
+        enter(&mut top.batch_linger, &self.batch_linger);
+        enter(&mut file.max_payload, &self.max_payload);
+        enter(&mut file.gather_max, &self.gather_max);
+        enter(&mut file.lease_duration, &self.lease_duration);
+        enter(&mut file.poll_interval, &self.poll_interval);
+        enter(&mut file.grace, &self.grace);
+        enter(&mut file.listen, &self.listen);
+        enter(&mut file.public_url, &self.public_url);
+        enter(&mut file.name, &self.name);
+        if self.deny_private {
+            top.deny_private = Some(true);
+        }
+        for (gate, _) in &self.gate_targets {
+            let targets = self.gate_targets.iter().filter(|(other, _)| other == gate);
+            let targets = targets.map(|(_, url)| url.clone()).collect();
+            file.gates.entry(*gate).or_default().targets = Some(targets);
+        }
     }
 }
 
-/// How a handler on this machine reaches an address that is listened on.
-fn own_url(mut address: SocketAddr) -> Option<Url> {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    Url::parse(&format!("http://{address}/")).ok()
+/// A path of the command line begins where the command was given, whatever the file says of its own.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot tell where {} is", path.display()))
 }
 
 /// Tells people where a lease is held, and is unique even where hosts and process ids are the same in every
 /// container.
-fn default_owner() -> String {
+pub(super) fn default_owner() -> String {
     let uname = rustix::system::uname();
     let host: String =
         uname.nodename().to_string_lossy().chars().filter(|c| !c.is_control()).take(100).collect();

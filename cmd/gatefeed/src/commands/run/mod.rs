@@ -6,24 +6,34 @@ use std::{io::ErrorKind, sync::Arc};
 
 use anyhow::{Result, anyhow};
 use gatefeed_api::{TargetHealth, Targets};
-use gatefeed_core::Store;
-use gatefeed_engine::{Watcher, dispatch::HttpProcessor};
+use gatefeed_core::{Store, StoreError};
+use gatefeed_engine::{
+    Watcher,
+    dispatch::{HttpRoutes, Route},
+};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::args::RunArgs;
-use crate::{database::DatabaseArgs, exit, signals};
+use self::args::default_owner;
+use crate::{
+    config::{Plan, shown},
+    database::DatabaseArgs,
+    exit, signals,
+};
 
 pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
+    let plan = args.plan()?;
     let shutdown = signals::clean_stop()?;
-    let listener = match &args.listen {
+    let listener = match plan.listen() {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
     let listening = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let options = args.http_options(listening);
-    let takes_callbacks = options.gather_url.is_some();
-    let mut processor = HttpProcessor::new(args.targets.clone(), options)?;
+    let routes = plan.routes(listening)?;
+    tell(&routes);
+    let takes_callbacks = routes.iter().any(|route| route.options.gather_url.is_some());
+    let mut processor = HttpRoutes::new(routes).map_err(|error| StoreError::Config(error.to_string()))?;
     let Some(store) = shutdown.run_until_cancelled(open(database, args.no_migrate)).await else {
         return Ok(exit::OK);
     };
@@ -33,11 +43,19 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     }
     let processor = Arc::new(processor);
     let health = listener.map(|listener| Health::start(listener, &store, &processor)).transpose()?;
-    let watched = watch(store, args, processor, shutdown).await;
+    let watched = watch(store, &plan, args.until_idle, processor, shutdown).await;
     if let Some(health) = health {
         health.stop().await;
     }
     watched
+}
+
+/// The targets, without their queries, which may hold secrets.
+fn tell(routes: &[Route]) {
+    for Route { feed, gate, targets, .. } in routes {
+        let targets: Vec<String> = targets.iter().map(shown).collect();
+        tracing::info!(feed, gate, ?targets, "route");
+    }
 }
 
 async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Arc<dyn Store>> {
@@ -54,24 +72,15 @@ async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Arc<dyn Store
 
 async fn watch(
     store: Arc<dyn Store>,
-    args: RunArgs,
-    processor: Arc<HttpProcessor>,
+    plan: &Plan,
+    until_idle: bool,
+    processor: Arc<HttpRoutes>,
     shutdown: CancellationToken,
 ) -> Result<u8> {
-    let owner = args.owner();
-    tracing::info!(owner, feeds = ?args.feeds, targets = ?args.shown_targets(), "watching");
-    let watcher = Watcher::builder(store)
-        .owner(owner)
-        .retry(args.retry_policy())
-        .feeds(args.feeds)
-        .concurrency(args.concurrency)
-        .lease_duration(args.lease_duration)
-        .poll_interval(args.poll_interval)
-        .grace(args.grace)
-        .max_payload(args.max_payload)
-        .until_idle(args.until_idle)
-        .shutdown(shutdown)
-        .shared_processor(processor);
+    let owner = plan.name().map_or_else(default_owner, str::to_owned);
+    tracing::info!(owner, feeds = ?plan.feeds, "watching");
+    let watcher = plan.apply(Watcher::builder(store).owner(owner));
+    let watcher = watcher.until_idle(until_idle).shutdown(shutdown).shared_processor(processor);
     let finished = watcher.run().await?;
     if finished.failed {
         tracing::warn!("a partition has failed: `gatefeed partitions --status failed` shows which");
@@ -100,7 +109,7 @@ struct Health {
 }
 
 impl Health {
-    fn start(listener: TcpListener, store: &Arc<dyn Store>, processor: &Arc<HttpProcessor>) -> Result<Self> {
+    fn start(listener: TcpListener, store: &Arc<dyn Store>, processor: &Arc<HttpRoutes>) -> Result<Self> {
         tracing::info!("listening on http://{}", listener.local_addr()?);
         let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)))
             .merge(gatefeed_api::gathered(Arc::clone(store)))
@@ -118,7 +127,7 @@ impl Health {
     }
 }
 
-fn targets(processor: Arc<HttpProcessor>) -> Targets {
+fn targets(processor: Arc<HttpRoutes>) -> Targets {
     Box::new(move || {
         let processor = Arc::clone(&processor);
         Box::pin(async move {

@@ -1,0 +1,231 @@
+//! TOML with positions: tables whose keys are asked for one by one, and everything that is wrong, in order.
+
+use std::{cell::RefCell, fmt, ops::Range};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// Something that is wrong, and where.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Problem {
+    /// From 1.
+    line: usize,
+    /// From 1, in characters.
+    column: usize,
+    message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.message)
+    }
+}
+
+/// The text, and what is wrong with it so far.
+pub(super) struct Document<'d> {
+    text: &'d str,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl<'d> Document<'d> {
+    pub(super) fn new(text: &'d str) -> Self {
+        Self { text, problems: RefCell::default() }
+    }
+
+    /// The whole as a table; `None`: it is no TOML.
+    pub(super) fn parse(&self) -> Option<DeTable<'d>> {
+        let (table, errors) = DeTable::parse_recoverable(self.text);
+        for error in &errors {
+            self.problem(error.span().unwrap_or_default(), error.message().to_owned());
+        }
+        errors.is_empty().then(|| table.into_inner())
+    }
+
+    pub(super) fn problem(&self, at: Range<usize>, message: String) {
+        let before = self.text.get(..at.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        self.problems.borrow_mut().push(Problem { line, column, message });
+    }
+
+    /// What is wrong, in the order of the text.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        let mut problems = self.problems.into_inner();
+        problems.sort();
+        problems
+    }
+}
+
+/// A table that is being read: each key is asked for once, and what nobody asked for is unknown.
+pub(super) struct Section<'d, 's> {
+    document: &'s Document<'d>,
+    /// For messages: `[feeds.ocr]`.
+    name: String,
+    table: &'s DeTable<'d>,
+    /// Where it begins.
+    at: Range<usize>,
+    known: Vec<&'static str>,
+}
+
+impl<'d, 's> Section<'d, 's> {
+    pub(super) fn new(
+        document: &'s Document<'d>,
+        name: String,
+        table: &'s DeTable<'d>,
+        at: Range<usize>,
+    ) -> Self {
+        Self { document, name, table, at, known: Vec::new() }
+    }
+
+    fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'d>>> {
+        self.known.push(key);
+        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+    }
+
+    /// A string or a number, read as the flag of that name reads it.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.get(key)?;
+        let read = text_of(value.get_ref()).and_then(|text| read(&text));
+        self.or_problem(value.span(), key, read)
+    }
+
+    /// A string or a list of strings.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let value = self.get(key)?;
+        let DeValue::Array(values) = value.get_ref() else {
+            let read = text_of(value.get_ref()).and_then(|text| read(&text));
+            return self.or_problem(value.span(), key, read).map(|one| vec![one]);
+        };
+        if values.is_empty() {
+            self.document.problem(value.span(), format!("{key}: expected at least one"));
+            return None;
+        }
+        let each = |value: &Spanned<DeValue<'d>>| {
+            let read = text_of(value.get_ref()).and_then(|text| read(&text));
+            self.or_problem(value.span(), key, read)
+        };
+        let all: Vec<Option<T>> = values.iter().map(each).collect();
+        all.into_iter().collect()
+    }
+
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.get(key)?;
+        let read = value.get_ref().as_bool().ok_or_else(|| "expected true or false".to_owned());
+        self.or_problem(value.span(), key, read)
+    }
+
+    /// A table of names and what they stand for.
+    pub(super) fn pairs<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&str, &DeValue<'d>) -> Result<T, String>,
+    ) -> Vec<T> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.document
+                .problem(value.span(), format!("{key}: expected a table such as {{ Name = \"value\" }}"));
+            return Vec::new();
+        };
+        let pair = |(name, value): (&Spanned<_>, &Spanned<DeValue<'d>>)| {
+            let name: &std::borrow::Cow<'d, str> = name.get_ref();
+            self.or_problem(value.span(), key, read(name, value.get_ref()))
+        };
+        table.iter().filter_map(pair).collect()
+    }
+
+    /// The tables in a table, each by its name.
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<(&'s str, Section<'d, 's>)> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let DeValue::Table(tables) = value.get_ref() else {
+            self.document.problem(value.span(), format!("{key}: expected tables such as [{key}.NAME]"));
+            return Vec::new();
+        };
+        let section = |(name, value): (&'s Spanned<_>, &'s Spanned<DeValue<'d>>)| {
+            let name: &'s std::borrow::Cow<'d, str> = name.get_ref();
+            match value.get_ref() {
+                DeValue::Table(table) => {
+                    let shown = format!("[{key}.{name}]");
+                    Some((name.as_ref(), Section::new(self.document, shown, table, value.span())))
+                }
+                _ => {
+                    self.document.problem(value.span(), format!("expected a table such as [{key}.{name}]"));
+                    None
+                }
+            }
+        };
+        tables.iter().filter_map(section).collect()
+    }
+
+    /// The tables of an array; `shown` is how one is written.
+    pub(super) fn array(&mut self, key: &'static str, shown: &str) -> Vec<Section<'d, 's>> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let expected = || format!("{key}: expected tables, each written as {shown}");
+        let DeValue::Array(values) = value.get_ref() else {
+            self.document.problem(value.span(), expected());
+            return Vec::new();
+        };
+        let section = |value: &'s Spanned<DeValue<'d>>| match value.get_ref() {
+            DeValue::Table(table) => Some(Section::new(self.document, shown.to_owned(), table, value.span())),
+            _ => {
+                self.document.problem(value.span(), expected());
+                None
+            }
+        };
+        values.iter().filter_map(section).collect()
+    }
+
+    /// Something is wrong with the table as a whole.
+    pub(super) fn problem(&self, message: String) {
+        self.document.problem(self.at.clone(), message);
+    }
+
+    /// Something is wrong with one of its keys.
+    pub(super) fn problem_at(&self, key: &str, message: String) {
+        let found = self.table.iter().find(|(name, _)| name.get_ref() == key);
+        self.document.problem(found.map_or(self.at.clone(), |(name, _)| name.span()), message);
+    }
+
+    /// The end: every key that nobody has asked for is a mistake. `advice` may know more about one.
+    pub(super) fn finish(self, advice: impl Fn(&str) -> Option<String>) {
+        for name in self.table.keys().filter(|name| !self.known.contains(&name.get_ref().as_ref())) {
+            let key = name.get_ref();
+            let hint = advice(key).unwrap_or_else(|| match nearest(key, &self.known) {
+                Some(nearest) => format!("did you mean {nearest:?}?"),
+                None => "it has no keys".to_owned(),
+            });
+            self.document.problem(name.span(), format!("unknown key {key:?} in {}; {hint}", self.name));
+        }
+    }
+
+    fn or_problem<T>(&self, at: Range<usize>, key: &str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|message| self.document.problem(at, format!("{key}: {message}"))).ok()
+    }
+}
+
+/// What the command line would have.
+fn text_of(value: &DeValue<'_>) -> Result<String, String> {
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Integer(number) => Ok(number.to_string()),
+        DeValue::Float(number) => Ok(number.to_string()),
+        DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            Err(format!("expected a string or a number, not {}", value.type_str()))
+        }
+    }
+}
+
+/// The key that was meant, as far as one can tell.
+fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+    let key = key.to_ascii_lowercase().replace('-', "_");
+    known.iter().copied().min_by_key(|known| strsim::damerau_levenshtein(&key, known))
+}

@@ -1,0 +1,220 @@
+//! What a watcher does, by its flags and its file: flags go before the file, and the file before the defaults. What a gate
+//! says goes before what its feed says, and that before what is said for all.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use gatefeed_core::{StoreError, id::DEFAULT_FEED, lease::DURATION_DEFAULT, retry::RetryPolicy};
+use gatefeed_engine::{
+    Batch, Builder, Policy,
+    dispatch::{Access, HttpOptions, InvalidTarget, Route, Signer},
+};
+use url::Url;
+
+use super::{
+    file::{AccessKeys, File, Handling, HeaderText},
+    secret::{Source, read_file},
+};
+
+/// Everything that is decided before a watcher starts.
+pub(crate) struct Plan {
+    file: File,
+    /// The feeds to serve.
+    pub(crate) feeds: Vec<String>,
+}
+
+impl Plan {
+    /// Of a file in which the flags have been entered. `feeds`: those that were named, if any were. Errs where nothing
+    /// can be delivered.
+    pub(crate) fn new(file: File, feeds: Vec<String>) -> Result<Self, StoreError> {
+        let feeds = match feeds.is_empty() {
+            false => feeds,
+            true if file.feeds.is_empty() => vec![DEFAULT_FEED.to_owned()],
+            true => file.feeds.keys().cloned().collect(),
+        };
+        let plan = Self { file, feeds };
+        match plan.feeds.iter().find(|feed| !plan.has_target(feed)) {
+            Some(feed) => Err(StoreError::Config(format!(
+                "feed {feed:?} has no handler: name one with --target URL or --gate-target GATE=URL, or in the file \
+                 of --config"
+            ))),
+            None => Ok(plan),
+        }
+    }
+
+    fn has_target(&self, feed: &str) -> bool {
+        self.levels(feed).iter().any(|(_, handling)| handling.targets.is_some())
+    }
+
+    /// How a feed is handled (`None`), and each of its gates that has something of its own, with what holds for all.
+    pub(crate) fn levels(&self, feed: &str) -> BTreeMap<Option<i32>, Handling> {
+        let none = Default::default();
+        let own = self.file.feeds.get(feed).unwrap_or(&none);
+        let top = &self.file.handling;
+        let mut levels = BTreeMap::new();
+        levels.insert(None, own.handling.or(top));
+        for gate in self.file.gates.keys().chain(own.gates.keys()) {
+            let nothing = Handling::default();
+            let of_gate = own.gates.get(gate).unwrap_or(&nothing);
+            let of_all = self.file.gates.get(gate).unwrap_or(&nothing);
+            let handling = of_gate.or(&own.handling).or(of_all).or(top);
+            let concurrency = of_gate.concurrency.or(of_all.concurrency);
+            levels.insert(Some(*gate), Handling { concurrency, ..handling });
+        }
+        levels
+    }
+
+    /// Where items go. `listening`: where this watcher serves what is gathered. Errs where a secret cannot be read or will
+    /// not do.
+    pub(crate) fn routes(&self, listening: Option<SocketAddr>) -> Result<Vec<Route>, StoreError> {
+        let own_url = self.file.public_url.clone().or_else(|| listening.and_then(own_url));
+        let mut routes = Vec::new();
+        for feed in &self.feeds {
+            for (gate, handling) in self.levels(feed) {
+                if let Some(targets) = &handling.targets {
+                    let targets = targets.clone();
+                    let options =
+                        HttpOptions { gather_url: own_url.clone(), ..self.http_options(feed, &handling)? };
+                    routes.push(Route { feed: Some(feed.clone()), gate, targets, options });
+                }
+            }
+        }
+        Ok(routes)
+    }
+
+    fn http_options(&self, feed: &str, handling: &Handling) -> Result<HttpOptions, StoreError> {
+        let defaults = HttpOptions::default();
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Ok(HttpOptions {
+            request_timeout: request_timeout(handling),
+            connect_timeout: handling.connect_timeout.unwrap_or(defaults.connect_timeout),
+            max_answer: handling.max_answer.map_or(defaults.max_answer, bytes),
+            callback_timeout: handling.callback_timeout.unwrap_or(defaults.callback_timeout),
+            health_path: handling.target_health.clone(),
+            gather_max: self.file.gather_max.map_or(defaults.gather_max, bytes),
+            gather_url: None,
+            signer: handling.signing.as_ref().map(|secrets| self.signer(feed, secrets)).transpose()?,
+            access: self.access(feed, &handling.access)?,
+            ca: handling.ca_file.as_ref().map(|path| self.ca(path)).transpose()?,
+            deny_private: handling.deny_private.unwrap_or(defaults.deny_private),
+        })
+    }
+
+    fn signer(&self, feed: &str, secrets: &Source) -> Result<Signer, StoreError> {
+        let what = format!("the signing secret of feed {feed:?}");
+        let text = secrets.read(&what, &self.file.base)?;
+        Signer::parse(&text).map_err(|error| StoreError::Config(format!("{what}: {error}")))
+    }
+
+    fn access(&self, feed: &str, keys: &AccessKeys) -> Result<Access, StoreError> {
+        let what = |kind: &str| format!("the {kind} of feed {feed:?}");
+        let read = |kind: &str, source: &Source| source.read(&what(kind), &self.file.base);
+        let refused =
+            |kind: &str, error: InvalidTarget| StoreError::Config(format!("{}: {error}", what(kind)));
+        let mut access = Access::default();
+        if let Some(source) = &keys.bearer {
+            let token = read("bearer token", source)?;
+            access = access.bearer(&token).map_err(|error| refused("bearer token", error))?;
+        }
+        if let Some(source) = &keys.basic {
+            let text = read("basic credential", source)?;
+            access = access.basic(&text).map_err(|error| refused("basic credential", error))?;
+        }
+        for (name, text) in &keys.headers {
+            let kind = format!("header {name}");
+            let text = match text {
+                HeaderText::Plain(text) => text.clone(),
+                HeaderText::Secret(source) => read(&kind, source)?.trim().to_owned(),
+            };
+            access = access.header(name, &text).map_err(|error| refused(&kind, error))?;
+        }
+        Ok(access)
+    }
+
+    fn ca(&self, path: &Path) -> Result<Bytes, StoreError> {
+        read_file("the certificate authorities", &self.file.base.join(path)).map(Bytes::from)
+    }
+
+    /// Sets up a watcher.
+    pub(crate) fn apply(&self, mut builder: Builder) -> Builder {
+        let file = &self.file;
+        builder = builder
+            .feeds(self.feeds.clone())
+            .retry(retry_policy(&file.handling))
+            .concurrency(file.handling.concurrency.unwrap_or(CONCURRENCY_DEFAULT))
+            .lease_duration(file.lease_duration.unwrap_or(DURATION_DEFAULT));
+        for feed in &self.feeds {
+            for (gate, handling) in self.levels(feed) {
+                let (concurrency, batch) = (handling.concurrency, batch(&handling));
+                let policy = Policy { retry: retry_policy(&handling), concurrency, batch };
+                builder = match gate {
+                    Some(gate) => builder.gate_policy(feed, gate, policy),
+                    None => builder.feed_policy(feed, policy),
+                };
+            }
+        }
+        if let Some(interval) = file.poll_interval {
+            builder = builder.poll_interval(interval);
+        }
+        if let Some(grace) = file.grace {
+            builder = builder.grace(grace);
+        }
+        if let Some(bytes) = file.max_payload {
+            builder = builder.max_payload(bytes);
+        }
+        builder
+    }
+
+    /// Where to listen, if anywhere.
+    pub(crate) fn listen(&self) -> Option<&str> {
+        self.file.listen.as_deref()
+    }
+
+    /// What the watcher is to be called.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.file.name.as_deref()
+    }
+}
+
+/// Deliveries in flight of a watcher that is not told.
+const CONCURRENCY_DEFAULT: usize = 100;
+
+/// How items are batched.
+pub(crate) fn batch(handling: &Handling) -> Option<Batch> {
+    handling.batch_size.map(|size| Batch { size, linger: handling.batch_linger.unwrap_or(LINGER_DEFAULT) })
+}
+
+/// How long a batch waits that is not told.
+const LINGER_DEFAULT: Duration = Duration::from_millis(10);
+
+/// How long a request may take.
+pub(crate) fn request_timeout(handling: &Handling) -> Duration {
+    handling.request_timeout.unwrap_or(HttpOptions::default().request_timeout)
+}
+
+/// How often failed attempts are repeated.
+pub(crate) fn retry_policy(handling: &Handling) -> RetryPolicy {
+    let defaults = RetryPolicy::default();
+    RetryPolicy {
+        // Every negative number has been refused but -1, which is no u32 and means for ever.
+        max_retries: handling.max_retries.map_or(defaults.max_retries, |max| u32::try_from(max).ok()),
+        base: handling.retry_base.unwrap_or(defaults.base),
+        cap: handling.retry_cap.unwrap_or(defaults.cap),
+    }
+}
+
+/// How a handler on this machine reaches an address that is listened on.
+fn own_url(mut address: SocketAddr) -> Option<Url> {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Url::parse(&format!("http://{address}/")).ok()
+}

@@ -1,0 +1,101 @@
+//! Routes: each feed and gate has its handler.
+
+use std::time::Duration;
+
+use gatefeed_core::answer::Answer;
+use gatefeed_engine::{
+    Delivery, Processor,
+    dispatch::{HttpOptions, HttpRoutes, Route, parse_target},
+};
+use gatefeed_testkit::handler::{Handler, Reply};
+use tokio::time::timeout;
+
+use super::delivery;
+
+fn route(feed: Option<&str>, gate: Option<i32>, url: &str) -> Route {
+    let targets = vec![parse_target(url).unwrap()];
+    Route { feed: feed.map(str::to_owned), gate, targets, options: HttpOptions::default() }
+}
+
+fn of(feed: &str, gate: i32) -> Delivery {
+    Delivery { feed: feed.into(), gate, ..delivery() }
+}
+
+#[tokio::test]
+async fn a_gate_goes_before_its_feed_and_a_feed_before_all_others() {
+    let handler = Handler::always(Reply::ok()).await;
+    let to = |feed, gate, path: &str| route(feed, gate, &format!("{}{path}", handler.url()));
+    let routes = HttpRoutes::new(vec![
+        to(None, None, "all"),
+        to(None, Some(1), "all-1"),
+        to(Some("scans"), None, "scans"),
+        to(Some("scans"), Some(2), "scans-2"),
+        to(Some("mail"), Some(1), "mail-1"),
+    ])
+    .unwrap();
+    for (feed, gate) in
+        [("x", 0), ("x", 1), ("scans", 0), ("scans", 1), ("scans", 2), ("mail", 1), ("mail", 0)]
+    {
+        assert_eq!(routes.process(of(feed, gate)).await, Ok(Answer::done()));
+    }
+    let paths: Vec<String> = handler.requests().iter().map(|request| request.path.clone()).collect();
+    assert_eq!(paths, ["/all", "/all-1", "/scans", "/scans", "/scans-2", "/mail-1", "/all"]);
+}
+
+#[tokio::test]
+async fn without_a_target_an_item_fails_and_says_so() {
+    let routes = HttpRoutes::new(vec![route(Some("a"), Some(0), "http://127.0.0.1:9/")]).unwrap();
+    let failure = routes.process(of("a", 7)).await.unwrap_err();
+    assert!(failure.counted && failure.message.contains("no target for gate 7 of feed \"a\""), "{failure:?}");
+    assert!(routes.is_ready("a", 7), "else it would wait for ever");
+}
+
+#[tokio::test]
+async fn two_routes_for_the_same_are_refused_and_a_bad_one_is_named() {
+    let twice = || route(Some("a"), Some(1), "http://127.0.0.1:9/");
+    let refused = HttpRoutes::new(vec![twice(), twice()]).err().unwrap().to_string();
+    assert_eq!(refused, "feed \"a\", gate 1 has two routes");
+    let mut bad = twice();
+    bad.options.request_timeout = Duration::ZERO;
+    let refused = HttpRoutes::new(vec![bad]).err().unwrap().to_string();
+    assert!(refused.starts_with("feed \"a\", gate 1: a timeout of zero"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_handler_that_is_down_holds_up_its_own_route_until_it_is_back() {
+    let up = Handler::always(Reply::ok()).await;
+    let mut down = Handler::always(Reply::ok()).await;
+    down.stop().await;
+    let routes =
+        HttpRoutes::new(vec![route(Some("a"), None, &up.url()), route(Some("a"), Some(1), &down.url())])
+            .unwrap();
+    while routes.is_ready("a", 1) {
+        assert!(!routes.process(of("a", 1)).await.unwrap_err().counted);
+    }
+    assert!(routes.is_ready("a", 0));
+    assert_eq!(routes.process(of("a", 0)).await, Ok(Answer::done()));
+    down.restart().await;
+    let back = async {
+        loop {
+            let changed = routes.readiness_changed();
+            if routes.is_ready("a", 1) && routes.process(of("a", 1)).await.is_ok() {
+                return;
+            }
+            changed.await;
+        }
+    };
+    timeout(Duration::from_secs(30), back).await.expect("its pause ends");
+}
+
+#[tokio::test]
+async fn routes_that_are_the_same_share_their_connections() {
+    let handler = Handler::always(Reply::ok()).await;
+    let routes =
+        HttpRoutes::new(vec![route(Some("a"), None, &handler.url()), route(Some("b"), None, &handler.url())])
+            .unwrap();
+    for feed in ["a", "b", "a"] {
+        assert_eq!(routes.process(of(feed, 0)).await, Ok(Answer::done()));
+    }
+    assert_eq!((handler.requests().len(), handler.connections()), (3, 1));
+    assert_eq!(routes.health().await.len(), 1);
+}

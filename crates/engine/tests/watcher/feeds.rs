@@ -1,0 +1,130 @@
+//! Feeds in one watcher: each with a policy of its own, and none in another's way.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use gatefeed_core::{
+    answer::{Answer, Failure, Verdict},
+    partition::NewPartition,
+};
+use gatefeed_engine::{Delivery, Policy, Processor};
+use tokio::sync::Notify;
+
+use crate::{
+    db::{Db, retries, watcher, within},
+    record::{Event, Log, Recording, What, in_flight_max},
+};
+
+on_both! {
+    each_feed_and_gate_has_its_own_retries
+    bounds_of_feeds_and_gates_are_kept_and_hold_up_nobody
+    a_feed_whose_handler_is_down_waits_untouched
+}
+
+async fn push(db: &Db, feed: &str, partition: &str, items: &[(&str, i32)]) {
+    db.push_to(&NewPartition { feed: feed.to_owned(), ..NewPartition::new(partition) }, items).await;
+}
+
+fn feeds() -> Vec<String> {
+    vec!["a".to_owned(), "b".to_owned()]
+}
+
+async fn each_feed_and_gate_has_its_own_retries(db: Arc<Db>) {
+    push(&db, "a", "of-a", &[("a0", 0), ("a1", 1)]).await;
+    push(&db, "b", "of-b", &[("b0", 0)]).await;
+    let log = Log::new();
+    let fails = |delivery: Delivery| async move {
+        if &*delivery.item == "a0" { Ok(Answer::done()) } else { Err(Failure::new("no")) }
+    };
+    let policy = |max| Policy { retry: retries(Some(max)), ..Policy::default() };
+    let watcher = watcher(db.another().await).feeds(feeds()).retry(retries(Some(1)));
+    let watcher = watcher.feed_policy("a", policy(4)).gate_policy("a", 1, policy(2));
+    within("idle", watcher.processor(log.processor(fails)).run()).await.unwrap();
+    assert_eq!((log.attempts("a1"), log.attempts("b0")), (vec![1, 2, 3], vec![1, 2]));
+}
+
+async fn bounds_of_feeds_and_gates_are_kept_and_hold_up_nobody(db: Arc<Db>) {
+    let ids: Vec<String> = (0..60).map(|n| format!("i{n:02}")).collect();
+    let items: Vec<(&str, i32)> =
+        ids.iter().enumerate().map(|(n, id)| (id.as_str(), (n % 2) as i32)).collect();
+    for partition in ["a1", "a2"] {
+        push(&db, "a", partition, &items).await;
+    }
+    push(&db, "b", "b", &items).await;
+    let log = Log::new();
+    let processor = log.processor(async |delivery| {
+        let time = if &*delivery.feed == "a" { 5 } else { 1 };
+        tokio::time::sleep(Duration::from_millis(time)).await;
+        Ok(Answer::done())
+    });
+    let policy = |max| Policy { concurrency: Some(max), ..Policy::default() };
+    let watcher = watcher(db.another().await).feeds(feeds());
+    let watcher = watcher.feed_policy("a", policy(3)).gate_policy("a", 1, policy(1)).concurrency(20);
+    within("idle", watcher.processor(processor).run()).await.unwrap();
+    log.assert_once(180);
+    let of = |is_wanted: &dyn Fn(&Event) -> bool| -> Vec<Event> {
+        log.events().into_iter().filter(|event| is_wanted(event)).collect()
+    };
+    assert_eq!(in_flight_max(&of(&|event| event.partition.starts_with('a'))).0, 3);
+    assert_eq!(in_flight_max(&of(&|event| event.partition.starts_with('a') && event.gate == 1)).0, 1);
+    assert!(in_flight_max(&of(&|event| event.partition == "b")).0 > 3, "the other feed has what is left");
+}
+
+/// Feed `a` is down until it is told.
+struct Down<F> {
+    inner: Recording<F>,
+    is_up: Arc<AtomicBool>,
+    changed: Arc<Notify>,
+}
+
+impl<F, Fut> Processor for Down<F>
+where
+    F: Fn(Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Verdict> + Send,
+{
+    fn process(&self, delivery: Delivery) -> impl Future<Output = Verdict> + Send {
+        self.inner.process(delivery)
+    }
+
+    fn is_ready(&self, feed: &str, _: i32) -> bool {
+        feed != "a" || self.is_up.load(Ordering::Acquire)
+    }
+
+    fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
+        self.changed.notified()
+    }
+}
+
+async fn a_feed_whose_handler_is_down_waits_untouched(db: Arc<Db>) {
+    // More than is read ahead, in more partitions than are held of it.
+    for n in 0..12 {
+        let ids: Vec<String> = (0..300).map(|n| format!("i{n:03}")).collect();
+        let items: Vec<(&str, i32)> = ids.iter().map(|id| (id.as_str(), 0)).collect();
+        push(&db, "a", &format!("a{n}"), &items).await;
+    }
+    let log = Log::new();
+    let (is_up, changed) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    let inner = log.processor(async |_| Ok(Answer::done()));
+    let processor = Down { inner, is_up: is_up.clone(), changed: changed.clone() };
+    let run = tokio::spawn(watcher(db.another().await).feeds(feeds()).processor(processor).run());
+    let ids: Vec<String> = (0..50).map(|n| format!("b{n:02}")).collect();
+    for id in &ids {
+        push(&db, "b", id, &[(id, 0)]).await;
+    }
+    log.until("the other feed is through", |events| {
+        events.iter().filter(|event| event.what == What::Accepted).count() == 50
+    })
+    .await;
+    assert!(log.events().iter().all(|event| event.partition.starts_with('b')), "it was tried");
+    assert!(db.items("a0").await.iter().all(|row| row.error_messages.is_none()), "it was touched");
+    is_up.store(true, Ordering::Release);
+    changed.notify_waiters();
+    within("idle", run).await.unwrap().unwrap();
+    log.assert_once(3650);
+}
