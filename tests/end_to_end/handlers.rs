@@ -19,6 +19,11 @@ use self::{
 
 crate::on_both!(the_python_handler_counts);
 
+/// The one that answers later.
+pub(crate) fn later() -> Service {
+    Service::script("python3", "handlers/python/later.py", &[])
+}
+
 pub(crate) fn python() -> Service {
     Service::script("python3", "handlers/python/handler.py", &[])
 }

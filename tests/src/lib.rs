@@ -5,6 +5,7 @@
 
 mod cluster;
 mod database;
+mod http;
 mod ledger;
 mod process;
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 pub use self::{
     cluster::{Cluster, free_port},
     database::Database,
+    http::{Answer, post, try_post},
     ledger::{Entry, Ledger},
     process::{Gatefeed, binary, built, gatefeed},
 };

@@ -14,6 +14,7 @@
 //! | what may a request say? | `path.rs`, `query.rs`, `etag.rs` |
 //! | is it alive, is it ready? | `health.rs` |
 //! | what came before an item? | `gathered.rs` |
+//! | what does a handler that answers later call? | `callbacks.rs` |
 //! | how many connections, how slow may they be, and over what? | `serve.rs`, `tls.rs` |
 
 mod access;
@@ -23,6 +24,7 @@ mod backlog;
 mod body;
 mod budget;
 mod bulk;
+pub mod callbacks;
 mod etag;
 mod events;
 pub mod gathered;
@@ -50,6 +52,7 @@ pub use self::{
     tls::{Tls, TlsError},
 };
 pub use axum;
+pub use callbacks::callbacks;
 pub use gathered::gathered;
 pub use health::{TargetHealth, Targets, health};
 pub use serve::{serve, serve_with};

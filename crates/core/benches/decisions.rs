@@ -6,18 +6,16 @@
 
 #![allow(missing_docs, reason = "criterion's macros make public functions without")]
 
-use std::{hint::black_box, sync::Arc};
+use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use gatefeed_core::{
     answer::{Answer, Failure, parse},
     id::{JSON, idempotency_key},
     item::DueItem,
-    lease::Lease,
     outcome::decide,
     retry::RetryPolicy,
 };
-use uuid::Uuid;
 
 fn item() -> DueItem {
     DueItem {
@@ -32,11 +30,8 @@ fn item() -> DueItem {
         data: None,
         error_messages: None,
         gather: None,
+        born: 0,
     }
-}
-
-fn lease() -> Arc<Lease> {
-    Arc::new(Lease { partition: "folder/42".into(), owner: "w".into(), lease_id: Uuid::nil(), epoch: 7 })
 }
 
 fn answers(criterion: &mut Criterion) {
@@ -61,12 +56,12 @@ fn answers(criterion: &mut Criterion) {
 }
 
 fn outcomes(criterion: &mut Criterion) {
-    let (lease, item, policy) = (lease(), item(), RetryPolicy::default());
+    let (item, policy) = (item(), RetryPolicy::default());
     criterion.bench_function("outcome: done", |b| {
-        b.iter(|| decide(&lease, black_box(&item), Ok(Answer::done()), &policy, 0.5));
+        b.iter(|| decide("folder/42", black_box(&item), Ok(Answer::done()), &policy, 0.5));
     });
     criterion.bench_function("outcome: a failed attempt", |b| {
-        b.iter(|| decide(&lease, black_box(&item), Err(Failure::new("no answer")), &policy, 0.5));
+        b.iter(|| decide("folder/42", black_box(&item), Err(Failure::new("no answer")), &policy, 0.5));
     });
     criterion.bench_function("idempotency key", |b| {
         b.iter(|| idempotency_key(black_box("folder/42"), black_box("page-000000001"), 0));

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -44,6 +45,12 @@ pub enum Next {
         gate: Option<i32>,
         /// The delay before the next delivery.
         after: Option<Duration>,
+    },
+    /// Its work goes on elsewhere: it waits where it is for a callback ([`crate::callback`]). Data, items and partitions
+    /// come with that, and not before.
+    Callback {
+        /// Without one in this time the attempt has failed.
+        within: Duration,
     },
 }
 
@@ -119,6 +126,11 @@ impl Answer {
         Self { next: Next::Again { gate: None, after: Some(delay) }, ..Self::default() }
     }
 
+    /// The answer comes later, by a callback, within this time.
+    pub fn by_callback(within: Duration) -> Self {
+        Self { next: Next::Callback { within }, ..Self::default() }
+    }
+
     /// With new data for the item.
     pub fn with_data(mut self, data: Data) -> Self {
         self.data = Some(data);
@@ -148,22 +160,90 @@ const EXPECTED: &str = "expected an empty body or a JSON object with at least on
 /// Reads a 2xx body without `Gatefeed-*` headers. An answer that does not keep the contract is a failed
 /// attempt: a silent success would lose work.
 pub fn parse(body: &[u8]) -> Verdict {
+    read(body).unwrap_or_else(|problem| Err(Failure::new(problem)))
+}
+
+/// As [`parse`], with what does not keep the contract apart from what says that the attempt has failed: who asks back can
+/// be told.
+pub fn read(body: &[u8]) -> Result<Verdict, String> {
     if body.trim_ascii().is_empty() {
-        return Ok(Answer::done());
+        return Ok(Ok(Answer::done()));
     }
-    let fields = Fields::read(body).map_err(Failure::new)?;
+    let fields = Fields::read(body)?;
     if fields.0.is_empty() {
-        return Ok(Answer::done());
+        return Ok(Ok(Answer::done()));
     }
     if !fields.has_known() {
-        return Err(Failure::new(format!("the answer is an object without a known field; {EXPECTED}")));
+        return Err(format!("the answer is an object without a known field; {EXPECTED}"));
     }
-    if let Some(failure) = fields.failure().map_err(Failure::new)? {
-        return Err(failure);
+    if let Some(failure) = fields.failure()? {
+        return Ok(Err(failure));
     }
-    fields
-        .answer()
-        .map_err(|problem| Failure::new(format!("the answer does not keep the contract: {problem}")))
+    let kept = |problem| format!("the answer does not keep the contract: {problem}");
+    fields.answer().map(Ok).map_err(kept)
+}
+
+/// The headers that make a body the item's new data, each as its text ([`header_text`]).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Steering<'a> {
+    /// `Gatefeed-Done`.
+    pub done: Option<&'a str>,
+    /// `Gatefeed-Gate`.
+    pub gate: Option<&'a str>,
+    /// `Content-Type`.
+    pub content_type: Option<&'a str>,
+}
+
+/// The content type of new data that came without one.
+const BYTES: &str = "application/octet-stream";
+
+/// Bytes in, bytes out: headers steer, the body is the new data. An empty body leaves the data as it is,
+/// since a bare 204 that only meant to steer must not wipe it.
+pub fn steered(steering: &Steering<'_>, body: Bytes) -> Result<Answer, String> {
+    let gate = steering.gate.map(header_gate).transpose()?;
+    let done = steering.done.map(|value| header_flag("gatefeed-done", value)).transpose()?;
+    let next = match done.unwrap_or(gate.is_none()) {
+        true => Next::Done,
+        false => Next::Again { gate, after: None },
+    };
+    let content_type = steering.content_type.unwrap_or(BYTES);
+    let data = match body.is_empty() {
+        true => None,
+        false => {
+            check_content_type(content_type).map_err(|error| format!("the answer's {error}"))?;
+            Some(Data { bytes: body, content_type: content_type.to_owned() })
+        }
+    };
+    Ok(Answer { next, data, ..Answer::default() })
+}
+
+/// The text of a header from all of its values; one that is there twice or is no text says nothing that can be relied on.
+pub fn header_text<'a>(
+    name: &str,
+    values: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Option<&'a str>, String> {
+    let mut values = values.into_iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(format!("the answer's header {name} is there more than once"));
+    }
+    let text = std::str::from_utf8(value);
+    text.map(|text| Some(text.trim())).map_err(|_| format!("the answer's header {name} is not UTF-8"))
+}
+
+/// True or false, as headers say it.
+pub fn header_flag(name: &str, value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("the answer's header {name} is {value:?}, expected true or false")),
+    }
+}
+
+fn header_gate(value: &str) -> Result<i32, String> {
+    value.parse().ok().filter(|gate| *gate >= 0).ok_or_else(|| {
+        format!("the answer's header gatefeed-gate is {value:?}, expected an integer from 0 to 2147483647")
+    })
 }
 
 /// Reads the body of a non-2xx answer for `error` and `retry_after`; whatever else it is counts as no details.

@@ -18,6 +18,8 @@ pub struct Probe {
     pub open_gate: Option<i32>,
     /// How long until the first available item at or below the partition's gate is due; zero: it is due.
     pub due_in: Option<Duration>,
+    /// How long until the first item that waits for a callback has waited long enough; zero: it has.
+    pub waiting_in: Option<Duration>,
     /// The lowest gate that has a failed item.
     pub failed_gate: Option<i32>,
     /// The gates below [`failures_below`] that have failed items, in order; empty where it is `None`.
@@ -38,6 +40,8 @@ pub enum Verdict {
     Due,
     /// Something is due within the time for which its owner keeps an idle partition.
     Wait(Duration),
+    /// An item has waited for its callback for too long: its owner settles that.
+    Overdue,
     /// An inserter is at work: look again soon.
     Busy,
     /// Release; wake after this long, or, with `None`, when something happens.
@@ -117,7 +121,10 @@ fn gate_is_open(state: &PartitionState, probe: &Probe, hold: Duration) -> Verdic
     if probe.due_in == Some(Duration::ZERO) {
         return Verdict::Due;
     }
-    match probe.due_in.into_iter().chain(probe.deadline_in).min() {
+    if probe.waiting_in == Some(Duration::ZERO) {
+        return Verdict::Overdue;
+    }
+    match [probe.due_in, probe.deadline_in, probe.waiting_in].into_iter().flatten().min() {
         Some(next) if next <= hold => Verdict::Wait(next),
         next => Verdict::Sleep(next),
     }
@@ -217,6 +224,7 @@ mod tests {
         Probe {
             open_gate,
             due_in: None,
+            waiting_in: None,
             failed_gate: None,
             failures: Vec::new(),
             deadline_in: None,
@@ -228,6 +236,23 @@ mod tests {
     #[test]
     fn sparse_gates_are_one_step() {
         assert_eq!(decide(&state(0), &probe(Some(1_000_000)), HOLD), Verdict::Advance(1_000_000));
+    }
+
+    #[test]
+    fn what_waits_for_a_callback_is_looked_after_when_its_time_is_over() {
+        let seen = |due: Option<u64>, waiting: u64| Probe {
+            due_in: due.map(Duration::from_secs),
+            waiting_in: Some(Duration::from_secs(waiting)),
+            ..probe(Some(0))
+        };
+        assert_eq!(decide(&state(0), &seen(None, 60), HOLD), Verdict::Sleep(Some(Duration::from_secs(60))));
+        assert_eq!(
+            decide(&state(0), &seen(Some(90), 60), HOLD),
+            Verdict::Sleep(Some(Duration::from_secs(60)))
+        );
+        assert_eq!(decide(&state(0), &seen(None, 1), HOLD), Verdict::Wait(Duration::from_secs(1)));
+        assert_eq!(decide(&state(0), &seen(None, 0), Duration::ZERO), Verdict::Overdue);
+        assert_eq!(decide(&state(0), &seen(Some(0), 0), HOLD), Verdict::Due);
     }
 
     #[test]
@@ -330,7 +355,7 @@ mod tests {
             let due_in = due_ms.map(Duration::from_millis);
             let failures = Vec::new();
             let probe =
-                Probe { open_gate: open, due_in, failed_gate: failed, failures, deadline_in: None, any_item, exclusive };
+                Probe { open_gate: open, due_in, waiting_in: None, failed_gate: failed, failures, deadline_in: None, any_item, exclusive };
             match decide(&state, &probe, HOLD) {
                 Verdict::Advance(to) => {
                     prop_assert!(to > gate && open == Some(to) && !manual_checkpoint);
@@ -342,6 +367,7 @@ mod tests {
                 Verdict::Due => prop_assert!(due_in == Some(Duration::ZERO) && open.is_some_and(|o| o <= gate)),
                 Verdict::Wait(time) => prop_assert!(time <= HOLD && !time.is_zero()),
                 Verdict::Sleep(_) => prop_assert!(exclusive),
+                Verdict::Overdue => prop_assert!(false, "nothing waits"),
                 Verdict::Busy => prop_assert!(!exclusive),
             }
         }

@@ -284,6 +284,8 @@ pub struct ItemRow {
     pub retry_count: i32,
     /// Not delivered before.
     pub available_at: DateTime<Utc>,
+    /// Without a callback by then, the attempt has failed; none, unless it waits for one.
+    pub waiting_until: Option<DateTime<Utc>>,
     /// What the data is.
     pub content_type: String,
     /// The size of the data in bytes.

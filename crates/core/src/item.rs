@@ -170,4 +170,7 @@ pub struct DueItem {
     pub error_messages: Option<String>,
     /// What it asks for.
     pub gather: Option<Gather>,
+    /// Its `created_at`, as a number that only this store reads: tells it from an earlier item of the same name, since
+    /// a rewind, say, removes items and answers make them again.
+    pub born: i64,
 }

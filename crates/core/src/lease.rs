@@ -31,6 +31,13 @@ pub struct Lease {
     pub epoch: i64,
 }
 
+impl Lease {
+    /// Nobody's: for an outcome that is written under the partition's lock instead ([`crate::callback`]).
+    pub fn nobodys(partition: Arc<str>) -> Self {
+        Self { partition, owner: "".into(), lease_id: Uuid::nil(), epoch: 0 }
+    }
+}
+
 /// What a watcher asks for when it has room.
 #[derive(Clone, Debug)]
 pub struct Claim {

@@ -32,6 +32,8 @@ pub struct Change {
     pub data: Option<Data>,
     /// The new error log; `None` leaves it.
     pub error_messages: Option<String>,
+    /// `waiting_until` becomes the database's clock plus this; `None` takes it away.
+    pub wait: Option<Duration>,
 }
 
 impl Change {
@@ -79,10 +81,10 @@ pub struct Kept {
 
 impl Kept {
     /// What to keep when `item`, which was delivered with these bytes, changes like this: nothing, unless it moves on, its
-    /// data is replaced, or it waits, since what it waited for comes with its data.
+    /// data is replaced, or it waits for partitions, since what became of them comes with its data.
     pub fn of(item: &DueItem, bytes: Bytes, change: &Change) -> Option<Self> {
-        let is_replaced =
-            change.gate != item.gate || change.data.is_some() || change.status == ItemStatus::Waiting;
+        let waits_for_partitions = change.status == ItemStatus::Waiting && change.wait.is_none();
+        let is_replaced = change.gate != item.gate || change.data.is_some() || waits_for_partitions;
         let data = Data { bytes, content_type: item.content_type.to_string() };
         is_replaced.then_some(Self { gate: item.gate, data })
     }
@@ -102,9 +104,9 @@ pub enum Settled {
     Busy,
 }
 
-/// Decides what an item becomes. `jitter` is uniform in [0, 1).
+/// Decides what an item of `partition` becomes. `jitter` is uniform in [0, 1).
 pub fn decide(
-    lease: &Lease,
+    partition: &str,
     item: &DueItem,
     verdict: Verdict,
     policy: &RetryPolicy,
@@ -113,17 +115,15 @@ pub fn decide(
     match verdict {
         Ok(answer) => {
             let Answer { next, data, items, partitions, then } = answer;
-            let mut children: Vec<NewItem> = (0..)
-                .zip(items)
-                .map(|(index, child)| resolve(&lease.partition, item, index, child))
-                .collect();
+            let mut children: Vec<NewItem> =
+                (0..).zip(items).map(|(index, child)| resolve(partition, item, index, child)).collect();
             let change = match partitions.is_empty() {
                 true => accepted(item, next, data),
                 false => waiting(item, data),
             };
             let mut nested = Vec::with_capacity(partitions.len());
             for (index, Nested { id, feed, items }) in (0..).zip(partitions) {
-                let id = id.unwrap_or_else(|| nested_id(&lease.partition, &item.id, item.pass, index));
+                let id = id.unwrap_or_else(|| nested_id(partition, &item.id, item.pass, index));
                 children.extend((0..).zip(items).map(|(index, child)| inside(&id, item, index, child)));
                 nested.push(NewNested { id, feed, gate: item.gate, pass: change.pass, then });
             }
@@ -158,6 +158,7 @@ fn accepted(item: &DueItem, next: Next, data: Option<Data>) -> Change {
         delay: None,
         data,
         error_messages: None,
+        wait: None,
     };
     match next {
         Next::Done => change,
@@ -168,6 +169,10 @@ fn accepted(item: &DueItem, next: Next, data: Option<Data>) -> Change {
             delay: after,
             ..change
         },
+        // The attempt goes on: neither its pass nor its count changes.
+        Next::Callback { within } => {
+            Change { status: ItemStatus::Waiting, pass: item.pass, data: None, wait: Some(within), ..change }
+        }
     }
 }
 
@@ -186,6 +191,7 @@ fn failed(item: &DueItem, failure: Failure, policy: &RetryPolicy, jitter: f64) -
         delay: Some(failure.retry_after.unwrap_or(backoff)),
         data: None,
         error_messages: Some(error_log::append(item.error_messages.as_deref(), &failure.message)),
+        wait: None,
     };
     if failure.no_retry || (failure.counted && !policy.allows_another(item.retry_count)) {
         change.status = ItemStatus::Failed;
@@ -225,10 +231,6 @@ mod tests {
     use crate::nested::Then;
     use proptest::prelude::*;
 
-    fn lease() -> Lease {
-        Lease { partition: "p".into(), owner: "w".into(), lease_id: uuid::Uuid::nil(), epoch: 1 }
-    }
-
     fn item(gate: i32, retry_count: i32) -> DueItem {
         DueItem {
             id: "i".into(),
@@ -242,11 +244,12 @@ mod tests {
             data: None,
             error_messages: Some("earlier".into()),
             gather: None,
+            born: 0,
         }
     }
 
     fn change(item: &DueItem, verdict: Verdict) -> Change {
-        decide(&lease(), item, verdict, &RetryPolicy::default(), 0.5).0
+        decide("p", item, verdict, &RetryPolicy::default(), 0.5).0
     }
 
     #[test]
@@ -303,7 +306,7 @@ mod tests {
             .with_item(child(None, None, None))
             .with_item(child(Some("x"), None, Some("q")))
             .with_item(child(None, Some(7), Some("p")));
-        let children = decide(&lease(), &item(3, 0), Ok(answer), &RetryPolicy::default(), 0.0).1;
+        let children = decide("p", &item(3, 0), Ok(answer), &RetryPolicy::default(), 0.0).1;
         let seen: Vec<_> = children.iter().map(|c| (c.partition.as_str(), c.gate)).collect();
         assert_eq!(seen, [("p", 3), ("q", 0), ("p", 7)]);
         assert_eq!(children[0].id, child_id("p", "i", 4, 0));
@@ -326,6 +329,16 @@ mod tests {
     }
 
     #[test]
+    fn an_item_waits_for_its_callback_as_it_is() {
+        let within = Duration::from_secs(60);
+        let answer = Answer::by_callback(within).with_data(Data::json("early"));
+        let waits = change(&item(3, 2), Ok(answer));
+        assert_eq!((waits.status, waits.gate, waits.wait), (ItemStatus::Waiting, 3, Some(within)));
+        assert_eq!((waits.pass, waits.retry_count, &waits.data), (4, 2, &None));
+        assert_eq!(Kept::of(&item(3, 2), Bytes::new(), &waits), None, "its data stays");
+    }
+
+    #[test]
     fn a_child_that_takes_its_parents_output_depends_on_it() {
         let child = |on: &[&str]| {
             let dependencies = Dependencies { input: Input::Parent, ..Dependencies::on(on.to_vec()) };
@@ -340,7 +353,7 @@ mod tests {
             }
         };
         let answer = Answer::done().with_item(child(&[])).with_item(child(&["x"]));
-        let children = decide(&lease(), &item(3, 0), Ok(answer), &RetryPolicy::default(), 0.0).1;
+        let children = decide("p", &item(3, 0), Ok(answer), &RetryPolicy::default(), 0.0).1;
         let on: Vec<_> = children.iter().map(|c| c.dependencies.on.clone()).collect();
         assert_eq!(on, [["i"], ["x"]]);
     }
@@ -363,8 +376,7 @@ mod tests {
         };
         let answer = Answer::to_gate(5).with_partition(nested(None)).with_partition(nested(Some("q")));
         let answer = Answer { then: Then::Complete, ..answer };
-        let (change, children, nested) =
-            decide(&lease(), &item(3, 2), Ok(answer), &RetryPolicy::default(), 0.0);
+        let (change, children, nested) = decide("p", &item(3, 2), Ok(answer), &RetryPolicy::default(), 0.0);
         assert_eq!((change.status, change.gate, change.pass), (ItemStatus::Waiting, 3, 5));
         assert_eq!((change.retry_count, change.delay), (0, None));
         let derived = nested_id("p", "i", 4, 0);
@@ -383,7 +395,7 @@ mod tests {
             let mut attempts = 0;
             for counts in counted {
                 let failure = Failure { counted: counts, ..Failure::new("x") };
-                let (change, ..) = decide(&lease(), &item, Err(failure), &policy, 0.3);
+                let (change, ..) = decide("p", &item, Err(failure), &policy, 0.3);
                 attempts += i32::from(counts);
                 prop_assert_eq!(change.status == ItemStatus::Failed, attempts == 4);
                 if attempts == 4 {

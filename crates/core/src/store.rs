@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
+    callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     error::Result,
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
@@ -69,6 +70,8 @@ pub enum Checkpointed {
     Due,
     /// Something will be due in this time; the lease is kept.
     Wait(Duration),
+    /// An item has waited for its callback for too long ([`Store::overdue`]); the lease is kept.
+    Overdue,
     /// An inserter or another writer holds the row; the lease is kept.
     Busy,
     /// The gate rose to this one; the lease is kept.
@@ -194,6 +197,15 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// rise. Returns the new version, or `None` when fenced or stale.
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>>;
 
+    /// Takes back what [`Store::begin_suspect`] noted: the delivery was given up before it ended, and not by the watcher's death. Fenced; nothing
+    /// happens unless the item has this version, which then rises.
+    async fn withdraw_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<()>;
+
+    /// Items that have waited for their callback for too long, at most `limit` of each partition; one entry for each
+    /// lease, in order, and none for a partition whose lease is not current or which is not available. Their outcomes,
+    /// failed attempts, are written by [`Store::complete`]. The cost does not grow with items that wait.
+    async fn overdue(&self, leases: &[Arc<Lease>], limit: usize) -> Result<Vec<Vec<DueItem>>>;
+
     /// Writes outcomes in one transaction; one entry for each, in order. A completion is written if its lease
     /// is current (`until` does not matter: an unstolen lease's late answer is good work) and its item has
     /// the delivered version; then its children are added too, their missing partitions made (in the
@@ -295,6 +307,20 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Revokes a token; twice is once. `NotFound` without it.
     async fn revoke_token(&self, id: &str) -> Result<()>;
+
+    // --- callbacks; any process may take them, whoever holds the lease ---
+
+    /// The key that signs the tokens of this database. It is made with the first call, and stays.
+    async fn callback_key(&self) -> Result<Key>;
+
+    /// Writes the outcome of an attempt that somebody else has delivered, with all that [`Store::complete`] writes with
+    /// one, and wakes its partition; or says why not, by [`crate::callback::judge`]. Needs no lease: the partition's row is
+    /// locked, and the version decides. `Data` means that an input is refused, `Locked` that a lock could not be
+    /// had in a moment; either way nothing was written and the token is as good as before.
+    async fn call_back(&self, callback: &Callback) -> Result<CalledBack>;
+
+    /// Lets an item that waits wait for the ticket's timeout from now on, if that is longer. Raises no version.
+    async fn heartbeat(&self, ticket: &Ticket) -> Result<Heartbeat>;
 
     // --- looking ---
 

@@ -52,6 +52,8 @@ pub struct Seen {
     pub status: ItemStatus,
     /// Not delivered before.
     pub available_at: DateTime<Utc>,
+    /// Without a callback by then, the attempt has failed; none, unless it waits for one.
+    pub waiting_until: Option<DateTime<Utc>>,
     /// Failed attempts at its gate that were followed by another.
     pub retry_count: i32,
     /// What its last failed attempt came to.
@@ -287,11 +289,13 @@ impl Story<'_> {
         if let Some(first) = delayed.iter().map(|item| item.available_at).min() {
             self.kind(&delayed, "delayed", &format!(", the first is due {}", facts.when(first)));
         }
+        self.callbacks();
         for (status, how) in [
-            (ItemStatus::Waiting, "waiting for a callback or for a nested partition"),
+            (ItemStatus::Waiting, "waiting for nested partitions"),
             (ItemStatus::Blocked, "blocked by items that they depend on"),
         ] {
-            let parked: Vec<&Seen> = facts.parked.iter().filter(|item| item.status == status).collect();
+            let is_meant = |item: &&Seen| item.status == status && item.waiting_until.is_none();
+            let parked: Vec<&Seen> = facts.parked.iter().filter(is_meant).collect();
             if !parked.is_empty() {
                 self.kind(&parked, how, "");
             }
@@ -300,6 +304,21 @@ impl Story<'_> {
         let retried = facts.available.iter().filter(|item| item.last_error.is_some());
         self.last_error(retried);
         self.show(facts.available.iter().chain(&facts.parked));
+    }
+
+    /// Items that wait for their handler to call back.
+    fn callbacks(&mut self) {
+        let facts = self.facts;
+        let waiting: Vec<&Seen> = facts.parked.iter().filter(|item| item.waiting_until.is_some()).collect();
+        let Some(first) = waiting.iter().filter_map(|item| item.waiting_until).min() else { return };
+        let more = match first <= facts.now {
+            true => format!(
+                ", and the first one's time ended {}: its attempt fails as soon as a watcher has the partition",
+                facts.when(first)
+            ),
+            false => format!(", the first one's time ends {}", facts.when(first)),
+        };
+        self.kind(&waiting, "waiting for a callback", &more);
     }
 
     fn kind(&mut self, items: &[&Seen], how: &str, more: &str) {
@@ -395,8 +414,25 @@ impl Story<'_> {
                 ));
                 self.todo(format!("`gatefeed retry {id} --item {}` tries again.", typed(&item.id)));
             }
+            ItemStatus::Waiting if item.waiting_until.is_some_and(|until| until <= facts.now) => {
+                let when = item.waiting_until.map(|until| facts.when(until)).unwrap_or_default();
+                self.because(format!(
+                    "It has waited at gate {gate} for a callback, and its time ended {when}: the attempt fails as soon \
+                     as a watcher has the partition."
+                ));
+            }
+            ItemStatus::Waiting if item.waiting_until.is_some() => {
+                let when = item.waiting_until.map(|until| facts.when(until)).unwrap_or_default();
+                self.because(format!(
+                    "It waits at gate {gate} for its handler to call back; if that does not happen {when}, the attempt \
+                     has failed."
+                ));
+            }
             ItemStatus::Waiting if facts.waits_for.is_empty() => {
-                self.because(format!("It waits at gate {gate} for a callback or for a nested partition."));
+                self.because(format!(
+                    "It waits at gate {gate}, and for nothing that gatefeed knows of: its status was set by hand, or the \
+                     partitions that it waited for have closed just now."
+                ));
             }
             ItemStatus::Waiting => {
                 let partitions = partitions(&facts.waits_for);
@@ -471,7 +507,15 @@ mod tests {
     }
 
     fn seen(id: &str, status: ItemStatus, gate: i32) -> Seen {
-        Seen { id: id.into(), gate, status, available_at: at(-60), retry_count: 0, last_error: None }
+        Seen {
+            id: id.into(),
+            gate,
+            status,
+            available_at: at(-60),
+            waiting_until: None,
+            retry_count: 0,
+            last_error: None,
+        }
     }
 
     fn facts(status: PartitionStatus) -> Facts {
@@ -532,6 +576,24 @@ mod tests {
         assert!(told(nested).contains("Item i0 of partition p0 waits for it to close."));
     }
 
+    #[test]
+    fn callbacks_that_are_waited_for_have_a_time() {
+        let waits = |secs| Seen { waiting_until: Some(at(secs)), ..seen("i", ItemStatus::Waiting, 2) };
+        let nested = seen("n", ItemStatus::Waiting, 2);
+        let parked = vec![waits(300), waits(1500), nested];
+        let text = told(Facts { parked, ..facts(PartitionStatus::Available) });
+        assert!(
+            text.contains("2 are waiting for a callback, the first one's time ends in 5 min: i, i."),
+            "{text}"
+        );
+        assert!(text.contains("1 is waiting for nested partitions: n."), "{text}");
+        let of_one = |item| told(Facts { item: Some(item), ..facts(PartitionStatus::Available) });
+        let text = of_one(waits(90));
+        assert!(text.contains("if that does not happen in 90 s, the attempt has failed"), "{text}");
+        let text = of_one(waits(-90));
+        assert!(text.contains("its time ended 90 s ago: the attempt fails as soon"), "{text}");
+    }
+
     fn told(facts: Facts) -> String {
         let why = explain(facts);
         [why.because, why.todo].concat().join("\n")
@@ -552,7 +614,8 @@ mod tests {
         facts.available[1].last_error = Some("HTTP 500".into());
         facts.available[1].retry_count = 3;
         facts.available.push(Seen { available_at: at(300), ..seen("later", ItemStatus::Available, 1) });
-        facts.parked = vec![seen("called", ItemStatus::Waiting, 0), seen("dep", ItemStatus::Blocked, 2)];
+        let called = Seen { waiting_until: Some(at(600)), ..seen("called", ItemStatus::Waiting, 0) };
+        facts.parked = vec![called, seen("dep", ItemStatus::Blocked, 2)];
         facts.partition.owner = Some("w".into());
         facts.partition.until = Some(at(25));
         facts.partition.gate_deadline_seconds = Some(10_000);

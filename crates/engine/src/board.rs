@@ -629,6 +629,28 @@ impl Board {
         self.in_flight == 0 || self.unwritten == BATCH_MAX
     }
 
+    /// The leases of partitions that are worked on, with their feeds.
+    pub(crate) fn workable(&self) -> Vec<(Arc<Lease>, Arc<str>)> {
+        let all = self.held.values().filter(|held| held.is_workable() && !self.is_draining);
+        all.map(|held| (held.lease.clone(), held.feed.clone())).collect()
+    }
+
+    /// An item that waits has waited for too long: whether its outcome, of this many bytes, is to be written now. Not while the
+    /// item is known: then the last of it is not written yet.
+    pub(crate) fn overdue(&mut self, lease: &Lease, item: &Arc<str>, bytes: usize) -> bool {
+        let is_full = self.unwritten >= UNWRITTEN_MAX;
+        let Some(held) = current(&mut self.held, lease).filter(|held| held.is_workable()) else {
+            return false;
+        };
+        if is_full || self.is_draining || !held.known.insert(item.clone()) {
+            return false;
+        }
+        held.unwritten += 1;
+        self.unwritten += 1;
+        self.unwritten_bytes += bytes;
+        true
+    }
+
     /// The delivery ended without an outcome: the item stays as it is in the database.
     pub(crate) fn given_up(&mut self, lease: &Lease, item: &str) {
         self.landed(lease, 0);
@@ -732,7 +754,9 @@ impl Board {
         match result {
             Checkpointed::Due => held.reading = Reading::At(None),
             Checkpointed::Wait(time) => held.reading = Reading::Resting(Instant::now() + time),
-            Checkpointed::Busy => held.reading = Reading::Resting(Instant::now() + BUSY_REST),
+            Checkpointed::Overdue | Checkpointed::Busy => {
+                held.reading = Reading::Resting(Instant::now() + BUSY_REST)
+            }
             Checkpointed::Advanced(gate) => {
                 held.state.gate = gate;
                 held.state.version += 1;

@@ -27,6 +27,9 @@ pub(crate) async fn run(context: Arc<Context>) {
                 backoff.reset();
                 for (lease, result) in leases.iter().zip(results) {
                     report(lease, result);
+                    if result == Checkpointed::Overdue {
+                        context.overdue_bell.notify_one();
+                    }
                     context.board().checked(lease, result);
                 }
             }
@@ -64,6 +67,6 @@ fn report(lease: &Lease, result: Checkpointed) {
         }
         Checkpointed::Fenced => tracing::warn!(%partition, "the lease was taken over"),
         Checkpointed::Slept => tracing::debug!(%partition, "released: nothing is due"),
-        Checkpointed::Due | Checkpointed::Wait(_) | Checkpointed::Busy => {}
+        Checkpointed::Due | Checkpointed::Wait(_) | Checkpointed::Overdue | Checkpointed::Busy => {}
     }
 }

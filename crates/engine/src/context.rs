@@ -49,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) write_bell: Notify,
     /// A partition may be at a checkpoint.
     pub(crate) check_bell: Notify,
+    /// An item has waited for its callback for too long.
+    pub(crate) overdue_bell: Notify,
     /// There may be room for partitions.
     pub(crate) room_bell: Notify,
     /// Stop claiming, reading and sending.
@@ -82,6 +84,7 @@ impl Context {
             page_bell: Notify::new(),
             write_bell: Notify::new(),
             check_bell: Notify::new(),
+            overdue_bell: Notify::new(),
             room_bell: Notify::new(),
             stop,
             left: CancellationToken::new(),

@@ -12,6 +12,7 @@ use gatefeed_core::{
     answer::{Failure, Verdict},
     item::DueItem,
     outcome::{Completion, Kept, decide},
+    retry::RetryPolicy,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -119,8 +120,25 @@ impl<P: Processor> Sender<P> {
 
     async fn deliver(&self, origin: Origin, mut item: DueItem) {
         let cancel = origin.cancel.clone();
+        let version = item.version;
         let attempt = cancel.run_until_cancelled(self.attempt(&origin, &mut item)).await;
-        self.end(&origin, item, attempt.unwrap_or(Err(Skip::GiveUp)));
+        let attempt = attempt.unwrap_or(Err(Skip::GiveUp));
+        self.withdraw(&origin, &item, version, &attempt).await;
+        self.end(&origin, item, attempt);
+    }
+
+    /// Takes the note of [`Self::note_suspect`] back, which has raised the item's version: the delivery was not sent, or broken
+    /// off by a clean stop, and nobody died of it. Of a lease that was lost it stays; so it does where the stop came
+    /// while it was on its way.
+    async fn withdraw(&self, origin: &Origin, item: &DueItem, version: i64, attempt: &Result<Verdict, Skip>) {
+        if !matches!(attempt, Err(Skip::GiveUp)) || item.version == version {
+            return;
+        }
+        let lease = &origin.lease;
+        if let Err(error) = self.context.store.withdraw_suspect(lease, &item.id, item.version).await {
+            let partition = &lease.partition;
+            tracing::debug!(%partition, %error, "could not take back the note of an attempt");
+        }
     }
 
     /// Takes note of what became of an item.
@@ -177,10 +195,12 @@ impl<P: Processor> Sender<P> {
     async fn prepare(&self, origin: &Origin, item: &mut DueItem) -> Result<Delivery, Skip> {
         let data = self.data(origin, item).await?;
         item.data = origin.keep_history.then(|| data.clone());
-        if origin.suspect {
+        // Looked at before the note too, so that what is not sent is not noted, as a rule.
+        if origin.suspect && origin.trusted_until.holds(clock::now()) {
             self.note_suspect(origin, item).await?;
         }
-        let mut delivery = delivery(origin, item, data);
+        let retry = self.context.settings.policies.retry(&origin.feed, item.gate);
+        let mut delivery = delivery(origin, item, data, retry);
         let gathering =
             |gather| Gathering::new(self.context.store.clone(), origin.lease.partition.clone(), gather);
         delivery.gathering = item.gather.map(gathering);
@@ -229,7 +249,8 @@ impl<P: Processor> Sender<P> {
             tracing::debug!(%partition, item = %item.id, gate, counted, "attempt failed");
         }
         let policy = self.context.settings.policies.retry(&origin.feed, gate);
-        let (change, children, nested) = decide(&origin.lease, &item, verdict, policy, rand::random());
+        let (change, children, nested) =
+            decide(&origin.lease.partition, &item, verdict, policy, rand::random());
         let delivered = item.data.take().filter(|_| origin.keep_history);
         let kept = delivered.and_then(|data| Kept::of(&item, data, &change));
         let completion = Completion {
@@ -258,7 +279,7 @@ impl<P: Processor> Sender<P> {
     }
 }
 
-fn delivery(origin: &Origin, item: &DueItem, data: Bytes) -> Delivery {
+fn delivery(origin: &Origin, item: &DueItem, data: Bytes, retry: &RetryPolicy) -> Delivery {
     Delivery {
         feed: origin.feed.clone(),
         partition: origin.lease.partition.clone(),
@@ -269,6 +290,9 @@ fn delivery(origin: &Origin, item: &DueItem, data: Bytes) -> Delivery {
         epoch: origin.lease.epoch,
         content_type: item.content_type.clone(),
         data,
+        version: item.version,
+        born: item.born,
+        retry: retry.clone(),
         gathering: None,
     }
 }

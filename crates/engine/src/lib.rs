@@ -9,6 +9,7 @@
 //! | who gets a partition, who keeps it? | `claim.rs`, `renew.rs`, `observe.rs` |
 //! | how do items come in, go out and get written? | `page.rs`, `deliver.rs`, `outcome.rs` |
 //! | what does an item get of those before it? | `gathering.rs` |
+//! | what becomes of items whose callback does not come? | `overdue.rs` |
 //! | how does a gate rise? | `checkpoint.rs` |
 //! | how does it start and stop? | `watcher.rs` |
 //! | what does `gatefeed status` know of it? | `report.rs` |
@@ -30,6 +31,7 @@ mod held;
 mod lanes;
 mod observe;
 mod outcome;
+mod overdue;
 mod page;
 mod policy;
 pub mod pool;

@@ -212,7 +212,7 @@ fn refused(context: &Context, mut batch: Vec<Outcome>, error: &StoreError) -> Op
     let failure = Failure::new(format!("the database refused the answer: {error}"));
     let policy = context.settings.policies.retry(&outcome.completion.feed, outcome.item.gate);
     let (change, children, nested) =
-        decide(&outcome.completion.lease, &outcome.item, Err(failure), policy, rand::random());
+        decide(&outcome.completion.lease.partition, &outcome.item, Err(failure), policy, rand::random());
     outcome.completion.change = change;
     outcome.completion.children = children;
     outcome.completion.nested = nested;

@@ -1,10 +1,10 @@
 //! The seam between the queue and whoever does the work.
 
-use std::{borrow::Cow, future::Future, sync::Arc};
+use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use gatefeed_core::{answer::Verdict, id};
+use gatefeed_core::{answer::Verdict, callback::Ticket, id, retry::RetryPolicy};
 use uuid::Uuid;
 
 use crate::gathering::Gathering;
@@ -30,6 +30,12 @@ pub struct Delivery {
     pub content_type: Cow<'static, str>,
     /// The item's bytes as stored.
     pub data: Bytes,
+    /// The version of its row. With [`Self::born`] it names this attempt, for whoever answers by a callback.
+    pub version: i64,
+    /// [`gatefeed_core::item::DueItem::born`].
+    pub born: i64,
+    /// How it is repeated if it fails.
+    pub retry: RetryPolicy,
     /// What came before it, if it asks for that. Over HTTP it is part of the body.
     pub gathering: Option<Gathering>,
 }
@@ -38,6 +44,20 @@ impl Delivery {
     /// Stable for partition, item and pass: what was done under this key need not be done again.
     pub fn idempotency_key(&self) -> Uuid {
         id::idempotency_key(&self.partition, &self.item, self.pass)
+    }
+
+    /// What a callback's token says ([`gatefeed_core::callback`]): with it, a processor may answer
+    /// [`gatefeed_core::answer::Answer::by_callback`].
+    pub fn ticket(&self, timeout: Duration, max_answer: u64) -> Ticket {
+        Ticket {
+            partition: self.partition.clone(),
+            item: self.item.clone(),
+            version: self.version,
+            born: self.born,
+            timeout,
+            retry: self.retry.clone(),
+            max_answer,
+        }
     }
 }
 

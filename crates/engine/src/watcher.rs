@@ -22,7 +22,7 @@ use crate::{
     context::{Context, Settings},
     deliver,
     lanes::Ready,
-    observe, outcome, page,
+    observe, outcome, overdue, page,
     policy::{Policies, Policy},
     processor::Processor,
     renew, report,
@@ -225,6 +225,7 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
     loops.spawn(claim::run(context.clone()));
     loops.spawn(page::run(context.clone()));
     loops.spawn(checkpoint::run(context.clone()));
+    loops.spawn(overdue::run(context.clone(), sender.clone()));
     let mut deliveries = JoinSet::new();
     deliveries.spawn(deliver::run(context.clone(), processor, sender));
     let mut outcomes = JoinSet::new();

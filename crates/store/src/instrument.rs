@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
+    callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::NewItem,
+    item::{DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -98,6 +99,12 @@ impl<S: Store> Store for Instrumented<S> {
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         call("begin_suspect", 1, STEP, self.0.begin_suspect(lease, item, version)).await
     }
+    async fn withdraw_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<()> {
+        call("withdraw_suspect", 1, STEP, self.0.withdraw_suspect(lease, item, version)).await
+    }
+    async fn overdue(&self, leases: &[Arc<Lease>], limit: usize) -> Result<Vec<Vec<DueItem>>> {
+        call("overdue", leases.len(), STEP, self.0.overdue(leases, limit)).await
+    }
     async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
         call("complete", completions.len(), STEP, self.0.complete(completions)).await
     }
@@ -164,6 +171,15 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
         call("rewind", 1, WHOLE, self.0.rewind(partition, gate)).await
+    }
+    async fn callback_key(&self) -> Result<Key> {
+        call("callback_key", 0, STEP, self.0.callback_key()).await
+    }
+    async fn call_back(&self, callback: &Callback) -> Result<CalledBack> {
+        call("call_back", 1, STEP, self.0.call_back(callback)).await
+    }
+    async fn heartbeat(&self, ticket: &Ticket) -> Result<Heartbeat> {
+        call("heartbeat", 1, STEP, self.0.heartbeat(ticket)).await
     }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         call("status", 0, LONG, self.0.status()).await

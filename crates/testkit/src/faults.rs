@@ -12,10 +12,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
+    callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::NewItem,
+    item::{DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -43,6 +44,8 @@ pub enum Call {
     Page,
     /// [`Store::load`].
     Load,
+    /// [`Store::gathered`].
+    Gathered,
     /// [`Store::begin_suspect`].
     BeginSuspect,
     /// [`Store::complete`].
@@ -308,10 +311,16 @@ impl Store for FaultStore {
         self.call(Call::Load, self.inner.load(partition, item, version)).await
     }
     async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
-        self.inner.gathered(request).await
+        self.call(Call::Gathered, self.inner.gathered(request)).await
     }
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         self.call(Call::BeginSuspect, self.inner.begin_suspect(lease, item, version)).await
+    }
+    async fn withdraw_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<()> {
+        self.inner.withdraw_suspect(lease, item, version).await
+    }
+    async fn overdue(&self, leases: &[Arc<Lease>], limit: usize) -> Result<Vec<Vec<DueItem>>> {
+        self.inner.overdue(leases, limit).await
     }
     async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
         self.call(Call::Complete, self.complete_unless_refused(completions)).await
@@ -378,6 +387,15 @@ impl Store for FaultStore {
     }
     async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
         self.inner.rewind(partition, gate).await
+    }
+    async fn callback_key(&self) -> Result<Key> {
+        self.inner.callback_key().await
+    }
+    async fn call_back(&self, callback: &Callback) -> Result<CalledBack> {
+        self.inner.call_back(callback).await
+    }
+    async fn heartbeat(&self, ticket: &Ticket) -> Result<Heartbeat> {
+        self.inner.heartbeat(ticket).await
     }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         self.inner.status().await

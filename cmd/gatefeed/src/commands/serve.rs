@@ -58,8 +58,11 @@ pub(crate) async fn serve(database: &DatabaseArgs, args: ServeArgs) -> Result<u8
     Ok(exit::OK)
 }
 
-/// Health beside the API; there are no targets.
+/// Health and callbacks beside the API; there are no targets.
 fn router(store: &Arc<dyn Store>, api: Router) -> Router {
     let targets: Targets = Box::new(|| Box::pin(std::future::ready(Vec::new())));
-    gatefeed_api::health(Arc::clone(store), targets).merge(api).fallback(gatefeed_api::not_found)
+    gatefeed_api::health(Arc::clone(store), targets)
+        .merge(gatefeed_api::callbacks(Arc::clone(store)))
+        .merge(api)
+        .fallback(gatefeed_api::not_found)
 }

@@ -39,11 +39,6 @@ impl Plan {
             true if file.feeds.is_empty() => vec![DEFAULT_FEED.to_owned()],
             true => file.feeds.keys().cloned().collect(),
         };
-        if file.public_url.is_some() && file.listen.is_none() {
-            return Err(StoreError::Config(
-                "--public-url needs --listen: it says how handlers reach that".into(),
-            ));
-        }
         let plan = Self { file, feeds };
         plan.concurrency().check().map_err(StoreError::Config)?;
         for feed in &plan.feeds {
@@ -134,6 +129,7 @@ impl Plan {
             request_timeout: request_timeout(handling),
             connect_timeout: handling.connect_timeout.unwrap_or(defaults.connect_timeout),
             max_answer: handling.max_answer.map_or(defaults.max_answer, bytes),
+            callback_timeout: handling.callback_timeout.unwrap_or(defaults.callback_timeout),
             health_path: handling.target_health.clone(),
             gather_max: self.file.gather_max.map_or(defaults.gather_max, bytes),
             spread: handling.spread.spread(Vec::new()),

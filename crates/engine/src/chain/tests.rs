@@ -25,6 +25,9 @@ fn delivery(data: &str) -> Delivery {
         epoch: 7,
         content_type: "text/plain".into(),
         data: data.to_owned().into(),
+        version: 1,
+        born: 0,
+        retry: RetryPolicy::default(),
         gathering: None,
     }
 }

@@ -28,10 +28,12 @@ impl<P: Processor> Sender<P> {
         more.insert(0, item);
         let mut items = more;
         let cancel = origin.cancel.clone();
+        let versions: Vec<i64> = items.iter().map(|item| item.version).collect();
         let attempts = cancel.run_until_cancelled(self.attempt_all(&origin, &mut items)).await;
         let attempts =
             attempts.unwrap_or_else(|| items.iter().map(|_| Err(Skip::GiveUp)).collect::<Vec<Attempt>>());
-        for (item, attempt) in items.into_iter().zip(attempts) {
+        for ((item, attempt), version) in items.into_iter().zip(attempts).zip(versions) {
+            self.withdraw(&origin, &item, version, &attempt).await;
             self.end(&origin, item, attempt);
         }
         // So much room has come free that others may begin too, beside the next of this task.

@@ -4,11 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderMap, StatusCode, header, response::Parts};
 use bytes::Bytes;
-use gatefeed_core::{
-    answer::{self, Answer, Failure, Next, Verdict},
-    id::check_content_type,
-    item::Data,
-};
+use gatefeed_core::answer::{self, Answer, Failure, Steering, Verdict};
 use url::Url;
 
 /// Headers of this prefix in a 2xx answer say: the body is the new data.
@@ -17,9 +13,6 @@ const ASYNC: &str = "gatefeed-async";
 const DONE: &str = "gatefeed-done";
 const GATE: &str = "gatefeed-gate";
 
-/// The content type of new data that came without one.
-const BYTES: &str = "application/octet-stream";
-
 /// How many characters of an answer's text are kept with a failure.
 const EXCERPT_CHARS: usize = 200;
 
@@ -27,17 +20,21 @@ const EXCERPT_CHARS: usize = 200;
 /// `Retry-After: 0` would otherwise be asked in a tight loop.
 const UNCOUNTED_DELAY_MIN: Duration = Duration::from_millis(100);
 
-/// Reads an answer; `body` is its bytes, or why they could not be had.
-pub(super) fn read(target: &Url, head: &Parts, body: Result<Bytes, String>) -> Verdict {
+/// Reads an answer; `body` is its bytes, or why they could not be had. `callback`: how long a callback is waited for, if the
+/// handler was told where to call.
+pub(super) fn read(
+    target: &Url,
+    head: &Parts,
+    body: Result<Bytes, String>,
+    callback: Option<Duration>,
+) -> Verdict {
     if !head.status.is_success() {
         return Err(failed(target, head, body));
     }
     let body = body.map_err(Failure::new)?;
     if flag(&head.headers, ASYNC)?.unwrap_or(false) {
-        return Err(Failure::new(
-            "the handler answered Gatefeed-Async: true, but this version does not support callbacks; \
-             answer when the work is done",
-        ));
+        // Frameworks send bodies of their own with a 202; what counts comes with the callback.
+        return later(callback);
     }
     if head.headers.keys().any(|name| name.as_str().starts_with(PREFIX) && name != ASYNC) {
         return Ok(steered(&head.headers, body)?);
@@ -45,50 +42,31 @@ pub(super) fn read(target: &Url, head: &Parts, body: Result<Bytes, String>) -> V
     answer::parse(&body)
 }
 
-/// Bytes in, bytes out: headers steer, the body is the new data. An empty body leaves the data as it is,
-/// since a bare 204 that only meant to steer must not wipe it.
-fn steered(headers: &HeaderMap, body: Bytes) -> Result<Answer, String> {
-    let gate = gate(headers)?;
-    let next = match flag(headers, DONE)?.unwrap_or(gate.is_none()) {
-        true => Next::Done,
-        false => Next::Again { gate, after: None },
-    };
-    let data = if body.is_empty() { None } else { Some(data(headers, body)?) };
-    Ok(Answer { next, data, ..Answer::default() })
-}
-
-fn data(headers: &HeaderMap, bytes: Bytes) -> Result<Data, String> {
-    let content_type = single(headers, header::CONTENT_TYPE.as_str())?.unwrap_or(BYTES);
-    check_content_type(content_type).map_err(|error| format!("the answer's {error}"))?;
-    Ok(Data { bytes, content_type: content_type.to_owned() })
-}
-
-fn flag(headers: &HeaderMap, name: &str) -> Result<Option<bool>, String> {
-    let Some(value) = single(headers, name)? else { return Ok(None) };
-    match value.to_ascii_lowercase().as_str() {
-        "true" | "1" => Ok(Some(true)),
-        "false" | "0" => Ok(Some(false)),
-        _ => Err(format!("the answer's header {name} is {value:?}, expected true or false")),
-    }
-}
-
-fn gate(headers: &HeaderMap) -> Result<Option<i32>, String> {
-    let Some(value) = single(headers, GATE)? else { return Ok(None) };
-    let gate = value.parse().ok().filter(|gate| *gate >= 0);
-    gate.map(Some).ok_or_else(|| {
-        format!("the answer's header {GATE} is {value:?}, expected an integer from 0 to 2147483647")
+fn later(callback: Option<Duration>) -> Verdict {
+    callback.map(Answer::by_callback).ok_or_else(|| {
+        Failure::new(
+            "the handler answered Gatefeed-Async: true, but was not told where to call back: start `gatefeed run` with \
+             --listen, or with --public-url where another process takes the calls; or answer when the work is done",
+        )
     })
 }
 
-/// A header's text; one that is there twice or is no text says nothing that can be relied on.
+/// Bytes in, bytes out.
+fn steered(headers: &HeaderMap, body: Bytes) -> Result<Answer, String> {
+    let steering = Steering {
+        done: single(headers, DONE)?,
+        gate: single(headers, GATE)?,
+        content_type: single(headers, header::CONTENT_TYPE.as_str())?,
+    };
+    answer::steered(&steering, body)
+}
+
+fn flag(headers: &HeaderMap, name: &str) -> Result<Option<bool>, String> {
+    single(headers, name)?.map(|value| answer::header_flag(name, value)).transpose()
+}
+
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, String> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(format!("the answer's header {name} is there more than once"));
-    }
-    let text = std::str::from_utf8(value.as_bytes());
-    text.map(|text| Some(text.trim())).map_err(|_| format!("the answer's header {name} is not UTF-8"))
+    answer::header_text(name, headers.get_all(name).iter().map(|value| value.as_bytes()))
 }
 
 /// An answer that is not 2xx is a failed attempt; its body may still say more.

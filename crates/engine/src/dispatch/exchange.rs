@@ -20,8 +20,9 @@ use super::{
     access::Access,
     answer,
     batch::{self, Together},
+    callback::Callbacks,
     connect::HttpClient,
-    http::HttpOptions,
+    http::{HttpOptions, Shared},
     missed::Missed,
     request,
     sign::Signer,
@@ -42,16 +43,23 @@ struct Line {
     max_answer: usize,
     access: Access,
     signer: Option<Signer>,
+    callbacks: Callbacks,
 }
 
 /// The only box of a delivery.
 type Exchanging<T> = Pin<Box<dyn Future<Output = Result<T, Missed>> + Send>>;
 
 impl Exchange {
-    pub(super) fn new(target: Arc<Target>, client: HttpClient, options: &HttpOptions) -> Self {
+    pub(super) fn new(
+        target: Arc<Target>,
+        client: HttpClient,
+        options: &HttpOptions,
+        shared: &Shared,
+    ) -> Self {
+        let callbacks = Callbacks::new(Arc::clone(&shared.callback_key), options);
         let HttpOptions { max_answer, access, signer, .. } = options;
         let (access, signer) = (access.clone(), signer.clone());
-        Self(Arc::new(Line { target, client, max_answer: *max_answer, access, signer }))
+        Self(Arc::new(Line { target, client, max_answer: *max_answer, access, signer, callbacks }))
     }
 }
 
@@ -68,10 +76,13 @@ impl Service<Delivery> for Exchange {
         let line = Arc::clone(&self.0);
         Box::pin(async move {
             let body = delivery.data.clone();
-            let mut request = request::build(&line.target, delivery).map_err(Failure::final_)?;
+            let callback = line.callbacks.url(&delivery);
+            let mut request =
+                request::build(&line.target, delivery, callback.as_deref()).map_err(Failure::final_)?;
             line.dress(request.headers_mut(), &body);
             let (head, body) = line.exchange(request).await?;
-            answer::read(&line.target.url, &head, body)
+            let within = callback.map(|_| line.callbacks.timeout());
+            answer::read(&line.target.url, &head, body, within)
                 .map_err(|failure| Missed::answered(head.status, failure))
         })
     }

@@ -14,7 +14,10 @@ use gatefeed_core::{
     item::Data,
 };
 use pin_project_lite::pin_project;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 use tower::{Layer, Service, util::Oneshot};
 use url::Url;
 
@@ -23,6 +26,10 @@ use crate::processor::Delivery;
 
 /// Bytes of gathered bodies that are in memory at a time, about.
 const MEMORY_MAX: usize = 256 << 20;
+
+/// Why a delivery that gathers may have to wait.
+const CROWDED: &str =
+    "others have taken the memory for what items gather, or the database was slow to read it";
 
 /// Memory for gathered bodies, which all routes share: as many bodies as fit, at least one.
 pub(super) fn room(gather_max: usize) -> Arc<Semaphore> {
@@ -36,6 +43,22 @@ pub(super) struct GatherLayer(Arc<Kitchen>);
 struct Kitchen {
     options: HttpOptions,
     room: Arc<Semaphore>,
+}
+
+impl Kitchen {
+    /// What is sent, and its share of the memory. Nobody has been asked for anything yet: a delivery that has to wait for
+    /// others for too long gives its slot to somebody else, and does not count.
+    async fn cook<R: Gathers>(&self, request: R) -> Result<(R, Option<SemaphorePermit<'_>>), Failure> {
+        let limit = self.options.request_timeout;
+        let cooked = async {
+            let room = self.room.acquire().await.ok();
+            Ok((request.prepare(&self.options).await?, room))
+        };
+        timeout(limit, cooked).await.unwrap_or_else(|_| {
+            let message = format!("could not be sent within {limit:?}: {CROWDED}");
+            Err(Failure::delayed(message, None))
+        })
+    }
 }
 
 impl GatherLayer {
@@ -110,9 +133,8 @@ where
         }
         let (kitchen, inner) = (Arc::clone(&self.kitchen), self.inner.clone());
         let gathered = Box::pin(async move {
-            // Held until the answer has come.
-            let _room = kitchen.room.acquire().await;
-            let request = request.prepare(&kitchen.options).await?;
+            // The room is held until the answer has come.
+            let (request, _room) = kitchen.cook(request).await?;
             Oneshot::new(inner, request).await
         });
         Bodied::Gathered { gathered }

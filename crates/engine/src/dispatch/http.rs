@@ -13,13 +13,16 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use gatefeed_core::answer::Verdict;
+use gatefeed_core::{
+    answer::Verdict,
+    callback::{Key, TIMEOUT_DEFAULT},
+};
 use tokio::sync::{Notify, Semaphore};
 use tower::{
     BoxError, ServiceBuilder,
@@ -63,9 +66,12 @@ pub struct HttpOptions {
     pub gather_max: usize,
     /// How deliveries are spread over the targets, and what keeps them back.
     pub spread: Spread,
-    /// Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that; without it such a delivery is a
+    /// How handlers reach gatefeed. Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that, and
+    /// `/v1/callbacks/{token}` takes answers that come later; without it a delivery with so much, or such an answer, is a
     /// failed attempt.
     pub gather_url: Option<Url>,
+    /// How long an item waits for its callback; more than zero.
+    pub callback_timeout: Duration,
     /// Signs each delivery; without it none is.
     pub signer: Option<Signer>,
     /// What the targets want to see with each request.
@@ -85,6 +91,7 @@ impl Default for HttpOptions {
             health_path: None,
             gather_max: 8 * 1024 * 1024,
             gather_url: None,
+            callback_timeout: TIMEOUT_DEFAULT,
             signer: None,
             access: Access::default(),
             ca: None,
@@ -107,6 +114,7 @@ pub struct HttpProcessor {
     pub(super) rotation: Arc<Rotation>,
     pub(super) options: HttpOptions,
     changed: Arc<Notify>,
+    callback_key: Arc<OnceLock<Key>>,
     stack: Stack,
 }
 
@@ -118,13 +126,16 @@ pub(super) struct Shared {
     gather_room: Arc<Semaphore>,
     /// Targets, and what they are limited to.
     places: Arc<Mutex<Vec<Known>>>,
+    /// With which callbacks are signed, once it is known.
+    pub(super) callback_key: Arc<OnceLock<Key>>,
 }
 
 type Known = (Url, TargetLimits, Arc<Place>);
 
 impl Shared {
     pub(super) fn new(gather_max: usize) -> Self {
-        Self { changed: Arc::default(), gather_room: gather::room(gather_max), places: Arc::default() }
+        let (changed, places, callback_key) = (Arc::default(), Arc::default(), Arc::default());
+        Self { changed, gather_room: gather::room(gather_max), places, callback_key }
     }
 
     /// What is known of a target, which all routes share that limit it alike.
@@ -156,7 +167,8 @@ impl HttpProcessor {
         options: HttpOptions,
         shared: &Shared,
     ) -> Result<Self, InvalidTarget> {
-        if options.request_timeout.is_zero() || options.connect_timeout.is_zero() {
+        let times = [options.request_timeout, options.connect_timeout, options.callback_timeout];
+        if times.iter().any(Duration::is_zero) {
             return Err(InvalidTarget("a timeout of zero would end every request at once".into()));
         }
         let tls = targets.iter().any(|url| url.scheme() == "https");
@@ -179,7 +191,15 @@ impl HttpProcessor {
         }
         gather::check_url(options.gather_url.as_ref()).map_err(InvalidTarget)?;
         let stack = stack(&rotation, &client, &options, shared);
-        Ok(Self { client, rotation, options, changed: Arc::clone(&shared.changed), stack })
+        let (changed, callback_key) = (Arc::clone(&shared.changed), Arc::clone(&shared.callback_key));
+        Ok(Self { client, rotation, options, changed, callback_key, stack })
+    }
+
+    /// Lets handlers answer later, by the key of the database ([`gatefeed_core::Store::callback_key`]). Nothing changes
+    /// without [`HttpOptions::gather_url`].
+    pub fn with_callbacks(self, key: Key) -> Self {
+        _ = self.callback_key.set(key);
+        self
     }
 
     /// The targets.
@@ -205,7 +225,7 @@ fn stack(
         ServiceBuilder::new()
             .map_err(Missed::unbox as Unbox)
             .timeout(options.request_timeout)
-            .service(Exchange::new(Arc::clone(target), client.clone(), options))
+            .service(Exchange::new(Arc::clone(target), client.clone(), options, shared))
     });
     let gather = GatherLayer::new(options.clone(), Arc::clone(&shared.gather_room));
     ServiceBuilder::new().layer(gather).service(rotate)

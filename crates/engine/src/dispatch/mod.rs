@@ -8,6 +8,7 @@
 //! | which headers does a handler get? | `request.rs` |
 //! | how are several items sent at once? | `batch.rs` |
 //! | what does an item that gathers get? | `gather.rs` |
+//! | where does it call back? | `callback.rs` |
 //! | what does its answer mean? | `answer.rs`, of one that is compressed `unpack.rs` |
 //! | which URLs will do? | `target.rs` |
 //! | which target is next? | `rotate.rs`, `rotation.rs`, `spread.rs`, `load.rs` |
@@ -22,6 +23,7 @@ mod access;
 mod answer;
 mod batch;
 mod breaker;
+mod callback;
 mod connect;
 mod exchange;
 mod gather;

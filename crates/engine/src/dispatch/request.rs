@@ -22,12 +22,25 @@ pub(super) const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gatefeed/", env!("CARGO_PKG_VERSION")));
 pub(super) const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
 
+const CALLBACK: HeaderName = HeaderName::from_static("gatefeed-callback");
+
 /// Above the number of headers of a delivery, so that the map never grows.
 pub(super) const HEADERS: usize = 16;
 
-/// `POST target` with the item's bytes as stored. Errs with what cannot be said in a header.
-pub(super) fn build(target: &Target, delivery: Delivery) -> Result<Request<Full<Bytes>>, String> {
-    let headers = headers(target, &delivery)?;
+/// `POST target` with the item's bytes as stored, and where to call back if the answer comes later. Errs with what cannot
+/// be said in a header.
+pub(super) fn build(
+    target: &Target,
+    delivery: Delivery,
+    callback: Option<&str>,
+) -> Result<Request<Full<Bytes>>, String> {
+    let mut headers = headers(target, &delivery)?;
+    if let Some(url) = callback {
+        let mut url = raw("callback URL", url)?;
+        // Whoever has it may answer.
+        url.set_sensitive(true);
+        headers.insert(CALLBACK, url);
+    }
     let mut request = Request::new(Full::new(delivery.data));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = target.uri.clone();

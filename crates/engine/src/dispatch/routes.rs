@@ -1,9 +1,15 @@
 //! Which handler is whose: a route for each feed, and for each gate that has one of its own.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+};
 
 use foldhash::{HashMap, HashMapExt};
-use gatefeed_core::answer::{Failure, Verdict};
+use gatefeed_core::{
+    answer::{Failure, Verdict},
+    callback::Key,
+};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -35,6 +41,7 @@ pub struct HttpRoutes {
     changed: Arc<Notify>,
     /// Some route has limits.
     is_guarded: bool,
+    callback_key: Arc<OnceLock<Key>>,
 }
 
 /// The routes of a feed, by their place among all.
@@ -63,6 +70,7 @@ impl HttpRoutes {
             others: ByGate::default(),
             changed: Arc::clone(&shared.changed),
             is_guarded: false,
+            callback_key: Arc::clone(&shared.callback_key),
         };
         for route in routes {
             let name = name(&route);
@@ -86,6 +94,12 @@ impl HttpRoutes {
         }
         all.is_guarded = all.routes.iter().any(|route| route.rotation.is_guarded());
         Ok(all)
+    }
+
+    /// Lets handlers answer later ([`HttpProcessor::with_callbacks`]).
+    pub fn with_callbacks(self, key: Key) -> Self {
+        _ = self.callback_key.set(key);
+        self
     }
 
     /// Where a route is among all: one that is as another shares its connections, and what is known of its targets.

@@ -99,11 +99,8 @@ async fn an_answer_outside_the_contract_is_a_failed_attempt_that_says_why() {
             "the answer has Content-Encoding \"br\", although",
         ),
         (Reply::json("{}").header("Content-Encoding", "gzip"), "the answer is no gzip"),
-        (Reply::status(202).header("Gatefeed-Async", "true"), "this version does not support callbacks"),
-        (
-            Reply::status(200).header("Gatefeed-Async", "1").body("x"),
-            "this version does not support callbacks",
-        ),
+        (Reply::status(202).header("Gatefeed-Async", "true"), "was not told where to call back"),
+        (Reply::status(200).header("Gatefeed-Async", "1").body("x"), "was not told where to call back"),
     ] {
         let failure = failure(reply).await;
         assert!(failure.message.contains(expected), "{expected}: {failure:?}");

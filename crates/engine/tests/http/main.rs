@@ -4,6 +4,7 @@
 
 mod answers;
 mod batch;
+mod callbacks;
 mod health;
 mod reach;
 mod request;
@@ -31,6 +32,9 @@ fn delivery() -> Delivery {
         attempt: 4,
         epoch: 5,
         content_type: "application/json".into(),
+        version: 0,
+        born: 0,
+        retry: gatefeed_core::retry::RetryPolicy::default(),
         gathering: None,
         data: r#"{"n":1}"#.into(),
     }

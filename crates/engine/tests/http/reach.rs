@@ -10,7 +10,7 @@ use gatefeed_engine::{
     Processor,
     dispatch::{HttpOptions, HttpProcessor, parse_target},
 };
-use gatefeed_testkit::handler::{Handler, Reply};
+use gatefeed_testkit::handler::{FullQueue, Handler, Reply};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -74,6 +74,14 @@ async fn a_connection_that_takes_too_long_does_not_count() {
     let options = HttpOptions { request_timeout: Duration::from_millis(200), ..HttpOptions::default() };
     let failure = to_urls(&[&url], options).process(delivery()).await.unwrap_err();
     assert_not_counted(&failure, "no connection within 180ms");
+}
+
+#[tokio::test]
+async fn a_full_accept_queue_does_not_count() {
+    let full = FullQueue::new().await;
+    let options = HttpOptions { connect_timeout: Duration::from_millis(200), ..HttpOptions::default() };
+    let failure = to_urls(&[&full.url()], options).process(delivery()).await.unwrap_err();
+    assert_not_counted(&failure, "no connection within 200ms");
 }
 
 #[tokio::test]

@@ -109,6 +109,19 @@ async fn a_large_answer_is_refused_and_its_connection_dropped() {
     assert_eq!(processor.process(delivery()).await, Ok(Answer::done()));
 }
 
+/// What is small on its way and large in memory: refused for what it is, or read up to the limit and no further.
+#[tokio::test]
+async fn a_compressed_answer_that_grows_is_a_failed_attempt() {
+    let bomb = Reply::gzip_bomb(100 << 20);
+    assert!(bomb.body.len() < 1 << 20, "it would be too large as it is");
+    for status in [200, 500] {
+        let failure = failure(bomb.clone().with_status(status)).await;
+        let is_told =
+            ["Content-Encoding", "--max-answer", "500"].iter().any(|why| failure.message.contains(why));
+        assert!(is_told && failure.counted && failure.message.len() < 1000, "{failure:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_limit_of_an_answer_is_exact() {
     let body = r#"{"gate":4}"#;

@@ -1,6 +1,9 @@
 //! Gathering: in the library a stream, over HTTP a body, or a place to fetch it from.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::TryStreamExt;
 use gatefeed_core::{
@@ -13,7 +16,10 @@ use gatefeed_engine::{
     Delivery,
     dispatch::{HttpOptions, HttpProcessor, parse_target},
 };
-use gatefeed_testkit::handler::{Handler, Recorded, Reply};
+use gatefeed_testkit::{
+    faults::{Call, Fault, FaultStore},
+    handler::{Handler, Recorded, Reply},
+};
 use serde_json::{Value, json};
 
 use crate::db::{Db, child, item, retries, watcher, within};
@@ -23,6 +29,7 @@ on_both! {
     a_handler_gets_what_came_before
     what_is_too_much_is_fetched
     what_is_too_much_and_nowhere_to_be_fetched_fails
+    what_takes_too_long_to_gather_gives_its_slot_away
 }
 
 const ANY: Gather = Gather { gate: 0, status: Ended::Any };
@@ -102,6 +109,24 @@ async fn what_is_too_much_is_fetched(db: Arc<Db>) {
     let url = "http://h:1/v1/partitions/p/gathered/0?status=any";
     let expected = json!({"data": {"id": "sum"}, "gathered_url": url});
     assert_eq!(bodies(&handler, "sum"), [("application/json".to_owned(), expected)]);
+}
+
+/// Whether it waits for the database or for the memory that others have: nobody was asked for anything, and no attempt
+/// counts.
+async fn what_takes_too_long_to_gather_gives_its_slot_away(db: Arc<Db>) {
+    push(&db).await;
+    let store = FaultStore::with(db.another().await, |call, nth, _| match (call, nth) {
+        (Call::Gathered, 1) => Fault::Hang(Duration::from_secs(600)),
+        _ => Fault::None,
+    });
+    let handler = Handler::always(Reply::ok()).await;
+    let processor = processor(&handler, |options| options.request_timeout = Duration::from_millis(300));
+    within("idle", watcher(store).processor(processor).run()).await.unwrap();
+    db.assert_complete("p", 3).await;
+    assert_eq!(bodies(&handler, "sum").len(), 1);
+    let sum = db.item("p", "sum").await;
+    assert_eq!(sum.retry_count, 0);
+    assert!(sum.error_messages.unwrap().starts_with("could not be sent within 300ms"));
 }
 
 async fn what_is_too_much_and_nowhere_to_be_fetched_fails(db: Arc<Db>) {

@@ -24,6 +24,7 @@ macro_rules! on_both {
 mod acting;
 mod batches;
 mod budget;
+mod callbacks;
 mod children;
 mod crash;
 mod db;

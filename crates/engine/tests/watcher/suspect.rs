@@ -6,18 +6,25 @@ use std::{
 };
 
 use gatefeed_core::{
+    Result,
     answer::Answer,
     item::ItemStatus,
     partition::{FailurePolicy, NewPartition},
+    store::PageRequest,
 };
-use tokio::task::AbortHandle;
+use gatefeed_engine::Finished;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     db::{Db, watcher, within},
-    record::{Log, What},
+    record::{Event, Log, What},
 };
 
-on_both! { an_item_that_kills_its_watcher_fails }
+on_both! {
+    an_item_that_kills_its_watcher_fails
+    a_clean_stop_is_no_death
+}
 
 /// No more watchers than this die.
 const DEATHS_MAX: usize = 20;
@@ -44,6 +51,44 @@ async fn an_item_that_kills_its_watcher_fails(db: Arc<Db>) {
     let began = log.of(What::Began);
     let last_kill = began.iter().rposition(|event| event.item == "killer");
     assert!(began.iter().position(|event| event.item == "next") > last_kill, "{began:?}");
+}
+
+/// What is broken off by a stop was noted before it was sent; its watcher takes the note back.
+async fn a_clean_stop_is_no_death(db: Arc<Db>) {
+    db.push("p", &[("slow", 0)]).await;
+    let log = Log::new();
+    for _ in 0..2 {
+        let dies = hang(&db, &log, CancellationToken::new()).await;
+        dies.abort();
+        assert!(dies.await.is_err_and(|error| error.is_cancelled()));
+    }
+    let shutdown = CancellationToken::new();
+    let stops = hang(&db, &log, shutdown.clone()).await;
+    assert_eq!(db.item("p", "slow").await.version, 1, "it was noted");
+    shutdown.cancel();
+    within("the stop", stops).await.unwrap().unwrap();
+    let grant = within("a claim", async {
+        loop {
+            if let Some(grant) = db.claim_now().await.pop() {
+                return grant;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let request = PageRequest { lease: grant.await.lease, after: None, limit: 1 };
+    let item = db.store.page(&[request]).await.unwrap().remove(0).items.remove(0);
+    assert_eq!((item.suspect_count, item.version), (0, 2));
+}
+
+/// Starts a watcher whose handler hangs, and waits for its delivery.
+async fn hang(db: &Db, log: &Log, shutdown: CancellationToken) -> JoinHandle<Result<Finished>> {
+    let began = log.count(What::Began);
+    let builder = watcher(db.another().await).lease_duration(Duration::from_secs(1)).shutdown(shutdown);
+    let processor = log.processor(|_| std::future::pending());
+    let run = tokio::spawn(builder.grace(Duration::ZERO).processor(processor).run());
+    let is_next = |events: &[Event]| events.iter().filter(|event| event.what == What::Began).count() > began;
+    log.until("it is delivered", is_next).await;
+    run
 }
 
 /// One life of a watcher; true if it was killed.

@@ -59,6 +59,8 @@ pub(super) const PROBE: &str = "SELECT r.id,
         d.due_at, CASE WHEN d.due_at IS NOT NULL THEN
             (extract(epoch FROM greatest(d.due_at - clock_timestamp(), '0')) * 1000000)::bigint END AS due_in,
         clock_timestamp() AS now,
+        (SELECT i.waiting_until FROM {schema}.gatefeed_items i WHERE i.partition_id = r.id AND i.status = 'waiting'
+            AND i.waiting_until IS NOT NULL ORDER BY i.waiting_until LIMIT 1) AS waiting_until,
         (SELECT true FROM {schema}.gatefeed_closed c WHERE c.parent_partition_id = r.id AND NOT c.applied LIMIT 1)
             IS NOT NULL AS has_notes
     FROM unnest($1::text[], $2::int[]) AS r (id, gate)
@@ -108,7 +110,7 @@ struct Locked {
 struct Seen {
     state: PartitionState,
     probe: Probe,
-    /// When the next thing happens by itself: an item is due, or the gate's time is over.
+    /// When the next thing happens by itself: an item is due, or its time or the gate's is over.
     next_at: Option<DateTime<Utc>>,
     deadline_at: Option<DateTime<Utc>>,
     /// Something of it is still to be settled: notes of what is nested and has closed, or blocked items.
@@ -292,17 +294,21 @@ fn read(row: &PgRow, locked: Locked) -> Result<Seen> {
     let Locked { state, exclusive, deadline_at } = locked;
     let due_in = get::<Option<i64>>(row, "due_in")?;
     let now: DateTime<Utc> = get(row, "now")?;
-    let deadline_in = deadline_at.map(|deadline_at| (deadline_at - now).to_std().unwrap_or_default());
+    let left = |until: DateTime<Utc>| (until - now).to_std().unwrap_or_default();
+    let deadline_in = deadline_at.map(left);
+    let waiting_until: Option<DateTime<Utc>> = get(row, "waiting_until")?;
     let probe = Probe {
         open_gate: get(row, "open_gate")?,
         due_in: due_in.map(|micros| Duration::from_micros(micros.unsigned_abs())),
+        waiting_in: waiting_until.map(left),
         failed_gate: get(row, "failed_gate")?,
         failures: Vec::new(),
         deadline_in,
         any_item: get(row, "any_item")?,
         exclusive,
     };
-    let next_at = get::<Option<DateTime<Utc>>>(row, "due_at")?.into_iter().chain(deadline_at).min();
+    let next_at = get::<Option<DateTime<Utc>>>(row, "due_at")?;
+    let next_at = [next_at, deadline_at, waiting_until].into_iter().flatten().min();
     Ok(Seen { state, probe, next_at, deadline_at, has_more: get(row, "has_notes")? })
 }
 
@@ -325,6 +331,7 @@ fn next(seen: &Seen, hold: Duration) -> (Checkpointed, Option<Step>) {
     match decide(&seen.state, &seen.probe, hold) {
         Verdict::Due => (Checkpointed::Due, None),
         Verdict::Wait(time) => (Checkpointed::Wait(time), None),
+        Verdict::Overdue => (Checkpointed::Overdue, None),
         Verdict::Busy => (Checkpointed::Busy, None),
         Verdict::Advance(gate) => {
             (Checkpointed::Advanced(gate), Some(Step { gate: Some(gate), ..Step::default() }))

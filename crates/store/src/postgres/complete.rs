@@ -52,17 +52,19 @@ pub(super) const DONE: &str = fenced!(
     FROM unnest($5::bigint[], $6::text[], $7::bigint[]) AS o (lease, id, version)"
 );
 
-/// All others.
+/// All others. The one outcome that an owner writes to an item that waits is that it has waited for too long.
 pub(super) const CHANGE: &str = fenced!(
     "status = o.status, gate = o.gate, pass = o.pass, retry_count = o.retry_count,
         available_at = CASE WHEN o.delay IS NULL THEN i.available_at
             ELSE clock_timestamp() + o.delay * interval '1 microsecond' END,
         data = CASE WHEN o.content_type IS NULL THEN i.data ELSE o.data END,
         content_type = coalesce(o.content_type, i.content_type),
-        error_messages = coalesce(o.error_messages, i.error_messages)
+        error_messages = coalesce(o.error_messages, i.error_messages),
+        waiting_until = clock_timestamp() + o.wait * interval '1 microsecond',
+        expired_version = CASE WHEN i.status = 'waiting' THEN i.version - 1 ELSE i.expired_version END
     FROM unnest($5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::int[], $10::int[], $11::int[], $12::bigint[],
-                $13::bytea[], $14::text[], $15::text[])
-        AS o (lease, id, version, status, gate, pass, retry_count, delay, data, content_type, error_messages)"
+                $13::bytea[], $14::text[], $15::text[], $16::bigint[])
+        AS o (lease, id, version, status, gate, pass, retry_count, delay, data, content_type, error_messages, wait)"
 );
 
 /// What became of each, for a batch of which something was not written: whether its lease is current, whether this
@@ -95,6 +97,15 @@ const SUSPECT: &str = "WITH fence AS MATERIALIZED (
     )
     UPDATE {schema}.gatefeed_items i
     SET suspect_count = i.suspect_count + 1, version = i.version + 1, updated_at = now()
+    FROM fence f WHERE i.partition_id = f.id AND i.id = $5 AND i.version = $6 AND i.status = 'available'
+    RETURNING i.version";
+
+const WITHDRAW: &str = "WITH fence AS MATERIALIZED (
+        SELECT p.id FROM {schema}.gatefeed_partitions p
+        WHERE p.id = $1 AND p.owner = $2 AND p.lease_id = $3 AND p.epoch = $4 FOR SHARE OF p
+    )
+    UPDATE {schema}.gatefeed_items i
+    SET suspect_count = greatest(i.suspect_count - 1, 0), version = i.version + 1, updated_at = now()
     FROM fence f WHERE i.partition_id = f.id AND i.id = $5 AND i.version = $6 AND i.status = 'available'
     RETURNING i.version";
 
@@ -179,7 +190,11 @@ impl Postgres {
 
     /// Children join their parents' transaction, and only those of parents that were written. Returns the
     /// feeds that may have something new.
-    async fn add_children(&self, tx: &mut Tx, mut parents: Vec<&Completion>) -> Result<Vec<String>> {
+    pub(super) async fn add_children(
+        &self,
+        tx: &mut Tx,
+        mut parents: Vec<&Completion>,
+    ) -> Result<Vec<String>> {
         let mut feeds = self.add_nested(tx, &parents).await?;
         parents.retain(|parent| !parent.children.is_empty());
         let children: Vec<&NewItem> = parents.iter().flat_map(|parent| &parent.children).collect();
@@ -195,8 +210,22 @@ impl Postgres {
     }
 
     pub(super) async fn note_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
+        self.change_suspect(SUSPECT, lease, item, version).await
+    }
+
+    pub(super) async fn unnote_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<()> {
+        self.change_suspect(WITHDRAW, lease, item, version).await.map(|_| ())
+    }
+
+    async fn change_suspect(
+        &self,
+        sql: &'static str,
+        lease: &Lease,
+        item: &str,
+        version: i64,
+    ) -> Result<Option<i64>> {
         let mut tx = self.begin(Lane::Work, self.write_limit()).await?;
-        let query = tx.query(self.sql.get(SUSPECT)).bind(lease.partition.as_ref()).bind(lease.owner.as_ref());
+        let query = tx.query(self.sql.get(sql)).bind(lease.partition.as_ref()).bind(lease.owner.as_ref());
         let query = query.bind(lease.lease_id).bind(lease.epoch).bind(item).bind(version);
         let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
@@ -271,5 +300,6 @@ fn bind_change<'q>(query: Query<'q, Pg, PgArguments>, rows: &[&Row<'q>]) -> Quer
     let query = query.bind(data().map(|data| data.map(|data| &data.bytes[..])).collect::<Vec<_>>());
     let query =
         query.bind(data().map(|data| data.map(|data| data.content_type.as_str())).collect::<Vec<_>>());
-    query.bind(all().map(|change| change.error_messages.as_deref()).collect::<Vec<_>>())
+    let query = query.bind(all().map(|change| change.error_messages.as_deref()).collect::<Vec<_>>());
+    query.bind(all().map(|change| change.wait.map(micros)).collect::<Vec<_>>())
 }

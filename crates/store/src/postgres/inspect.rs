@@ -87,7 +87,7 @@ const PARTITIONS: &str = "SELECT p.*, i.*
 
 const ITEMS: &str =
     "SELECT i.partition_id, i.id, i.gate, i.status, i.priority, i.pass, i.retry_count, i.available_at,
-        i.content_type, octet_length(i.data)::bigint AS size, CASE WHEN $7::int > 0 THEN substring(i.data FROM 1 FOR $7::int) END AS data,
+        i.waiting_until, i.content_type, octet_length(i.data)::bigint AS size, CASE WHEN $7::int > 0 THEN substring(i.data FROM 1 FOR $7::int) END AS data,
         i.error_messages, i.version, i.created_at, i.updated_at
     FROM {schema}.gatefeed_items i
     WHERE i.partition_id = $1 AND ($2::text IS NULL OR i.status = $2) AND ($3::int IS NULL OR i.gate = $3)
@@ -265,6 +265,7 @@ fn item_row(row: &PgRow) -> Result<ItemRow> {
         pass: get(row, "pass")?,
         retry_count: get(row, "retry_count")?,
         available_at: get(row, "available_at")?,
+        waiting_until: get(row, "waiting_until")?,
         content_type: get(row, "content_type")?,
         size: get(row, "size")?,
         data: get(row, "data")?,

@@ -4,6 +4,7 @@
 //! steps need each statement to see what was committed before it, and PgBouncer's transaction mode keeps the
 //! statements of a transaction together.
 
+mod callback;
 mod checkpoint;
 mod claim;
 mod complete;
@@ -38,10 +39,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
+    callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::NewItem,
+    item::{DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -127,6 +129,12 @@ impl Store for Postgres {
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         self.note_suspect(lease, item, version).await
     }
+    async fn withdraw_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<()> {
+        self.unnote_suspect(lease, item, version).await
+    }
+    async fn overdue(&self, leases: &[Arc<Lease>], limit: usize) -> Result<Vec<Vec<DueItem>>> {
+        self.read_overdue(leases, limit).await
+    }
     async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
         self.write_outcomes(completions).await
     }
@@ -192,6 +200,15 @@ impl Store for Postgres {
     }
     async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
         self.go_back(partition, gate).await
+    }
+    async fn callback_key(&self) -> Result<Key> {
+        self.key().await
+    }
+    async fn call_back(&self, callback: &Callback) -> Result<CalledBack> {
+        self.take_callback(callback).await
+    }
+    async fn heartbeat(&self, ticket: &Ticket) -> Result<Heartbeat> {
+        self.extend_wait(ticket).await
     }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         self.list_feeds().await

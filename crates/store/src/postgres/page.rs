@@ -46,7 +46,7 @@ pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
             SELECT i.gate, i.priority, i.available_at, i.id, i.pass, i.retry_count, i.suspect_count, i.version,
                 i.content_type, octet_length(i.data) AS size,
                 CASE WHEN octet_length(i.data) <= $10 THEN i.data END AS data, i.error_messages,
-                i.gather::text AS gather
+                i.gather::text AS gather, i.created_at
             FROM {schema}.gatefeed_items i
             WHERE i.partition_id = p.id AND i.status = 'available' AND i.gate = o.gate AND o.gate <= p.gate
                 AND -(i.priority::bigint) = o.rank AND i.available_at <= now()
@@ -139,6 +139,7 @@ fn item(row: &PgRow) -> Result<DueItem> {
         data: at::<Option<&[u8]>>(row, 11)?.map(Bytes::copy_from_slice),
         error_messages: at(row, 12)?,
         gather: at::<Option<&str>>(row, 13)?.map(Gather::parse).transpose()?,
+        born: at::<chrono::DateTime<chrono::Utc>>(row, 14)?.timestamp_micros(),
     })
 }
 

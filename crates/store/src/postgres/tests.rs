@@ -5,6 +5,7 @@ use sqlx::{Row, raw_sql};
 
 use super::{
     Postgres,
+    callback::OVERDUE,
     checkpoint::PROBE,
     claim::CLAIM,
     complete::{CHANGE, DONE, LOOK},
@@ -32,6 +33,14 @@ fn statements() -> [String; 2] {
     [page, probe]
 }
 
+/// What has waited for too long.
+fn overdue() -> String {
+    let lease = "'{p0}', '{w}', '{00000000-0000-0000-0000-000000000000}', '{1}'";
+    format!(
+        "PREPARE overdue AS {OVERDUE}; EXPLAIN (COSTS OFF) EXECUTE overdue ({lease}, 100); DEALLOCATE overdue"
+    )
+}
+
 /// Outcomes of a batch as large as they get, which makes joining with the whole table look cheap.
 fn batches() -> [String; 3] {
     let lease = "'{p0}', '{w}', '{00000000-0000-0000-0000-000000000000}', '{1}'";
@@ -40,7 +49,8 @@ fn batches() -> [String; 3] {
     let ids = format!("'{{{}}}'", ids.join(","));
     let keys = format!("{lease}, {}, {ids}, {}", list("1::bigint"), list("0::bigint"));
     let change = ["'failed'::text", "0", "0", "0", "NULL::bigint", "NULL::bytea", "NULL::text", "NULL::text"];
-    let change = change.map(list).join(", ");
+    let change = [&change[..], &["NULL::bigint"]].concat();
+    let change = change.into_iter().map(list).collect::<Vec<_>>().join(", ");
     [(DONE, String::new()), (CHANGE, format!(", {change}")), (LOOK, String::new())].map(|(sql, more)| {
         format!("PREPARE batch AS {sql}; EXPLAIN (COSTS OFF) EXECUTE batch ({keys}{more}); DEALLOCATE batch")
     })
@@ -73,6 +83,9 @@ async fn run(store: &Postgres, sql: &str) {
 
 async fn assert_plans(store: &Postgres, when: &str) {
     assert_batch_plans(store, when).await;
+    let overdue = plan(store, &overdue()).await;
+    assert!(overdue.contains("gatefeed_items_waiting"), "{when}:\n{overdue}");
+    assert!(!overdue.contains("Seq Scan on gatefeed_items"), "{when}:\n{overdue}");
     for statement in statements() {
         let plan = plan(store, &statement).await;
         assert!(plan.contains("gatefeed_items_due"), "{when}:\n{plan}");

@@ -34,7 +34,7 @@ const PARTITION: &str = "SELECT p.*, 0::bigint AS available, 0::bigint AS waitin
 macro_rules! items {
     ($which:literal) => {
         concat!(
-            "SELECT i.id, i.gate, i.status, i.available_at, i.retry_count, right(i.error_messages, 1100) AS errors
+            "SELECT i.id, i.gate, i.status, i.available_at, i.waiting_until, i.retry_count, right(i.error_messages, 1100) AS errors
             FROM {schema}.gatefeed_items i WHERE i.partition_id = $1 AND ",
             $which
         )
@@ -114,6 +114,7 @@ fn seen(row: &PgRow) -> Result<Seen> {
         gate: get(row, "gate")?,
         status: ItemStatus::from_str(get(row, "status")?)?,
         available_at: get(row, "available_at")?,
+        waiting_until: get(row, "waiting_until")?,
         retry_count: get(row, "retry_count")?,
         last_error: errors.and_then(|errors| errors.lines().last()).map(str::to_owned),
     })

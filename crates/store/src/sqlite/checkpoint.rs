@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use gatefeed_core::{
     checkpoint::{Probe, Verdict, decide, failures_below},
     failure_policy::Failures,
@@ -14,7 +15,7 @@ use sqlx::{Row, SqliteConnection};
 use super::{
     Sqlite,
     dependencies::unblock,
-    error::Result,
+    error::{Error, Result},
     fence::current,
     nested::{has_notes, settle_nested},
     page::{RANK_MIN, next_rank, of_group},
@@ -38,6 +39,9 @@ pub(super) const LOOK: &str = concat!(
          WHERE i.partition_id = p.id AND i.status IN ('waiting', 'blocked') ORDER BY i.gate LIMIT 1) AS parked_gate,
         (SELECT i.gate FROM gatefeed_items i INDEXED BY gatefeed_items_failed
          WHERE i.partition_id = p.id AND i.status = 'failed' ORDER BY i.gate LIMIT 1) AS failed_gate,
+        (SELECT i.waiting_until FROM gatefeed_items i INDEXED BY gatefeed_items_waiting
+         WHERE i.partition_id = p.id AND i.status = 'waiting' AND i.waiting_until IS NOT NULL
+         ORDER BY i.waiting_until LIMIT 1) AS waiting_until,
         EXISTS (SELECT 1 FROM gatefeed_items i ",
     by_key!(items),
     " WHERE i.partition_id = p.id) AS any_item, ",
@@ -82,7 +86,7 @@ pub(super) struct Seen {
     pub(super) state: PartitionState,
     pub(super) probe: Probe,
     next_run_at: Option<String>,
-    /// When the next thing happens by itself: an item is due, or the gate's time is over.
+    /// When the next thing happens by itself: an item is due, or its time or the gate's is over.
     next_at: Option<String>,
     /// Something of it is still to be settled: notes of what is nested and has closed, or blocked items.
     pub(super) has_more: bool,
@@ -196,13 +200,17 @@ pub(super) async fn look(connection: &mut SqliteConnection, partition: &str) -> 
     };
     let deadline_at: Option<String> = row.try_get("deadline_at")?;
     let now = at(&row, "now")?;
-    let deadline_in = maybe_at(&row, "deadline_at")?.map(|at| (at - now).to_std().unwrap_or_default());
+    let left = |column| {
+        let until: Option<DateTime<Utc>> = maybe_at(&row, column)?;
+        Ok::<_, Error>(until.map(|until| (until - now).to_std().unwrap_or_default()))
+    };
     let mut probe = Probe {
         open_gate: available.into_iter().chain(parked).min(),
         due_in,
+        waiting_in: left("waiting_until")?,
         failed_gate: row.try_get("failed_gate")?,
         failures: Vec::new(),
-        deadline_in,
+        deadline_in: left("deadline_at")?,
         any_item: row.try_get("any_item")?,
         exclusive: true,
     };
@@ -210,7 +218,7 @@ pub(super) async fn look(connection: &mut SqliteConnection, partition: &str) -> 
         probe.failures = failures(connection, partition, bound, state.failure_policy).await?;
     }
     // The same form, so that the order of the texts is that of the moments.
-    let next_at = due_at.into_iter().chain(deadline_at).min();
+    let next_at = [due_at, deadline_at, row.try_get("waiting_until")?].into_iter().flatten().min();
     Ok(Some(Seen {
         state,
         probe,
@@ -277,6 +285,7 @@ impl Seen {
         match decide(&self.state, &self.probe, hold) {
             Verdict::Due => (Checkpointed::Due, None),
             Verdict::Wait(time) => (Checkpointed::Wait(time), None),
+            Verdict::Overdue => (Checkpointed::Overdue, None),
             Verdict::Busy => (Checkpointed::Busy, None),
             Verdict::Advance(gate) => (Checkpointed::Advanced(gate), Some(Step::Advance(gate))),
             Verdict::Sleep(time) => (Checkpointed::Slept, release(status, time.and(self.next_at))),

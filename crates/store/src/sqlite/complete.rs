@@ -29,6 +29,12 @@ pub(super) const SUSPECT: &str = concat!(
     " WHERE partition_id = ? AND id = ? AND version = ? AND status = 'available' RETURNING version"
 );
 
+pub(super) const WITHDRAW: &str = concat!(
+    "UPDATE gatefeed_items SET suspect_count = max(suspect_count - 1, 0), version = version + 1, updated_at = ",
+    now!(),
+    " WHERE partition_id = ? AND id = ? AND version = ? AND status = 'available' RETURNING version"
+);
+
 impl Sqlite {
     pub(super) async fn write_outcomes(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
         if completions.is_empty() {
@@ -66,11 +72,25 @@ impl Sqlite {
     }
 
     pub(super) async fn note_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
+        self.change_suspect(SUSPECT, lease, item, version).await
+    }
+
+    pub(super) async fn unnote_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<()> {
+        self.change_suspect(WITHDRAW, lease, item, version).await.map(|_| ())
+    }
+
+    async fn change_suspect(
+        &self,
+        sql: &'static str,
+        lease: &Lease,
+        item: &str,
+        version: i64,
+    ) -> Result<Option<i64>> {
         let mut tx = self.lanes.write().await?;
         if current(tx.conn()?, &[lease]).await? == [false] {
             return Ok(None);
         }
-        let query = sqlx::query_scalar(SUSPECT).bind(&*lease.partition).bind(item).bind(version);
+        let query = sqlx::query_scalar(sql).bind(&*lease.partition).bind(item).bind(version);
         let noted = query.fetch_all(tx.conn()?).await?;
         tx.commit().await?;
         Ok(noted.first().copied())
@@ -197,7 +217,8 @@ fn bind<'q>(query: Update<'q>, completion: &'q Completion) -> Update<'q> {
     let query =
         query.bind(change.status.as_str()).bind(change.gate).bind(change.pass).bind(change.retry_count);
     let query = query.bind(change.delay.map(seconds)).bind(change.data.as_ref().map(|d| d.bytes.as_ref()));
-    query.bind(change.data.as_ref().map(|d| &d.content_type)).bind(&change.error_messages)
+    let query = query.bind(change.data.as_ref().map(|d| &d.content_type)).bind(&change.error_messages);
+    query.bind(change.wait.map(seconds))
 }
 
 /// Most outcomes are plain: the item is through, and that is all. Fewer columns are written, and checked, than by
@@ -218,14 +239,14 @@ pub(super) fn done_sql(rows: usize) -> String {
     )
 }
 
-/// All other outcomes. The unary pluses keep SQLite from building an index of them and looking up each item of the table
+/// All other outcomes. The one that an owner writes to an item that waits is that it has waited for too long. The unary pluses keep SQLite from building an index of them and looking up each item of the table
 /// in it.
 pub(super) fn change_sql(rows: usize) -> String {
-    let outcomes = values(rows, 11);
+    let outcomes = values(rows, 12);
     format!(
         concat!(
             "WITH o (of_partition, of_item, of_version, new_status, new_gate, new_pass, new_retry_count, delay, new_data,
-                new_content_type, new_error_messages) AS ({outcomes})
+                new_content_type, new_error_messages, wait) AS ({outcomes})
             UPDATE gatefeed_items ",
             by_key!(items),
             " SET status = o.new_status, gate = o.new_gate, pass = o.new_pass, retry_count = o.new_retry_count,
@@ -233,7 +254,9 @@ pub(super) fn change_sql(rows: usize) -> String {
             now!("o.delay"),
             " END,
                 content_type = coalesce(o.new_content_type, content_type), data = coalesce(o.new_data, data),
-                error_messages = coalesce(o.new_error_messages, error_messages),
+                error_messages = coalesce(o.new_error_messages, error_messages), waiting_until = ",
+            now!("o.wait"),
+            ", expired_version = CASE WHEN status = 'waiting' THEN version - 1 ELSE expired_version END,
                 version = version + 1, updated_at = ",
             now!(),
             " FROM o WHERE partition_id = +o.of_partition AND id = +o.of_item AND version = +o.of_version"
@@ -243,7 +266,7 @@ pub(super) fn change_sql(rows: usize) -> String {
 }
 
 /// Children join their parents' transaction, and only those of parents that were written.
-async fn add_children(connection: &mut SqliteConnection, parents: Vec<&Completion>) -> Result<()> {
+pub(super) async fn add_children(connection: &mut SqliteConnection, parents: Vec<&Completion>) -> Result<()> {
     add_nested(connection, &parents).await?;
     let children: Vec<&NewItem> = parents.iter().flat_map(|parent| &parent.children).collect();
     if children.is_empty() {

@@ -32,7 +32,7 @@ pub(super) const PARTITIONS: &str = "SELECT p.*,
 /// `{which}` is [`which`].
 pub(super) const ITEMS: &str =
     "SELECT partition_id, id, gate, status, priority, pass, retry_count, available_at,
-        content_type, octet_length(data) AS size,
+        waiting_until, content_type, octet_length(data) AS size,
         CASE WHEN ?6 > 0 THEN coalesce(substr(CAST(data AS BLOB), 1, ?6), x'') END AS data, error_messages,
         version, created_at, updated_at
     FROM gatefeed_items
@@ -203,6 +203,7 @@ fn item_row(row: &SqliteRow) -> Result<ItemRow> {
         pass: row.try_get("pass")?,
         retry_count: row.try_get("retry_count")?,
         available_at: at(row, "available_at")?,
+        waiting_until: maybe_at(row, "waiting_until")?,
         content_type: row.try_get("content_type")?,
         size: row.try_get("size")?,
         data: row.try_get("data")?,

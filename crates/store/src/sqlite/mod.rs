@@ -3,6 +3,7 @@
 //! Differences from its twin: what decides happens inside BEGIN IMMEDIATE, which excludes every other writer, so
 //! that no row is ever locked or skipped; `LISTEN` is a poll of `PRAGMA data_version`.
 
+mod callback;
 mod checkpoint;
 mod claim;
 mod complete;
@@ -38,9 +39,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
+    callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    item::DueItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -112,6 +115,12 @@ impl Store for Sqlite {
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         self.named(self.note_suspect(lease, item, version).await)
     }
+    async fn withdraw_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<()> {
+        self.named(self.unnote_suspect(lease, item, version).await)
+    }
+    async fn overdue(&self, leases: &[Arc<Lease>], limit: usize) -> Result<Vec<Vec<DueItem>>> {
+        self.named(self.read_overdue(leases, limit).await)
+    }
     async fn complete(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
         self.named(self.write_outcomes(completions).await)
     }
@@ -174,6 +183,15 @@ impl Store for Sqlite {
     }
     async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
         self.named(self.go_back(partition, gate).await)
+    }
+    async fn callback_key(&self) -> Result<Key> {
+        self.named(self.key().await)
+    }
+    async fn call_back(&self, callback: &Callback) -> Result<CalledBack> {
+        self.named(self.take_callback(callback).await)
+    }
+    async fn heartbeat(&self, ticket: &Ticket) -> Result<Heartbeat> {
+        self.named(self.extend_wait(ticket).await)
     }
     async fn status(&self) -> Result<Vec<FeedStatus>> {
         self.named(self.list_feeds().await)

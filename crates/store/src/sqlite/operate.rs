@@ -86,7 +86,7 @@ pub(super) const CANCEL_ITEMS: [&str; 2] = [
     ),
     concat!(
         "UPDATE gatefeed_items INDEXED BY gatefeed_items_parked
-        SET status = 'cancelled', version = version + 1, updated_at = ",
+        SET status = 'cancelled', waiting_until = NULL, version = version + 1, updated_at = ",
         now!(),
         " WHERE partition_id = ? AND status IN ('waiting', 'blocked')"
     ),
@@ -129,7 +129,7 @@ pub(super) const AGAIN: &str = concat!(
     "UPDATE gatefeed_items ",
     by_key!(items),
     " SET status = 'available', pass = min(pass + 1, 2147483647), retry_count = 0, suspect_count = 0,
-        available_at = CASE WHEN status = 'available' THEN available_at ELSE ",
+        waiting_until = NULL, available_at = CASE WHEN status = 'available' THEN available_at ELSE ",
     now!(),
     " END, version = version + 1, updated_at = ",
     now!(),

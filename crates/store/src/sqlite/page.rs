@@ -65,7 +65,7 @@ pub(super) const PAGE: &str = concat!(
     next_rank!("?1"),
     ", '', '' FROM groups g WHERE g.rank IS NOT NULL
     )
-    SELECT i.id, i.gate, i.priority, i.pass, i.retry_count, i.suspect_count, i.version, i.available_at,
+    SELECT i.id, i.gate, i.priority, i.pass, i.retry_count, i.suspect_count, i.version, i.available_at, i.created_at,
         i.content_type, octet_length(i.data) AS size,
         CASE WHEN octet_length(i.data) <= ?8 THEN CAST(i.data AS BLOB) END AS data, i.error_messages,
         CASE WHEN EXISTS (SELECT 1 FROM gatefeed_items h INDEXED BY gatefeed_items_gather

@@ -136,7 +136,14 @@ pub(super) fn due_item(row: &SqliteRow) -> Result<DueItem> {
         data: row.try_get::<Option<Vec<u8>>, _>("data")?.map(Bytes::from),
         error_messages: row.try_get("error_messages")?,
         gather: row.try_get::<Option<&str>, _>("gather")?.map(Gather::parse).transpose()?,
+        born: born(row)?,
     })
+}
+
+/// The digits of an item's `created_at`.
+pub(super) fn born(row: &SqliteRow) -> Result<i64> {
+    let digits = row.try_get::<&str, _>("created_at")?.bytes().filter(u8::is_ascii_digit);
+    Ok(digits.fold(0, |number: i64, digit| number.wrapping_mul(10).wrapping_add((digit - b'0').into())))
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use sqlx::{Connection, Executor, Row, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{
-    Sqlite, checkpoint, claim, complete, dependencies, fence, gather, history, insert, inspect, nested,
-    operate, page, renew, status, values::values, watchers, why,
+    Sqlite, callback, checkpoint, claim, complete, dependencies, fence, gather, history, insert, inspect,
+    nested, operate, page, renew, status, values::values, watchers, why,
 };
 use crate::Options;
 
@@ -58,6 +58,7 @@ async fn hot_statements(connection: &mut SqliteConnection) -> Vec<String> {
                 checkpoint::ADVANCE,
                 checkpoint::RELEASE,
                 complete::SUSPECT,
+                callback::OVERDUE,
                 operate::RETRY,
                 history::FORGET,
             ])

@@ -11,7 +11,7 @@ use super::{
     error::Result,
     inspect::partition_row,
     operate::no_partition,
-    rows::{at, by_key, now, word},
+    rows::{at, by_key, maybe_at, now, word},
     watchers::alive,
 };
 
@@ -35,7 +35,7 @@ pub(super) const PARTITION: &str = concat!(
 macro_rules! items {
     ($index:expr, $which:literal) => {
         concat!(
-            "SELECT id, gate, status, available_at, retry_count, substr(error_messages, -1100) AS errors
+            "SELECT id, gate, status, available_at, waiting_until, retry_count, substr(error_messages, -1100) AS errors
             FROM gatefeed_items ",
             $index,
             " WHERE partition_id = ?1 AND ",
@@ -116,6 +116,7 @@ fn seen(row: &SqliteRow) -> Result<Seen> {
         gate: row.try_get("gate")?,
         status: word(row, "status")?,
         available_at: at(row, "available_at")?,
+        waiting_until: maybe_at(row, "waiting_until")?,
         retry_count: row.try_get("retry_count")?,
         last_error: errors.and_then(|errors| errors.lines().last()).map(str::to_owned),
     })

@@ -22,6 +22,7 @@ pub async fn every_field_is_written(db: TestDb) {
         delay: Some(Duration::from_secs(3600)),
         data: Some(Data { bytes: vec![0, 1, 255].into(), content_type: "image/x-icon".into() }),
         error_messages: Some("HTTP 500\nboom".into()),
+        wait: None,
     };
     let store = db.store();
     assert_eq!(store.complete(&[completion(&lease, &due[0], change)]).await.unwrap(), [Settled::Written]);
@@ -227,6 +228,20 @@ pub async fn begin_suspect_counts(db: TestDb) {
     let again = completion(&lease, &suspect, with_status(&suspect, ItemStatus::Available));
     assert_eq!(store.complete(&[again]).await.unwrap(), [Settled::Written]);
     assert_eq!(page(&store, &lease, 10).await.items[0].suspect_count, 0, "its end was written");
+}
+
+/// What was noted before a delivery that then did not take place, or was broken off by a clean stop, is taken back.
+pub async fn an_attempt_that_was_given_up_does_not_count(db: TestDb) {
+    let (lease, due) = leased(&db, "p", &[("i", 0)]).await;
+    let store = db.store();
+    let noted = store.begin_suspect(&lease, "i", due[0].version).await.unwrap().unwrap();
+    for forgery in forgeries(&lease) {
+        store.withdraw_suspect(&forgery, "i", noted).await.unwrap();
+    }
+    store.withdraw_suspect(&lease, "i", noted - 1).await.unwrap();
+    assert!(db.item_is("p", "i", "suspect_count = 1").await, "by its owner only, and of this attempt");
+    store.withdraw_suspect(&lease, "i", noted).await.unwrap();
+    assert!(db.item_is("p", "i", &format!("suspect_count = 0 AND version > {noted}")).await);
 }
 
 /// A value that the database refuses says so, and nothing of the batch is written: callers split it.

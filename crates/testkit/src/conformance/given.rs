@@ -194,6 +194,7 @@ pub fn with_status(item: &DueItem, status: ItemStatus) -> Change {
         delay: None,
         data: None,
         error_messages: None,
+        wait: None,
     }
 }
 
@@ -267,6 +268,7 @@ pub async fn drain_lease(store: &Arc<dyn Store>, lease: &Arc<Lease>) -> usize {
             Checkpointed::Due | Checkpointed::Advanced(_) => tokio::task::yield_now().await,
             Checkpointed::Busy | Checkpointed::Wait(_) => tokio::time::sleep(Duration::from_millis(2)).await,
             Checkpointed::Slept | Checkpointed::Closed | Checkpointed::Failed => return completed,
+            Checkpointed::Overdue => panic!("nothing waits for a callback here"),
             Checkpointed::Fenced => panic!("fenced, but nobody steals here"),
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod acting;
 pub mod begin_push;
+pub mod callback;
 pub mod changes;
 pub mod checkpoint;
 pub mod children;
@@ -98,7 +99,7 @@ macro_rules! conformance {
                 fenced_after_a_steal_and_after_a_release an_expired_lease_that_nobody_took_may_write
                 a_paused_partition_takes_outcomes a_mixed_batch a_former_lease_in_the_same_batch_is_fenced
                 a_locked_partition_is_busy another_lock_is_told a_thousand_at_once begin_suspect_counts
-                bad_input_is_data;
+                bad_input_is_data an_attempt_that_was_given_up_does_not_count;
             children: children_arrive_whole a_missing_partition_is_made existing_ids_are_left_alone
                 a_complete_partition_reopens paused_and_failed_partitions_sleep_on
                 a_refused_child_writes_nothing;
@@ -155,6 +156,14 @@ macro_rules! conformance {
                 a_bad_one_leaves_nothing what_it_does_not_take_is_refused the_same_ids_at_the_same_time
                 watchers_hear_of_it a_backlog_is_counted;
             token: tokens_are_listed a_revoked_one_stays;
+            callback: a_key_is_made_once an_item_waits_as_it_is an_answer_that_comes_later it_may_come_before_the_item_waits
+                once_is_all another_attempt_takes_no_earlier_token another_item_of_the_same_name
+                an_item_that_waits_too_long what_is_overdue_is_bounded_and_fenced a_sleeper_wakes_when_an_items_time_is_over
+                a_heartbeat_extends children_and_partitions_come_with_it dependents_come_free
+                what_is_refused_leaves_the_token_good failed_attempts_follow_the_ticket
+                paused_partitions_take_it_and_failed_ones_do_not cancelled_and_rewound_ones_do_not
+                a_retry_leaves_what_waits_alone what_it_replaces_is_kept a_locked_partition_is_told
+                of_many_at_once_one_is_written callbacks_against_timeouts;
             inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
                 items_are_filtered status_sums_up_feeds the_oldest_due_item_is_found
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
@@ -199,6 +208,7 @@ mod tests {
             ("rewind", include_str!("rewind.rs")),
             ("tolerance", include_str!("tolerance.rs")),
             ("begin_push", include_str!("begin_push.rs")),
+            ("callback", include_str!("callback.rs")),
             ("changes", include_str!("changes.rs")),
             ("checkpoint", include_str!("checkpoint.rs")),
             ("children", include_str!("children.rs")),

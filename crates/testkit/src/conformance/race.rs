@@ -17,7 +17,11 @@ use gatefeed_core::{
 };
 use rand::{Rng, rngs::StdRng};
 
-use super::{given::*, seed};
+use super::{
+    callback::{DONE, done_by, later, ticket},
+    given::*,
+    seed,
+};
 
 pub(super) const RACE: Duration = Duration::from_secs(3);
 
@@ -249,8 +253,8 @@ async fn claim_and_release(store: Arc<dyn Store>, owner: String, held: Arc<Held>
     grants
 }
 
-/// A callback may come before 'waiting' is written. Both match the version, so exactly one of them
-/// decides.
+/// A callback may come before 'waiting' is written. Both match the version: the late write loses, or the callback
+/// finds the item parked.
 pub async fn callbacks_against_waiting(db: TestDb) {
     let mut rng = seed::rng("race::callbacks_against_waiting");
     let store = db.store();
@@ -260,25 +264,21 @@ pub async fn callbacks_against_waiting(db: TestDb) {
     let mut written = 0;
     while Instant::now() < until {
         let item = due(&store, &lease).await.remove(0);
-        let outside = tokio::spawn(call_back(db.clone(), item.version));
+        let (other, ticket) = (db.store(), ticket(&item, LEASE));
+        let outside = tokio::spawn(async move { done_by(&other, &ticket).await });
         if rng.random_bool(0.7) {
             dawdle(&mut rng).await;
         }
-        let waiting = completion(&lease, &item, with_status(&item, ItemStatus::Waiting));
+        let waiting = later(&lease, &item, LEASE);
         let settled = complete_patiently(&store, std::slice::from_ref(&waiting)).await[0];
-        let called_back = outside.await.unwrap() == 1;
-        assert_eq!(settled, if called_back { Settled::Stale } else { Settled::Written });
-        let status = if called_back { "complete" } else { "waiting" };
-        assert!(
-            db.item_is("p", "i", &format!("status = '{status}' AND version = {}", item.version + 1)).await
-        );
-        written += i64::from(!called_back);
+        assert_eq!(outside.await.unwrap(), DONE, "it is taken whichever is first");
+        let was_parked = settled == Settled::Written;
+        assert!(was_parked || settled == Settled::Stale, "{settled:?}");
+        let version = item.version + 1 + i64::from(was_parked);
+        let outcome = format!("status = 'complete' AND waiting_until IS NULL AND version = {version}");
+        assert!(db.item_is("p", "i", &outcome).await);
+        written += i64::from(was_parked);
         db.run("UPDATE gatefeed_items SET status = 'available', version = version + 1").await;
     }
     eprintln!("{written} times 'waiting' was first");
-}
-
-async fn call_back(db: TestDb, version: i64) -> u64 {
-    let set = "UPDATE gatefeed_items SET status = 'complete', version = version + 1";
-    db.run(&format!("{set} WHERE partition_id = 'p' AND id = 'i' AND version = {version}")).await
 }

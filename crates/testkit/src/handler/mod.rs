@@ -17,7 +17,7 @@ use std::{
 };
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
     time::timeout,
@@ -38,6 +38,35 @@ pub struct Handler {
     address: SocketAddr,
     shared: Arc<Shared>,
     running: Option<Running>,
+}
+
+/// A listener whose queue is full: nobody accepts, and the machine lets nobody in any more.
+pub struct FullQueue {
+    listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl FullQueue {
+    /// Fills it; panics where that does not come to an end.
+    pub async fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket can be had");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port can be had");
+        let listener = socket.listen(1).expect("a bound socket listens");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let mut waiting = Vec::new();
+        // Whoever is let in is so at once; the others are told nothing.
+        while let Ok(connected) = timeout(Duration::from_millis(500), TcpStream::connect(address)).await {
+            waiting.push(connected.expect("a listener refuses nobody"));
+            assert!(waiting.len() < 100, "the queue is never full");
+        }
+        Self { listener, _waiting: waiting }
+    }
+
+    /// `http://127.0.0.1:PORT/`
+    pub fn url(&self) -> String {
+        let address = self.listener.local_addr().expect("a bound listener has an address");
+        format!("http://{address}/")
+    }
 }
 
 /// The task that accepts, and how to ask it to end well.

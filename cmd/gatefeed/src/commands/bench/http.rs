@@ -98,6 +98,9 @@ async fn bare_loop(target: &Url, args: &LoadArgs) -> Result<f64> {
     let client = Arc::new(client(target)?);
     let done = Arc::new(AtomicU64::new(0));
     let delivery = Delivery {
+        version: 0,
+        born: 0,
+        retry: gatefeed_core::retry::RetryPolicy::default(),
         gathering: None,
         feed: "default".into(),
         partition: "bare".into(),

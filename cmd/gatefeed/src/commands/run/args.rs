@@ -32,7 +32,8 @@ use crate::{
   gatefeed run --target http://ocr:8000/ --gate-target 1=http://rank:8000/
   gatefeed run --config gatefeed.toml     (many feeds, each with its own policy)
   gatefeed run --target http://h:8000/ --until-idle     (ends by itself)
-  gatefeed run --target http://h:8000/ --listen :8080 --target-health /healthz")]
+  gatefeed run --target http://h:8000/ --listen :8080 --target-health /healthz
+  gatefeed run --target http://h:8000/ --listen :8080 --callback-timeout 10m    (for handlers that answer later)")]
 pub(crate) struct RunArgs {
     /// A TOML file with what these flags say and with what feeds and gates have of their own; a flag, or its variable,
     /// goes before the same key at the top of the file
@@ -139,6 +140,18 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     spread: SpreadArgs,
+
+    /// How long an item waits for a handler that said it would answer later; a heartbeat starts that time again
+    /// [default: 1h]
+    #[arg(
+        long,
+        env = "GATEFEED_CALLBACK_TIMEOUT",
+        value_name = "DURATION",
+        help_heading = "Handler",
+        value_parser = parse::timeout
+    )]
+    pub(crate) callback_timeout: Option<Duration>,
+
     /// At most this much of what an item gathers is sent with it; what is more the handler fetches from --listen [default: 8MiB]
     #[arg(
         long,
@@ -216,7 +229,7 @@ pub(crate) struct RunArgs {
         value_parser = parse::duration
     )]
     pub(crate) grace: Option<Duration>,
-    /// Serve /livez, /readyz, what items gather, and the REST API on this address
+    /// Serve /livez, /readyz, what items gather, callbacks, and the REST API on this address
     #[arg(
         long,
         env = "GATEFEED_LISTEN",
@@ -225,7 +238,8 @@ pub(crate) struct RunArgs {
         value_parser = parse::address
     )]
     pub(crate) listen: Option<String>,
-    /// How handlers reach --listen, if not by its address: behind a proxy, in containers
+    /// How handlers reach --listen, if not by its address: behind a proxy, in containers; or another process that takes
+    /// their callbacks
     #[arg(
         long,
         env = "GATEFEED_PUBLIC_URL",
@@ -305,6 +319,7 @@ impl RunArgs {
         enter(&mut top.connect_timeout, &self.connect_timeout);
         enter(&mut top.target_health, &self.target_health);
         enter(&mut top.max_answer, &self.max_answer);
+        enter(&mut top.callback_timeout, &self.callback_timeout);
         enter(&mut top.max_retries, &self.max_retries);
         enter(&mut top.concurrency, &self.concurrency);
         enter(&mut top.batch_size, &self.batch_size);

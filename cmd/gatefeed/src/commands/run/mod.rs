@@ -35,11 +35,16 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     let listening = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let routes = plan.routes(listening)?;
     tell(&routes);
-    let processor = Arc::new(HttpRoutes::new(routes).map_err(|error| StoreError::Config(error.to_string()))?);
+    let takes_callbacks = routes.iter().any(|route| route.options.gather_url.is_some());
+    let mut processor = HttpRoutes::new(routes).map_err(|error| StoreError::Config(error.to_string()))?;
     let Some(store) = shutdown.run_until_cancelled(open(database, args.no_migrate)).await else {
         return Ok(exit::OK);
     };
     let store = store?;
+    if takes_callbacks {
+        processor = processor.with_callbacks(store.callback_key().await?);
+    }
+    let processor = Arc::new(processor);
     let health = match listener {
         Some(listener) => Some(Health::start(listener, &store, &processor, &args).await?),
         None => None,
@@ -95,7 +100,7 @@ async fn watch(
     Ok(exit::OK)
 }
 
-/// The server of `/livez`, `/readyz`, what items gather, and the API; it answers until the watcher has stopped.
+/// The server of `/livez`, `/readyz`, what items gather, callbacks and the API; it answers until the watcher has stopped.
 struct Health {
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -112,6 +117,7 @@ impl Health {
         args.api.tell(address, store).await;
         let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)))
             .merge(gatefeed_api::gathered(Arc::clone(store)))
+            .merge(gatefeed_api::callbacks(Arc::clone(store)))
             .merge(gatefeed_api::api(Arc::clone(store), args.api.options(address)))
             .fallback(gatefeed_api::not_found);
         let stop = CancellationToken::new();
