@@ -33,7 +33,10 @@ async fn every_answer_is_described(database: Database) {
     let server = Gatefeed::start(command);
     eventually("it serves", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
     let tried = tokio::task::spawn_blocking(move || {
+        // Where it keeps what it remembers between runs.
+        let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(program);
+        command.current_dir(dir.path());
         command.args(["run", &format!("http://127.0.0.1:{port}/openapi.json")]);
         command.args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "15"]);
         command.args([

@@ -187,7 +187,7 @@ pub(crate) async fn find(app: &App, partition: &str, item: &str, data: DataPart)
         ("item" = String, Path, description = "The item", min_length = 1, max_length = 512),
     ),
     responses(
-        (status = 200, description = "The data, with the item's content type", body = Vec<u8>, content_type = "*/*",
+        (status = 200, description = "The data, with the item's content type", body = serde_json::Value, content_type = "*/*",
             headers(("etag" = String, description = "The item's version"))),
         (status = 422, description = "An id will not do", body = Problem, content_type = "application/problem+json"),
         Problems,
