@@ -5,6 +5,7 @@
 mod acting;
 mod basics;
 mod bench;
+mod blobs;
 mod crashes;
 mod dependencies;
 mod docker;

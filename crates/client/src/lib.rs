@@ -113,6 +113,6 @@ pub use gatefeed_core::{
     store::{Pushed, RetryFilter, Rewound},
     why::Why,
 };
-pub use gatefeed_store::{Options, Synchronous};
+pub use gatefeed_store::{BlobOptions, Options, Synchronous};
 /// The version of sqlx whose connections [`Client::push_in`] takes.
 pub use sqlx;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::{dependency::Dependencies, error::StoreError, gather::Gather};
+use crate::{blob::Reference, dependency::Dependencies, error::StoreError, gather::Gather};
 
 /// Item data up to this size is read with its page; larger data is loaded when the item is dispatched, so that
 /// a page of a thousand items stays small however large they are.
@@ -169,4 +169,6 @@ pub struct DueItem {
     pub error_messages: Option<String>,
     /// What it asks for.
     pub gather: Option<Gather>,
+    /// Where its data lies, if not in the row; it is loaded at dispatch, however small it is.
+    pub reference: Option<Box<Reference>>,
 }

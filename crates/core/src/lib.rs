@@ -7,6 +7,7 @@
 //! | what does a handler's answer mean? | `answer.rs` |
 //! | what may an item wait for, what may it ask for? | `dependency.rs`, `gather.rs` |
 //! | what does an answer nest, and what becomes of the item that waits? | `nested.rs` |
+//! | where does large data lie? | `blob.rs` |
 //! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
 //! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs`, `failure_policy.rs` |
 //! | what may an operator do to it? | `acting.rs` |
@@ -16,6 +17,7 @@
 
 pub mod acting;
 pub mod answer;
+pub mod blob;
 pub mod checkpoint;
 pub mod dependency;
 pub mod error;

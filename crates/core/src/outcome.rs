@@ -83,7 +83,10 @@ impl Kept {
     pub fn of(item: &DueItem, bytes: Bytes, change: &Change) -> Option<Self> {
         let is_replaced =
             change.gate != item.gate || change.data.is_some() || change.status == ItemStatus::Waiting;
-        let data = Data { bytes, content_type: item.content_type.to_string() };
+        let data = match &item.reference {
+            Some(reference) => reference.to_data(),
+            None => Data { bytes, content_type: item.content_type.to_string() },
+        };
         is_replaced.then_some(Self { gate: item.gate, data })
     }
 }
@@ -242,6 +245,7 @@ mod tests {
             data: None,
             error_messages: Some("earlier".into()),
             gather: None,
+            reference: None,
         }
     }
 

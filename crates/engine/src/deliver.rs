@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use gatefeed_core::{
     StoreError,
-    answer::{Failure, Verdict},
+    answer::{Answer, Failure, Verdict},
+    blob::{Link, check_not_reserved},
+    item::{self, Data, DueItem},
     outcome::{Completion, Kept, decide},
 };
 use tokio::{
@@ -18,7 +20,7 @@ use tokio::{
 use crate::{
     board::Turn,
     clock,
-    context::{Context, jittered},
+    context::{Backoff, Context, jittered},
     gathering::Gathering,
     outcome::Outcome,
     processor::{Delivery, Processor},
@@ -30,14 +32,18 @@ const LARGE_KIB_MAX: usize = 256 * 1024;
 /// How long a partition rests whose items could not be prepared.
 const REST: Duration = Duration::from_secs(1);
 
+/// How often the blob store is asked to take an answer's data; then its item is delivered again later.
+const OFFLOAD_TRIES: u32 = 5;
+
 /// Delivers until told to stop, then waits for what is in flight, until `context.abort`.
 pub(crate) async fn run<P: Processor>(
     context: Arc<Context>,
     processor: Arc<P>,
     outcomes: mpsc::UnboundedSender<Outcome>,
 ) {
-    let sender =
-        Arc::new(Sender { context, processor, outcomes, large: Arc::new(Semaphore::new(LARGE_KIB_MAX)) });
+    let large = Arc::new(Semaphore::new(LARGE_KIB_MAX));
+    let inline_max = context.store.blobs().map_or(u64::MAX, |blobs| blobs.inline_max());
+    let sender = Arc::new(Sender { context, processor, outcomes, large, inline_max });
     let slots = Arc::new(Semaphore::new(sender.context.settings.concurrency));
     let mut deliveries = JoinSet::new();
     while let Some((slot, turn)) = sender.next(&slots).await {
@@ -51,11 +57,20 @@ pub(crate) async fn run<P: Processor>(
     while deliveries.join_next().await.is_some() {}
 }
 
+/// What a delivery brings.
+struct Loaded {
+    data: Bytes,
+    link: Option<Link>,
+    large: Option<OwnedSemaphorePermit>,
+}
+
 struct Sender<P> {
     context: Arc<Context>,
     processor: Arc<P>,
     outcomes: mpsc::UnboundedSender<Outcome>,
     large: Arc<Semaphore>,
+    /// Data of answers with more bytes than this goes to the blob store.
+    inline_max: u64,
 }
 
 /// Why a delivery did not take place.
@@ -131,41 +146,86 @@ impl<P: Processor> Sender<P> {
     }
 
     async fn attempt(&self, turn: &mut Turn) -> Result<Verdict, Skip> {
-        let (data, _large) = self.data(turn).await?;
-        turn.item.data = turn.keep_history.then(|| data.clone());
+        let Loaded { data, link, large: _large } = self.data(turn).await?;
+        // What is referred to is kept by its reference.
+        let kept = if turn.item.reference.is_some() { Bytes::new() } else { data.clone() };
+        turn.item.data = turn.keep_history.then_some(kept);
         if turn.suspect {
             self.note_suspect(turn).await?;
         }
         if !turn.trusted_until.holds(clock::now()) {
             return Err(Skip::GiveUp);
         }
-        let mut delivery = delivery(turn, data);
+        let mut delivery = delivery(turn, data, link);
         let gathering =
             |gather| Gathering::new(self.context.store.clone(), turn.lease.partition.clone(), gather);
         delivery.gathering = turn.item.gather.map(gathering);
         // In a block of its own, since a closure may panic before it returns its future.
         let work = AssertUnwindSafe(async { self.processor.process(delivery).await }).catch_unwind();
-        Ok(work.await.unwrap_or_else(|_| Err(Failure::new("the processor panicked"))))
+        match work.await.unwrap_or_else(|_| Err(Failure::new("the processor panicked"))) {
+            Ok(answer) => self.offload(answer).await,
+            Err(failure) => Ok(Err(failure)),
+        }
     }
 
-    /// The item's data, and, for large data, its share of the memory for such.
-    async fn data(&self, turn: &mut Turn) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Skip> {
+    /// Large data of an answer goes to the blob store here, where it holds up nobody else's outcome.
+    async fn offload(&self, mut answer: Answer) -> Result<Verdict, Skip> {
+        let is_for_the_row = |data: &mut Data| {
+            data.bytes.len() as u64 <= self.inline_max && check_not_reserved(&data.content_type).is_ok()
+        };
+        if answer.data_mut().all(is_for_the_row) {
+            return Ok(Ok(answer));
+        }
+        let data: Vec<Data> = answer.data_mut().map(|data| data.clone()).collect();
+        let mut backoff = Backoff::new(Duration::from_millis(100), REST);
+        for tries_left in (0..OFFLOAD_TRIES).rev() {
+            match self.context.store.offload(data.clone()).await {
+                Ok(stored) => {
+                    answer.data_mut().zip(stored).for_each(|(data, stored)| *data = stored);
+                    return Ok(Ok(answer));
+                }
+                Err(error) if !error.is_retryable() => return Ok(Err(Failure::new(error.to_string()))),
+                Err(error) if tries_left == 0 => return Err(Skip::PutBack(error)),
+                Err(_) => backoff.pause().await,
+            }
+        }
+        Err(Skip::GiveUp)
+    }
+
+    /// A link to the item's data, or the data and, if it is large, its share of the memory for such.
+    async fn data(&self, turn: &mut Turn) -> Result<Loaded, Skip> {
+        if let Some(link) = self.link(&turn.item).await? {
+            return Ok(Loaded { data: Bytes::new(), link: Some(link), large: None });
+        }
         let (size, max) = (turn.item.size, self.context.settings.max_payload);
         if size > max {
             let message = format!("the data has {size} bytes, more than --max-payload allows ({max})");
             return Err(Skip::Refuse(Failure::final_(message)));
         }
         if let Some(data) = turn.item.data.take() {
-            return Ok((data, None));
+            return Ok(Loaded { data, link: None, large: None });
         }
         let kib = (size / 1024 + 1).min(LARGE_KIB_MAX as u64) as u32;
         let share = self.large.clone().acquire_many_owned(kib).await.map_err(|_| Skip::GiveUp)?;
         let loaded = self.context.store.load(&turn.lease.partition, &turn.item.id, turn.item.version).await;
         match loaded {
-            Ok(Some(data)) => Ok((data, Some(share))),
+            Ok(Some(data)) => {
+                turn.item.content_type = item::content_type(&data.content_type);
+                Ok(Loaded { data: data.bytes, link: None, large: Some(share) })
+            }
             Ok(None) => Err(Skip::GiveUp),
+            Err(error @ StoreError::NotFound(_)) => Err(Skip::Refuse(Failure::new(error.to_string()))),
             Err(error) => Err(Skip::PutBack(error)),
         }
+    }
+
+    /// If its data lies in the blob store, and handlers are to fetch it there. What is made of a blob, or joined with what
+    /// came before, is sent whole.
+    async fn link(&self, item: &DueItem) -> Result<Option<Link>, Skip> {
+        let reference = item.reference.as_deref().filter(|reference| reference.is_whole());
+        let reference = reference.filter(|_| self.context.settings.blob_links && item.gather.is_none());
+        let (Some(reference), Some(blobs)) = (reference, self.context.store.blobs()) else { return Ok(None) };
+        blobs.link(reference).await.map(Some).map_err(Skip::PutBack)
     }
 
     /// Writes the attempt down before it is sent. An item that has done this too often is what kills watchers.
@@ -219,7 +279,7 @@ impl<P: Processor> Sender<P> {
     }
 }
 
-fn delivery(turn: &Turn, data: Bytes) -> Delivery {
+fn delivery(turn: &Turn, data: Bytes, link: Option<Link>) -> Delivery {
     let item = &turn.item;
     Delivery {
         feed: turn.feed.clone(),
@@ -231,6 +291,7 @@ fn delivery(turn: &Turn, data: Bytes) -> Delivery {
         epoch: turn.lease.epoch,
         content_type: item.content_type.clone(),
         data,
+        link,
         gathering: None,
     }
 }

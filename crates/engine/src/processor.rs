@@ -3,7 +3,7 @@
 use std::{borrow::Cow, future::Future, sync::Arc};
 
 use bytes::Bytes;
-use gatefeed_core::{answer::Verdict, id};
+use gatefeed_core::{answer::Verdict, blob::Link, id};
 use uuid::Uuid;
 
 use crate::gathering::Gathering;
@@ -29,6 +29,8 @@ pub struct Delivery {
     pub content_type: Cow<'static, str>,
     /// The item's bytes as stored.
     pub data: Bytes,
+    /// Where the handler fetches the data by itself; then `data` is empty.
+    pub link: Option<Link>,
     /// What came before it, if it asks for that. Over HTTP it is part of the body.
     pub gathering: Option<Gathering>,
 }

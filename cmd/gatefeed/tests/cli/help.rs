@@ -2,7 +2,7 @@
 
 use crate::place::{Done, Place};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "demo",
     "migrate",
     "push",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 16] = [
     "pause",
     "resume",
     "cancel",
+    "prune",
     "bench",
 ];
 

@@ -63,6 +63,7 @@ fn item(id: &str, version: i64) -> DueItem {
         data: Some(bytes::Bytes::new()),
         error_messages: None,
         gather: None,
+        reference: None,
     }
 }
 

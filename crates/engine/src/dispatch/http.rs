@@ -14,7 +14,7 @@ use url::Url;
 use super::{
     answer,
     connect::{self, HttpClient},
-    gather, health, request,
+    gather, health, link, request,
     rotation::{AllPaused, Rotation, Turn},
     target::InvalidTarget,
 };
@@ -34,8 +34,8 @@ pub struct HttpOptions {
     pub health_path: Option<String>,
     /// The most bytes of what an item gathers that are sent with it.
     pub gather_max: usize,
-    /// Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that; without it such a delivery is a
-    /// failed attempt.
+    /// Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that, and `/v1/blobs/…` data that a
+    /// handler gets a link to; without it such a delivery is a failed attempt.
     pub gather_url: Option<Url>,
 }
 
@@ -89,8 +89,10 @@ impl HttpProcessor {
             None => None,
         };
         let delivery = gather::prepare(delivery, &self.options).await?;
+        let data_url = delivery.link.as_ref().map(|link| link::url(link, self.options.gather_url.as_ref()));
+        let data_url = data_url.transpose()?;
         let turn = self.rotation.turn().map_err(paused)?;
-        let request = request::build(turn.target(), delivery).map_err(Failure::final_)?;
+        let request = request::build(turn.target(), delivery, data_url).map_err(Failure::final_)?;
         let limit = self.options.request_timeout;
         timeout(limit, self.exchange(&turn, request))
             .await

@@ -5,6 +5,7 @@
 //! | how does one delivery go? | `http.rs` |
 //! | which headers does a handler get? | `request.rs` |
 //! | what does an item that gathers get? | `gather.rs` |
+//! | where does a handler fetch large data? | `link.rs` |
 //! | what does its answer mean? | `answer.rs` |
 //! | which URLs will do? | `target.rs` |
 //! | which target is next, and which one is left alone for now? | `rotation.rs` |
@@ -16,6 +17,7 @@ mod connect;
 mod gather;
 mod health;
 mod http;
+mod link;
 mod request;
 mod rotation;
 mod target;

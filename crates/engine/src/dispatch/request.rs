@@ -15,6 +15,7 @@ const GATE: HeaderName = HeaderName::from_static("gatefeed-gate");
 const PASS: HeaderName = HeaderName::from_static("gatefeed-pass");
 const ATTEMPT: HeaderName = HeaderName::from_static("gatefeed-attempt");
 const EPOCH: HeaderName = HeaderName::from_static("gatefeed-epoch");
+const DATA_URL: HeaderName = HeaderName::from_static("gatefeed-data-url");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("gatefeed/", env!("CARGO_PKG_VERSION")));
 const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
@@ -23,8 +24,15 @@ const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
 const HEADERS: usize = 16;
 
 /// `POST target` with the item's bytes as stored. Errs with what cannot be said in a header.
-pub(super) fn build(target: &Target, delivery: Delivery) -> Result<Request<Full<Bytes>>, String> {
-    let headers = headers(target, &delivery)?;
+pub(super) fn build(
+    target: &Target,
+    delivery: Delivery,
+    data_url: Option<String>,
+) -> Result<Request<Full<Bytes>>, String> {
+    let mut headers = headers(target, &delivery)?;
+    if let Some(url) = data_url {
+        headers.insert(DATA_URL, raw("URL of its data", &url)?);
+    }
     let mut request = Request::new(Full::new(delivery.data));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = target.uri.clone();

@@ -28,6 +28,7 @@ fn delivery() -> Delivery {
         attempt: 4,
         epoch: 5,
         content_type: "application/json".into(),
+        link: None,
         gathering: None,
         data: r#"{"n":1}"#.into(),
     }

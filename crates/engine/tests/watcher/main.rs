@@ -22,6 +22,7 @@ macro_rules! on_both {
 }
 
 mod acting;
+mod blobs;
 mod budget;
 mod children;
 mod crash;

@@ -136,6 +136,7 @@ pub(super) fn due_item(row: &SqliteRow) -> Result<DueItem> {
         data: row.try_get::<Option<Vec<u8>>, _>("data")?.map(Bytes::from),
         error_messages: row.try_get("error_messages")?,
         gather: row.try_get::<Option<&str>, _>("gather")?.map(Gather::parse).transpose()?,
+        reference: None,
     })
 }
 

@@ -1,10 +1,11 @@
 //! `gatefeed run`: one watcher.
 
 mod args;
+mod blobs;
 
 use std::{io::ErrorKind, sync::Arc};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use gatefeed_api::{TargetHealth, Targets};
 use gatefeed_core::Store;
 use gatefeed_engine::{Watcher, dispatch::HttpProcessor};
@@ -27,6 +28,8 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     };
     let store = store?;
     let health = listener.map(|listener| Health::start(listener, &store, &processor)).transpose()?;
+    check_links(&*store, &args)?;
+    let _collector = blobs::collect(&*store, args.blob_grace);
     let watched = watch(store, args, processor, shutdown).await;
     if let Some(health) = health {
         health.stop().await;
@@ -44,6 +47,17 @@ async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Arc<dyn Store
         tracing::info!(from = migrated.from, to = migrated.to, "migrated the schema");
     }
     Ok(store)
+}
+
+/// A link that leads nowhere would fail every delivery.
+fn check_links(store: &dyn Store, args: &RunArgs) -> Result<()> {
+    match args.blob_links
+        && args.listen.is_none()
+        && store.blobs().is_some_and(|blobs| blobs.links_lead_here())
+    {
+        true => bail!("--blob-links with a folder needs --listen, where handlers fetch the data"),
+        false => Ok(()),
+    }
 }
 
 async fn watch(
@@ -64,6 +78,7 @@ async fn watch(
         .grace(args.grace)
         .max_payload(args.max_payload)
         .until_idle(args.until_idle)
+        .blob_links(args.blob_links)
         .shutdown(shutdown)
         .shared_processor(processor);
     let finished = watcher.run().await?;
@@ -87,7 +102,7 @@ async fn listen(address: &str) -> Result<TcpListener> {
     })
 }
 
-/// The server of `/livez`, `/readyz` and what items gather; it answers until the watcher has stopped.
+/// The server of `/livez`, `/readyz`, what items gather and blobs; it answers until the watcher has stopped.
 struct Health {
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -97,7 +112,8 @@ impl Health {
     fn start(listener: TcpListener, store: &Arc<dyn Store>, processor: &Arc<HttpProcessor>) -> Result<Self> {
         tracing::info!("listening on http://{}", listener.local_addr()?);
         let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)))
-            .merge(gatefeed_api::gathered(Arc::clone(store)));
+            .merge(gatefeed_api::gathered(Arc::clone(store)))
+            .merge(gatefeed_api::blobs(Arc::clone(store)));
         let stop = CancellationToken::new();
         let server = tokio::spawn(gatefeed_api::serve(listener, router, stop.clone().cancelled_owned()));
         Ok(Self { stop, server })
