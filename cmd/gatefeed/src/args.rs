@@ -25,6 +25,7 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     Migrate(commands::migrate::MigrateArgs),
     Run(Box<commands::run::RunArgs>),
+    Serve(Box<commands::serve::ServeArgs>),
     Push(Box<commands::push::PushArgs>),
     Status(commands::status::StatusArgs),
     Partitions(commands::partitions::PartitionsArgs),
@@ -46,7 +47,7 @@ impl Command {
     /// draws on the same terminal.
     pub(crate) fn log_level(&self) -> &'static str {
         match self {
-            Self::Run(_) => "info",
+            Self::Run(_) | Self::Serve(_) => "info",
             Self::Demo(_) => "error",
             _ => "warn",
         }
@@ -69,7 +70,7 @@ pub(crate) struct LogArgs {
     )]
     pub(crate) log_format: LogFormat,
     /// What to log: off, error, warn, info, debug or trace, also by part, as in info,sqlx=debug [default: info for
-    /// run, error for demo, else warn]
+    /// run and serve, error for demo, else warn]
     #[arg(
         long,
         global = true,

@@ -1,17 +1,54 @@
-//! What gatefeed says over HTTP, as an axum router that can also be mounted in an application of your own.
+//! What gatefeed says over HTTP, as axum routers that can also be mounted in an application of your own.
 //!
 //! | question | file |
 //! | --- | --- |
+//! | which operations are there, and how are they described? | `router.rs` |
+//! | how do items come in? | `post.rs`, `bulk.rs`, `body.rs` |
+//! | how are they written together? | `group.rs` |
+//! | what keeps it from taking more than it can hold? | `budget.rs`, `backlog.rs` |
+//! | how are partitions made, and what is shown of them and their items? | `partitions.rs`, `items.rs`, `look.rs`, `ndjson.rs` |
+//! | how does one wait? | `wait.rs`, `events.rs` |
+//! | what may operators do? | `actions.rs` |
+//! | who may do what? | `access.rs`, `secret.rs` |
+//! | how are errors told? | `problem.rs` |
+//! | what may a request say? | `path.rs`, `query.rs`, `etag.rs` |
 //! | is it alive, is it ready? | `health.rs` |
 //! | what came before an item? | `gathered.rs` |
 //! | where do handlers fetch large data? | `blobs.rs` |
 //! | how many connections, how slow may they be? | `serve.rs` |
 
+mod access;
+mod actions;
+mod app;
+mod backlog;
 pub mod blobs;
+mod body;
+mod budget;
+mod bulk;
+mod etag;
+mod events;
 pub mod gathered;
+mod group;
 pub mod health;
+mod items;
+mod look;
+mod ndjson;
+mod partitions;
+mod path;
+mod post;
+mod problem;
+mod query;
+mod router;
+mod secret;
 pub mod serve;
+mod wait;
 
+pub use self::{
+    access::Openness,
+    app::ApiOptions,
+    router::{api, not_found, openapi},
+    secret::new_token,
+};
 pub use axum;
 pub use blobs::blobs;
 pub use gathered::gathered;

@@ -4,6 +4,7 @@ pub(crate) mod advance;
 pub(crate) mod bench;
 pub(crate) mod cancel;
 pub(crate) mod items;
+pub(crate) mod listen;
 pub(crate) mod listing;
 pub(crate) mod migrate;
 pub(crate) mod partitions;
@@ -15,6 +16,7 @@ pub(crate) mod retry;
 pub(crate) mod rewind;
 pub(crate) mod run;
 pub(crate) mod seal;
+pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod watch;
 pub(crate) mod why;
@@ -38,6 +40,7 @@ async fn perform(command: Command, database: &DatabaseArgs) -> Result<u8> {
     match command {
         Command::Demo(args) => return demo::demo(args).await,
         Command::Run(args) => return run::run(database, *args).await,
+        Command::Serve(args) => return serve::serve(database, *args).await,
         Command::Bench(args) => return bench::bench(database, args).await,
         Command::Push(args) => return push::push(database, *args).await,
         Command::Migrate(args) => migrate::migrate(database, args).await?,

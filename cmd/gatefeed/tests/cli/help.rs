@@ -2,11 +2,12 @@
 
 use crate::place::{Done, Place};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "demo",
     "migrate",
     "push",
     "run",
+    "serve",
     "status",
     "partitions",
     "items",

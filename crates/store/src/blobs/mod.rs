@@ -22,6 +22,7 @@ use gatefeed_core::{
     Result, Store, StoreError,
     blob::{self, Reference, Space},
     gather::{GatheredItem, GatheredPage, PAGE_BYTES_MAX},
+    ingest::Arrival,
     inspect::{DataPart, ItemFilter, ItemRow},
     item::{Data, NewItem},
     store::Page,
@@ -84,15 +85,31 @@ impl Depot {
 
     /// The items as they are to be inserted; `None`: as they are.
     pub(crate) async fn offload_items(&self, items: &[NewItem]) -> Result<Option<Vec<NewItem>>> {
-        for item in items {
-            blob::check_not_reserved(&item.data.content_type)?;
-        }
-        if !items.iter().any(|item| self.is_large(&item.data)) {
-            return Ok(None);
-        }
-        let data = self.offload(items.iter().map(|item| item.data.clone()).collect()).await?;
+        let stored = self.offload_all(items.iter().map(|item| &item.data)).await?;
         let with_data = |(item, data): (&NewItem, Data)| NewItem { data, ..item.clone() };
-        Ok(Some(items.iter().zip(data).map(with_data).collect()))
+        Ok(stored.map(|stored| items.iter().zip(stored).map(with_data).collect()))
+    }
+
+    /// As [`Depot::offload_items`].
+    pub(crate) async fn offload_arrivals(&self, arrivals: &[Arrival]) -> Result<Option<Vec<Arrival>>> {
+        let stored = self.offload_all(arrivals.iter().map(|arrival| &arrival.item.data)).await?;
+        let with_data = |(arrival, data): (&Arrival, Data)| {
+            let mut arrival = arrival.clone();
+            arrival.item.data = data;
+            arrival
+        };
+        Ok(stored.map(|stored| arrivals.iter().zip(stored).map(with_data).collect()))
+    }
+
+    /// `None`: nothing of it is large.
+    async fn offload_all(&self, data: impl Iterator<Item = &Data> + Clone) -> Result<Option<Vec<Data>>> {
+        for data in data.clone() {
+            blob::check_not_reserved(&data.content_type)?;
+        }
+        match data.clone().any(|data| self.is_large(data)) {
+            true => self.offload(data.cloned().collect()).await.map(Some),
+            false => Ok(None),
+        }
     }
 
     fn inline_max(&self) -> u64 {

@@ -7,6 +7,7 @@ use gatefeed_core::{
     blob::{BLOB_TYPE, Collected, Link, MARK, PATH_BYTES, Reference},
     dependency::{Dependencies, Input},
     gather::{Ended, Gather, GatherRequest, PAGE_BYTES_MAX},
+    ingest::{Arrival, Arrived},
     inspect::{DataPart, ItemFilter},
     item::{Data, DueItem, ItemStatus, NewItem},
     nested::{NewNested, Then},
@@ -105,13 +106,15 @@ pub async fn large_data_lies_in_the_blob_store(db: TestDb) {
     assert_eq!(with.store.load("p", "large", due[0].version + 1).await.unwrap(), None);
 }
 
-/// A push, one that comes bit by bit, an answer's data and its children.
+/// A push, one that comes bit by bit, what is posted one by one, an answer's data and its children.
 pub async fn every_way_in_is_one_out(db: TestDb) {
     let with = with_blobs(&db).await;
     with.push(&[large_item("pushed", 'a')]).await;
     let mut push = with.store.begin_push(&NewPartition::new("p")).await.unwrap();
     push.add(&[large_item("bits", 'b')]).await.unwrap();
     push.commit().await.unwrap();
+    let posted = Arrival { feed: "default".into(), item: large_item("posted", 'e'), digest: None };
+    assert_eq!(with.store.ingest(&[posted]).await.unwrap(), [Arrived::Added]);
     let lease = lease(&with.store, "w", "p").await;
     let due = due(&with.store, &lease).await;
     let child = with.store.offload(vec![large('c')]).await.unwrap().remove(0);
@@ -120,10 +123,10 @@ pub async fn every_way_in_is_one_out(db: TestDb) {
     let answer = with.completion(&lease, bits, large('d')).await;
     let answer = Completion { children: vec![child], ..answer };
     assert_eq!(complete_patiently(&with.store, &[answer]).await, [Settled::Written]);
-    for (item, letter) in [("pushed", 'a'), ("child", 'c'), ("bits", 'd')] {
+    for (item, letter) in [("pushed", 'a'), ("child", 'c'), ("bits", 'd'), ("posted", 'e')] {
         assert_eq!(with.data(item).await, large(letter), "{item}");
     }
-    assert_eq!(with.blobs(), 4, "what was replaced is garbage");
+    assert_eq!(with.blobs(), 5, "what was replaced is garbage");
 }
 
 /// With the size and the content type of what lies there, and as much of it as is asked for.

@@ -10,7 +10,7 @@ use gatefeed_core::{id::DEFAULT_FEED, retry::RetryPolicy};
 use gatefeed_engine::dispatch::{HttpOptions, parse_target};
 use url::Url;
 
-use crate::parse;
+use crate::{commands::listen::ApiArgs, parse};
 
 /// Lease partitions and deliver their items to your handler.
 ///
@@ -181,7 +181,7 @@ pub(crate) struct RunArgs {
         value_parser = parse::duration
     )]
     pub(crate) grace: Duration,
-    /// Serve /livez and /readyz on this address, what items gather, and data that is linked to
+    /// Serve /livez, /readyz, what items gather, data that is linked to, and the REST API on this address
     #[arg(
         long,
         env = "GATEFEED_LISTEN",
@@ -228,6 +228,8 @@ pub(crate) struct RunArgs {
         value_parser = parse::name
     )]
     pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 impl RunArgs {

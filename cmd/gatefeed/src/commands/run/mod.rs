@@ -3,9 +3,9 @@
 mod args;
 mod blobs;
 
-use std::{io::ErrorKind, sync::Arc};
+use std::sync::Arc;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use gatefeed_api::{TargetHealth, Targets};
 use gatefeed_core::Store;
 use gatefeed_engine::{Watcher, dispatch::HttpProcessor};
@@ -13,6 +13,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::args::RunArgs;
+use super::listen::listen;
 use crate::{database::DatabaseArgs, exit, signals};
 
 pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
@@ -27,7 +28,10 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         return Ok(exit::OK);
     };
     let store = store?;
-    let health = listener.map(|listener| Health::start(listener, &store, &processor)).transpose()?;
+    let health = match listener {
+        Some(listener) => Some(Health::start(listener, &store, &processor, database, &args).await?),
+        None => None,
+    };
     check_links(&*store, &args)?;
     let _collector = blobs::collect(&*store, args.blob_grace);
     let watched = watch(store, args, processor, shutdown).await;
@@ -37,7 +41,8 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     watched
 }
 
-async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Arc<dyn Store>> {
+/// Opens the database, with its tables up to date.
+pub(crate) async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Arc<dyn Store>> {
     if no_migrate {
         return database.open_migrated().await;
     }
@@ -89,31 +94,28 @@ async fn watch(
     Ok(exit::OK)
 }
 
-/// Binds before anything is done to the database, so that a port in use is known at once.
-async fn listen(address: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::AddrInUse => ": something else does; choose another port for --listen",
-            ErrorKind::AddrNotAvailable => ": this machine has no such address; :PORT listens on all it has",
-            ErrorKind::PermissionDenied => ": ports below 1024 are not for every user; choose a higher one",
-            _ => "",
-        };
-        anyhow!("cannot listen on {address}: {error}{advice}")
-    })
-}
-
-/// The server of `/livez`, `/readyz`, what items gather and blobs; it answers until the watcher has stopped.
+/// The server of `/livez`, `/readyz`, what items gather, blobs, and the API; it answers until the watcher has stopped.
 struct Health {
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
 
 impl Health {
-    fn start(listener: TcpListener, store: &Arc<dyn Store>, processor: &Arc<HttpProcessor>) -> Result<Self> {
-        tracing::info!("listening on http://{}", listener.local_addr()?);
+    async fn start(
+        listener: TcpListener,
+        store: &Arc<dyn Store>,
+        processor: &Arc<HttpProcessor>,
+        database: &DatabaseArgs,
+        args: &RunArgs,
+    ) -> Result<Self> {
+        let address = listener.local_addr()?;
+        tracing::info!("listening on http://{address}");
+        args.api.tell(address, store).await;
         let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)))
             .merge(gatefeed_api::gathered(Arc::clone(store)))
-            .merge(gatefeed_api::blobs(Arc::clone(store)));
+            .merge(gatefeed_api::blobs(Arc::clone(store)))
+            .merge(gatefeed_api::api(Arc::clone(store), args.api.options(address, database)?))
+            .fallback(gatefeed_api::not_found);
         let stop = CancellationToken::new();
         let server = tokio::spawn(gatefeed_api::serve(listener, router, stop.clone().cancelled_owned()));
         Ok(Self { stop, server })
