@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{blob::Reference, dependency::Dependencies, error::StoreError, gather::Gather};
 
@@ -13,7 +13,7 @@ use crate::{blob::Reference, dependency::Dependencies, error::StoreError, gather
 pub const INLINE_BYTES_MAX: usize = 16 * 1024;
 
 /// What an item's `status` column may say.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ItemStatus {
