@@ -6,6 +6,7 @@ mod acting;
 mod basics;
 mod bench;
 mod blobs;
+mod clients;
 mod crashes;
 mod dependencies;
 mod docker;
