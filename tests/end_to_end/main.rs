@@ -5,7 +5,9 @@
 mod acting;
 mod basics;
 mod bench;
+mod blobs;
 mod callbacks;
+mod clients;
 mod crashes;
 mod dependencies;
 mod docker;

@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Cancel(commands::cancel::CancelArgs),
     Rewind(commands::rewind::RewindArgs),
     Why(commands::why::WhyArgs),
+    Prune(commands::prune::PruneArgs),
     Bench(commands::bench::BenchArgs),
 }
 

@@ -10,6 +10,8 @@ use clap::{Args, ValueEnum};
 use gatefeed_core::{Store, StoreError};
 use gatefeed_store::{Options, Synchronous, sqlite_path};
 
+use crate::blobs::BlobArgs;
+
 /// For how long a command that ends waits for its connections' end.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,8 @@ pub(crate) struct DatabaseArgs {
         default_value = "full"
     )]
     pub(crate) sqlite_synchronous: SynchronousArg,
+    #[command(flatten)]
+    pub(crate) blobs: BlobArgs,
     /// What this process has opened.
     #[arg(skip)]
     opened: Mutex<Vec<Arc<dyn Store>>>,
@@ -90,6 +94,7 @@ impl DatabaseArgs {
                 SynchronousArg::Full => Synchronous::Full,
                 SynchronousArg::Normal => Synchronous::Normal,
             },
+            blobs: self.blobs.options(),
         }
     }
 

@@ -10,7 +10,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Start", &["demo", "migrate"]),
     ("Work", &["push", "run", "serve", "config", "token"]),
     ("Look", &["status", "partitions", "items", "why"]),
-    ("Act", &["retry", "rewind", "seal", "advance", "pause", "resume", "cancel"]),
+    ("Act", &["retry", "rewind", "seal", "advance", "pause", "resume", "cancel", "prune"]),
     ("Measure", &["bench"]),
 ];
 

@@ -1,6 +1,7 @@
 //! The `gatefeed` binary: joins store, engine and API, and talks with people.
 
 mod args;
+mod blobs;
 mod commands;
 mod config;
 mod database;

@@ -15,12 +15,14 @@
 //! | is it alive, is it ready? | `health.rs` |
 //! | what came before an item? | `gathered.rs` |
 //! | what does a handler that answers later call? | `callbacks.rs` |
+//! | where do handlers fetch large data? | `blobs.rs` |
 //! | how many connections, how slow may they be, and over what? | `serve.rs`, `tls.rs` |
 
 mod access;
 mod actions;
 mod app;
 mod backlog;
+pub mod blobs;
 mod body;
 mod budget;
 mod bulk;
@@ -52,6 +54,7 @@ pub use self::{
     tls::{Tls, TlsError},
 };
 pub use axum;
+pub use blobs::blobs;
 pub use callbacks::callbacks;
 pub use gathered::gathered;
 pub use health::{TargetHealth, Targets, health};

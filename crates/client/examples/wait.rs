@@ -44,7 +44,8 @@ async fn main() -> anyhow::Result<()> {
 
 /// Ends when nothing is left in its feed.
 async fn watch(client: Client, feed: String) -> anyhow::Result<()> {
-    let watcher = Watcher::builder(client.store().clone()).feeds(vec![feed]).until_idle(true);
+    let Some(store) = client.store() else { anyhow::bail!("a client over HTTP has no store") };
+    let watcher = Watcher::builder(store.clone()).feeds(vec![feed]).until_idle(true);
     watcher.processor(square).run().await?;
     Ok(())
 }

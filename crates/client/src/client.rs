@@ -5,27 +5,40 @@ use std::sync::Arc;
 use gatefeed_core::{Store, StoreError, store::Pushed};
 use gatefeed_store::{Options, sqlite_path};
 
-use crate::{error::Result, item::IntoItem, partition::Partition, push::Pusher};
+use crate::{
+    backend::{Backend, Direct},
+    error::Result,
+    http::{HttpBuilder, Remote},
+    item::IntoItem,
+    partition::Partition,
+    push::Pusher,
+};
 
-/// A connection to gatefeed's tables. Cheap to clone; clones share their connections.
+/// A connection to gatefeed's tables, or to its API. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    store: Arc<dyn Store>,
+    backend: Arc<dyn Backend>,
+    /// `None`: it speaks HTTP.
+    store: Option<Arc<dyn Store>>,
     schema: Option<Arc<str>>,
 }
 
 impl Client {
     /// Opens `sqlite://path` or `postgres://…` whose tables exist. Errs with `SchemaMissing`, `SchemaOlder` or
-    /// `SchemaNewer`, which say what to do; a missing SQLite file is not made.
+    /// `SchemaNewer`, which say what to do; a missing SQLite file is not made. `http://…` is [`http`](Self::http) without
+    /// a token.
     pub async fn connect(url: &str) -> Result<Self> {
         Self::connect_with(url, &Options::default()).await
     }
 
     /// As [`connect`](Self::connect), with options: a Postgres schema of its own, for example.
     pub async fn connect_with(url: &str, options: &Options) -> Result<Self> {
+        if is_http(url) {
+            return Self::http(url).build();
+        }
         check_file(url)?;
         let client = Self::open(url, options).await?;
-        client.store.check_schema().await?;
+        client.database()?.check_schema().await?;
         Ok(client)
     }
 
@@ -33,14 +46,32 @@ impl Client {
     /// right to make tables; a missing SQLite file is made.
     pub async fn connect_and_migrate(url: &str, options: &Options) -> Result<Self> {
         let client = Self::open(url, options).await?;
-        client.store.migrate().await?;
+        client.database()?.migrate().await?;
         Ok(client)
     }
 
     /// Over a store that is open already. [`push_in`](Self::push_in) pushes into the schema `public`, unless
     /// [`in_schema`](Self::in_schema) names another.
     pub fn over(store: Arc<dyn Store>) -> Self {
-        Self { store, schema: None }
+        Self { backend: Arc::new(Direct(store.clone())), store: Some(store), schema: None }
+    }
+
+    /// Over the API of `gatefeed serve` or `gatefeed run --listen`, for services that must not reach the database: the same
+    /// calls and types, but for [`push_in`](Self::push_in). Nothing is asked before the first call.
+    ///
+    /// ```
+    /// # use gatefeed_client::Client;
+    /// # fn main() -> gatefeed_client::Result<()> {
+    /// let client = Client::http("http://gatefeed.internal:8080").token("gf_…").build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn http(url: impl Into<String>) -> HttpBuilder {
+        HttpBuilder::new(url.into())
+    }
+
+    pub(crate) fn over_http(remote: Remote) -> Self {
+        Self { backend: Arc::new(Arc::new(remote)), store: None, schema: None }
     }
 
     /// The Postgres schema that [`push_in`](Self::push_in) pushes into; for a client made by [`over`](Self::over).
@@ -59,7 +90,7 @@ impl Client {
     ///
     /// A cancelled partition takes no items ([`StoreError::Data`]).
     pub async fn push(&self, partition: &Partition) -> Result<Pushed> {
-        Ok(self.store.push(partition.row(), &partition.in_order()).await?)
+        Ok(self.backend.push(partition.row(), partition.in_order()).await?)
     }
 
     /// Pushes a partition with its items, and these, in one transaction, however many there are: they are read
@@ -69,6 +100,8 @@ impl Client {
     /// Errs with [`Error::Item`](crate::Error::Item) for an item that will not do; then nothing remains. As with
     /// [`begin`](Self::begin), pushes of this kind into one partition go one after another; those into different
     /// ones run at once.
+    ///
+    /// Over HTTP all of it is one request, which is held in memory: 64 MiB of data at the most.
     pub async fn push_many(
         &self,
         partition: &Partition,
@@ -94,12 +127,22 @@ impl Client {
     /// same ids in another order; then the database ends one of the two with [`StoreError::Conflict`], which is
     /// retryable.
     pub async fn begin(&self, partition: &Partition) -> Result<Pusher> {
-        Pusher::begin(&*self.store, partition).await
+        Pusher::begin(&*self.backend, partition).await
     }
 
-    /// The store below, for what this client does not offer.
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+    /// The store below, for what this client does not offer; `None`: it speaks HTTP.
+    pub fn store(&self) -> Option<&Arc<dyn Store>> {
+        self.store.as_ref()
+    }
+
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// For what takes a connection to the database.
+    pub(crate) fn database(&self) -> Result<&Arc<dyn Store>> {
+        let why = "this client speaks HTTP, and that takes a connection to the database: Client::connect(\"postgres://…\")";
+        Ok(self.store.as_ref().ok_or_else(|| StoreError::Config(why.into()))?)
     }
 
     pub(crate) fn schema(&self) -> Option<&str> {
@@ -107,9 +150,13 @@ impl Client {
     }
 
     async fn open(url: &str, options: &Options) -> Result<Self> {
-        let store = gatefeed_store::connect(url, options).await?;
-        Ok(Self { store, schema: options.schema.as_deref().map(Into::into) })
+        let client = Self::over(gatefeed_store::connect(url, options).await?);
+        Ok(Self { schema: options.schema.as_deref().map(Into::into), ..client })
     }
+}
+
+fn is_http(url: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
 }
 
 /// An application that mistyped a path should hear of it, not find an empty queue.

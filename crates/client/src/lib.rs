@@ -1,6 +1,7 @@
 //! What an application imports: it pushes work into gatefeed, waits for it and looks at it, over the same Postgres
 //! or SQLite database that its watchers use. Watchers run beside it (`gatefeed run`), and the work is done by a
-//! handler that they call over HTTP.
+//! handler that they call over HTTP. A service that must not reach the database uses the API, by the same calls
+//! ([`Client::http`]).
 //!
 //! ```
 //! use std::time::Duration;
@@ -84,8 +85,10 @@
 //! connections of that version.
 
 mod act;
+mod backend;
 mod client;
 mod error;
+mod http;
 mod item;
 mod look;
 mod partition;
@@ -96,6 +99,7 @@ mod wait;
 pub use self::{
     client::Client,
     error::{Error, Result},
+    http::HttpBuilder,
     item::{IntoItem, Item},
     look::{Items, Partitions},
     partition::{Partition, PartitionBuilder},
@@ -113,6 +117,6 @@ pub use gatefeed_core::{
     store::{Pushed, RetryFilter, Rewound},
     why::Why,
 };
-pub use gatefeed_store::{Options, Synchronous};
+pub use gatefeed_store::{BlobOptions, Options, Synchronous};
 /// The version of sqlx whose connections [`Client::push_in`] takes.
 pub use sqlx;

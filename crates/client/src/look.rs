@@ -8,7 +8,7 @@ use gatefeed_core::{
     partition::PartitionStatus,
 };
 
-use crate::{client::Client, error::Result};
+use crate::{backend::Rows, client::Client, error::Result};
 
 /// Rows of one page.
 const PAGE: usize = 500;
@@ -23,20 +23,13 @@ impl Client {
     /// One partition. Counts its open and failed items, whatever is asked for. Errs with [`StoreError::NotFound`]
     /// where there is none of this id.
     pub async fn partition(&self, id: &str) -> Result<PartitionRow> {
-        let row = self.store().partition(id).await?;
+        let row = self.backend().partition(id).await?;
         Ok(row.ok_or_else(|| StoreError::NotFound(format!("partition {id:?} does not exist")))?)
     }
 
     /// One item with its data. Errs with [`StoreError::NotFound`] without the partition or the item.
     pub async fn item(&self, partition: &str, id: &str) -> Result<ItemRow> {
-        let filter = ItemFilter {
-            partition: partition.to_owned(),
-            id: Some(id.to_owned()),
-            limit: 1,
-            data: DataPart::All,
-            ..ItemFilter::default()
-        };
-        let row = self.store().items(&filter).await?.pop();
+        let row = self.backend().item(partition, id).await?;
         let missing = || StoreError::NotFound(format!("partition {partition:?} has no item {id:?}"));
         Ok(row.ok_or_else(missing)?)
     }
@@ -44,7 +37,7 @@ impl Client {
     /// The gates of a partition that have items, in order, with their items by status. Counts every item of the
     /// partition. Errs with [`StoreError::NotFound`] without the partition.
     pub async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
-        Ok(self.store().gates(partition).await?)
+        Ok(self.backend().gates(partition).await?)
     }
 
     /// All partitions, to be narrowed and streamed.
@@ -95,8 +88,8 @@ impl Partitions {
             let client = client.clone();
             async move {
                 let Some(filter) = filter else { return Ok(None) };
-                let rows = client.store().partitions(&filter).await?;
-                let next = rows.last().filter(|_| rows.len() == filter.limit);
+                let Rows { rows, has_more } = client.backend().partitions(&filter).await?;
+                let next = rows.last().filter(|_| has_more);
                 let next = next.map(|row| PartitionFilter { after: Some(row.id.clone()), ..filter });
                 Ok(Some((rows, next)))
             }
@@ -173,8 +166,8 @@ impl Items {
             let client = client.clone();
             async move {
                 let Some(filter) = filter else { return Ok(None) };
-                let rows = client.store().items(&filter).await?;
-                let next = after_items(&rows, filter);
+                let Rows { rows, has_more } = client.backend().items(&filter).await?;
+                let next = after_items(&rows, has_more, filter);
                 Ok(Some((rows, next)))
             }
         });
@@ -182,9 +175,9 @@ impl Items {
     }
 }
 
-/// The page after this one, if it was full.
-fn after_items(rows: &[ItemRow], filter: ItemFilter) -> Option<ItemFilter> {
-    let last = rows.last().filter(|_| rows.len() == filter.limit)?;
+/// The page after this one, if there may be one.
+fn after_items(rows: &[ItemRow], has_more: bool, filter: ItemFilter) -> Option<ItemFilter> {
+    let last = rows.last().filter(|_| has_more)?;
     let limit = if filter.data != DataPart::None { page_of(rows.iter().map(|row| row.size)) } else { PAGE };
     Some(ItemFilter { after: Some(last.id.clone()), limit, ..filter })
 }

@@ -3,12 +3,11 @@
 use std::fmt;
 
 use gatefeed_core::{
-    Store,
     item::NewItem,
     store::{Push, Pushed},
 };
 
-use crate::{error::Result, item::IntoItem, partition::Partition};
+use crate::{backend::Backend, error::Result, item::IntoItem, partition::Partition};
 
 /// Items of one statement.
 const ITEMS_MAX: usize = 2_000;
@@ -45,8 +44,8 @@ pub struct Pusher {
 }
 
 impl Pusher {
-    pub(crate) async fn begin(store: &dyn Store, partition: &Partition) -> Result<Self> {
-        let mut pusher = Self::over(store.begin_push(partition.row()).await?, partition);
+    pub(crate) async fn begin(backend: &dyn Backend, partition: &Partition) -> Result<Self> {
+        let mut pusher = Self::over(backend.begin_push(partition.row()).await?, partition);
         for item in partition.in_order() {
             pusher.take(item).await?;
         }

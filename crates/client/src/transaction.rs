@@ -58,6 +58,11 @@ impl Client {
     /// After an error roll back: on Postgres the transaction is
     /// aborted and takes no more statements; on SQLite it stays open without what this push had added.
     ///
+    /// A client that speaks HTTP errs with `Config`: this takes a connection to the database.
+    ///
+    /// Large data goes to the client's blob store, if it has one, before this returns; the transaction has to end within
+    /// the grace of those who collect garbage there.
+    ///
     /// Begin a SQLite transaction with `begin_with("BEGIN IMMEDIATE")`: one that has read before it writes can find
     /// that another writer was faster.
     ///
@@ -80,6 +85,10 @@ impl Client {
     /// # }
     /// ```
     pub async fn push_in(&self, connection: &mut impl Connection, partition: &Partition) -> Result<Pushed> {
-        Ok(connection.push(self.schema(), partition.row(), &partition.in_order()).await?)
+        let mut items = partition.in_order();
+        let data = items.iter().map(|item| item.data.clone()).collect();
+        let stored = self.database()?.offload(data).await?;
+        items.iter_mut().zip(stored).for_each(|(item, data)| item.data = data);
+        Ok(connection.push(self.schema(), partition.row(), &items).await?)
     }
 }

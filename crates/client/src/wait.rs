@@ -10,9 +10,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// How long to wait for a hint before looking anyway: grows from the first to the second.
+/// How long to wait for a hint before looking anyway: grows from this to what the backend says.
 const POLL_MIN: Duration = Duration::from_millis(50);
-const POLL_MAX: Duration = Duration::from_secs(1);
 
 /// A look counts the open items; between two of them it stays away for this many times as long as one took, so that
 /// many hints and large partitions cost the database little.
@@ -59,7 +58,7 @@ impl Client {
             return wait.end(seen);
         }
         // What happens from here on is hinted at; what happened before, the next look sees.
-        let mut changes = self.store().changes(partition).await;
+        let mut changes = self.backend().changes(partition).await;
         let mut pause = Duration::ZERO;
         loop {
             // With or without a hint.
@@ -70,7 +69,7 @@ impl Client {
                 return wait.end(seen);
             }
             sleep(wait.at_most(started.elapsed() * REST)).await;
-            pause = (pause * 2).clamp(POLL_MIN, POLL_MAX);
+            pause = (pause * 2).clamp(POLL_MIN, self.backend().poll_max());
         }
     }
 }

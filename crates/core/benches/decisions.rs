@@ -31,6 +31,7 @@ fn item() -> DueItem {
         error_messages: None,
         gather: None,
         born: 0,
+        reference: None,
     }
 }
 

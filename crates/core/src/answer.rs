@@ -33,6 +33,15 @@ pub struct Answer {
     pub then: Then,
 }
 
+impl Answer {
+    /// All data that it brings.
+    pub fn data_mut(&mut self) -> impl Iterator<Item = &mut Data> {
+        let nested = self.partitions.iter_mut().flat_map(|nested| &mut nested.items);
+        let children = self.items.iter_mut().chain(nested);
+        self.data.iter_mut().chain(children.map(|child| &mut child.data))
+    }
+}
+
 /// What becomes of an accepted item.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Next {

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::IgnoredAny};
 use serde_json::value::RawValue;
@@ -77,7 +78,7 @@ impl Format {
 }
 
 /// What an envelope looks like, for messages.
-pub const EXPECTED: &str = "a JSON object with data and, if need be, id, gate, priority, available_at, content_type, depends_on, \
+pub const EXPECTED: &str = "a JSON object with data (or data_base64) and, if need be, id, gate, priority, available_at, content_type, depends_on, \
      on_dependency_failure, input and gather";
 
 /// What a gate looks like, for messages.
@@ -110,6 +111,8 @@ struct Fields<'a> {
     input: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "even_null")]
     data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data_base64: Option<&'a RawValue>,
 }
 
 /// null is data like any other.
@@ -140,20 +143,44 @@ impl Fields<'_> {
 
     /// JSON as it stands; with another content type, the text of a string: as in the items of an answer.
     fn data(&self) -> Result<Data, String> {
+        if self.data_base64.is_some() {
+            return self.bytes();
+        }
         let raw = match self.data {
             Some(raw) => raw,
             None if self.input.is_some() => return Ok(Data::json("null")),
             None => return Err(format!("data is missing; expected {EXPECTED}")),
         };
-        let content_type: Option<String> = typed("content_type", self.content_type, "a string")?;
-        let content_type = content_type.unwrap_or_else(|| JSON.to_owned());
-        check_content_type(&content_type).map_err(|error| error.to_string())?;
+        let content_type = self.content_type()?;
         let bytes = if is_json(&content_type) {
             raw.get().to_owned()
         } else {
             let text = serde_json::from_str::<String>(raw.get());
             text.map_err(|_| format!("data must be a string where content_type is {content_type}"))?
         };
+        Ok(Data { bytes: bytes.into(), content_type })
+    }
+
+    fn content_type(&self) -> Result<String, String> {
+        let content_type: Option<String> = typed("content_type", self.content_type, "a string")?;
+        let content_type = content_type.unwrap_or_else(|| JSON.to_owned());
+        check_content_type(&content_type).map_err(|error| error.to_string())?;
+        Ok(content_type)
+    }
+
+    /// Bytes of any kind, to the letter.
+    fn bytes(&self) -> Result<Data, String> {
+        if self.data.is_some() {
+            return Err("data and data_base64 are both there: leave one of them out".to_owned());
+        }
+        let text: String = typed("data_base64", self.data_base64, "a string")?.unwrap_or_default();
+        let bytes =
+            BASE64_STANDARD.decode(text).map_err(|error| format!("data_base64 is not base64: {error}"))?;
+        let content_type = self.content_type()?;
+        if is_json(&content_type) {
+            serde_json::from_slice::<IgnoredAny>(&bytes)
+                .map_err(|error| format!("data_base64 is not JSON: {error}"))?;
+        }
         Ok(Data { bytes: bytes.into(), content_type })
     }
 }

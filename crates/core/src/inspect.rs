@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::StoreError,
@@ -17,7 +17,7 @@ pub const LIMIT_MAX: usize = 10_000;
 
 /// One feed, for `gatefeed status`. Open and failed items are counted through partial indexes; complete items are
 /// not counted, only partitions are, of which there are far fewer. Watchers never ask for this.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FeedStatus {
     /// The feed.
@@ -41,7 +41,7 @@ pub struct FeedStatus {
 
 /// What a watcher last reported of one feed. Watchers that have not reported for
 /// [`crate::watcher::ALIVE_FOR`] are left out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WatcherStatus {
     /// Its name: the `owner` of its leases.
@@ -80,7 +80,7 @@ pub fn with_watchers(feeds: Vec<FeedStatus>, watchers: Vec<(String, WatcherStatu
 }
 
 /// The items at one gate of a partition by status.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GateCounts {
     /// The gate.
@@ -112,7 +112,7 @@ impl GateCounts {
 }
 
 /// Partitions of a feed by status.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PartitionCounts {
     /// Open ones.
@@ -128,7 +128,7 @@ pub struct PartitionCounts {
 }
 
 /// Items of a feed or partition by status, as far as a partial index counts them.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ItemCounts {
     /// Available ones, due or delayed.
@@ -157,7 +157,7 @@ pub struct PartitionFilter {
 }
 
 /// One partition, for `gatefeed partitions`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PartitionRow {
     /// Its id.
@@ -265,7 +265,7 @@ impl DataPart {
 }
 
 /// One item, for `gatefeed items`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ItemRow {
     /// Its partition.

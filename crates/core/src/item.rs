@@ -4,16 +4,16 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{dependency::Dependencies, error::StoreError, gather::Gather};
+use crate::{blob::Reference, dependency::Dependencies, error::StoreError, gather::Gather};
 
 /// Item data up to this size is read with its page; larger data is loaded when the item is dispatched, so that
 /// a page of a thousand items stays small however large they are.
 pub const INLINE_BYTES_MAX: usize = 16 * 1024;
 
 /// What an item's `status` column may say.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ItemStatus {
@@ -173,4 +173,6 @@ pub struct DueItem {
     /// Its `created_at`, as a number that only this store reads: tells it from an earlier item of the same name, since
     /// a rewind, say, removes items and answers make them again.
     pub born: i64,
+    /// Where its data lies, if not in the row; it is loaded at dispatch, however small it is.
+    pub reference: Option<Box<Reference>>,
 }

@@ -8,6 +8,7 @@
 //! | what may an item wait for, what may it ask for? | `dependency.rs`, `gather.rs` |
 //! | what is a callback's token, and what does a call with it come to? | `callback.rs` |
 //! | what does an answer nest, and what becomes of the item that waits? | `nested.rs` |
+//! | where does large data lie? | `blob.rs` |
 //! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
 //! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs`, `failure_policy.rs` |
 //! | what may an operator do to it? | `acting.rs` |
@@ -22,6 +23,7 @@
 pub mod acting;
 pub mod answer;
 pub mod batch;
+pub mod blob;
 pub mod budget;
 pub mod callback;
 pub mod checkpoint;

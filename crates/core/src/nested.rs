@@ -5,7 +5,8 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::{
-    answer::Child, error::StoreError, error_log, gather::data_fields, item::Data, partition::PartitionStatus,
+    answer::Child, blob::with_partitions, error::StoreError, error_log, item::Data,
+    partition::PartitionStatus,
 };
 
 /// How deep partitions nest at the most; one that no answer has nested is at 0.
@@ -132,7 +133,7 @@ fn with_summary(data: &Data, closed: &[Closed]) -> Data {
     let partitions: Vec<Summary<'_>> = closed.iter().map(Summary::of).collect();
     // Of strings and numbers, which are always JSON.
     let partitions = serde_json::to_string(&partitions).unwrap_or_default();
-    Data::json(format!("{{{},\"partitions\":{partitions}}}", data_fields(data)))
+    with_partitions(data, &partitions)
 }
 
 /// A closed partition as handlers see it.

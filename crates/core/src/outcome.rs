@@ -85,7 +85,10 @@ impl Kept {
     pub fn of(item: &DueItem, bytes: Bytes, change: &Change) -> Option<Self> {
         let waits_for_partitions = change.status == ItemStatus::Waiting && change.wait.is_none();
         let is_replaced = change.gate != item.gate || change.data.is_some() || waits_for_partitions;
-        let data = Data { bytes, content_type: item.content_type.to_string() };
+        let data = match &item.reference {
+            Some(reference) => reference.to_data(),
+            None => Data { bytes, content_type: item.content_type.to_string() },
+        };
         is_replaced.then_some(Self { gate: item.gate, data })
     }
 }
@@ -245,6 +248,7 @@ mod tests {
             error_messages: Some("earlier".into()),
             gather: None,
             born: 0,
+            reference: None,
         }
     }
 

@@ -4,15 +4,15 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use crate::{
+    blob::{Blobs, Space},
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     error::Result,
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::{DueItem, NewItem},
+    item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -187,8 +187,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// finished items nor with delayed ones.
     async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>>;
 
-    /// Loads the data of one item, if it still has this version.
-    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>>;
+    /// Loads the data of one item, if it still has this version; from the blob store, if it lies there.
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>>;
 
     /// Reads what is gathered, a page at a time, in order of id. `NotFound` without the partition.
     async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage>;
@@ -224,6 +224,26 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Hints that something may have become due in these feeds.
     async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups>;
+
+    // --- blobs ---
+
+    /// Puts what is too large for a row into the blob store, if there is one, and gives back what rows are to have. For
+    /// whoever writes data otherwise than by a push, before the transaction. `Data` where data from outside pretends to be
+    /// a reference.
+    async fn offload(&self, data: Vec<Data>) -> Result<Vec<Data>> {
+        Ok(data)
+    }
+
+    /// The blob store; `None`: there is none.
+    fn blobs(&self) -> Option<Arc<dyn Blobs>> {
+        None
+    }
+
+    /// This database's part of a blob store.
+    async fn blob_space(&self) -> Result<Space>;
+
+    /// Which of these blobs' paths a row refers to: an item's, or one that is kept for a rewind.
+    async fn referred_to(&self, paths: &[String]) -> Result<Vec<String>>;
 
     // --- watchers among each other ---
 

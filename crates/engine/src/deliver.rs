@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use gatefeed_core::{
     StoreError,
-    answer::{Failure, Verdict},
-    item::DueItem,
+    answer::{Answer, Failure, Verdict},
+    blob::{Link, check_not_reserved},
+    item::{self, Data, DueItem},
     outcome::{Completion, Kept, decide},
     retry::RetryPolicy,
 };
@@ -22,7 +23,7 @@ use tokio::{
 use crate::{
     board::{Origin, Turn},
     clock,
-    context::{Context, jittered},
+    context::{Backoff, Context, jittered},
     gathering::Gathering,
     outcome::Outcome,
     processor::{Delivery, Processor},
@@ -34,14 +35,18 @@ const LARGE_KIB_MAX: usize = 256 * 1024;
 /// How long a partition rests whose items could not be prepared.
 const REST: Duration = Duration::from_secs(1);
 
+/// How often the blob store is asked to take an answer's data; then its item is delivered again later.
+const OFFLOAD_TRIES: u32 = 5;
+
 /// Delivers until told to stop, then waits for what is in flight, until `context.abort`.
 pub(crate) async fn run<P: Processor>(
     context: Arc<Context>,
     processor: Arc<P>,
     outcomes: mpsc::UnboundedSender<Outcome>,
 ) {
-    let sender =
-        Arc::new(Sender { context, processor, outcomes, large: Arc::new(Semaphore::new(LARGE_KIB_MAX)) });
+    let large = Arc::new(Semaphore::new(LARGE_KIB_MAX));
+    let inline_max = context.store.blobs().map_or(u64::MAX, |blobs| blobs.inline_max());
+    let sender = Arc::new(Sender { context, processor, outcomes, large, inline_max });
     let mut deliveries = JoinSet::new();
     while let Some(turn) = sender.next().await {
         let sender = sender.clone();
@@ -56,6 +61,8 @@ struct Sender<P> {
     processor: Arc<P>,
     outcomes: mpsc::UnboundedSender<Outcome>,
     large: Arc<Semaphore>,
+    /// Data of answers with more bytes than this goes to the blob store.
+    inline_max: u64,
 }
 
 /// Why a delivery did not take place.
@@ -166,8 +173,12 @@ impl<P: Processor> Sender<P> {
     }
 
     async fn attempt(&self, origin: &Origin, item: &mut DueItem) -> Result<Verdict, Skip> {
-        let _large = self.large_share(&[item]).await?;
-        let delivery = self.prepare(origin, item).await?;
+        let link = self.link(item).await?;
+        let _large = match link {
+            Some(_) => None,
+            None => self.large_share(&[item]).await?,
+        };
+        let delivery = self.prepare(origin, item, link).await?;
         if !origin.trusted_until.holds(clock::now()) {
             return Err(Skip::GiveUp);
         }
@@ -176,7 +187,34 @@ impl<P: Processor> Sender<P> {
         let began = self.context.gauge.begin();
         let verdict = work.await.unwrap_or_else(|_| Err(Failure::new("the processor panicked")));
         self.context.gauge.end(began, &verdict);
-        Ok(verdict)
+        self.offload(verdict).await
+    }
+
+    /// Large data of an answer goes to the blob store here, where it holds up nobody else's outcome.
+    async fn offload(&self, verdict: Verdict) -> Result<Verdict, Skip> {
+        let Ok(mut answer) = verdict else { return Ok(verdict) };
+        if self.is_for_the_row(&mut answer) {
+            return Ok(Ok(answer));
+        }
+        let data: Vec<Data> = answer.data_mut().map(|data| data.clone()).collect();
+        let mut backoff = Backoff::new(Duration::from_millis(100), REST);
+        for tries_left in (0..OFFLOAD_TRIES).rev() {
+            match self.context.store.offload(data.clone()).await {
+                Ok(stored) => {
+                    answer.data_mut().zip(stored).for_each(|(data, stored)| *data = stored);
+                    return Ok(Ok(answer));
+                }
+                Err(error) if !error.is_retryable() => return Ok(Err(Failure::new(error.to_string()))),
+                Err(error) if tries_left == 0 => return Err(Skip::PutBack(error)),
+                Err(_) => backoff.pause().await,
+            }
+        }
+        Err(Skip::GiveUp)
+    }
+
+    fn is_for_the_row(&self, answer: &mut Answer) -> bool {
+        let fits = |data: &mut Data| data.bytes.len() as u64 <= self.inline_max;
+        answer.data_mut().all(|data| fits(data) && check_not_reserved(&data.content_type).is_ok())
     }
 
     /// The share that large data has to have of the memory for such: of all that these items will load.
@@ -191,16 +229,24 @@ impl<P: Processor> Sender<P> {
         self.large.clone().acquire_many_owned(kib).await.map(Some).map_err(|_| Skip::GiveUp)
     }
 
-    /// What is handed over of an item, with its data.
-    async fn prepare(&self, origin: &Origin, item: &mut DueItem) -> Result<Delivery, Skip> {
-        let data = self.data(origin, item).await?;
-        item.data = origin.keep_history.then(|| data.clone());
+    /// What is handed over of an item, with a link to its data or the data itself.
+    async fn prepare(
+        &self,
+        origin: &Origin,
+        item: &mut DueItem,
+        link: Option<Link>,
+    ) -> Result<Delivery, Skip> {
+        let data = if link.is_some() { Bytes::new() } else { self.data(origin, item).await? };
+        // What is referred to is kept by its reference.
+        let kept = if item.reference.is_some() { Bytes::new() } else { data.clone() };
+        item.data = origin.keep_history.then_some(kept);
         // Looked at before the note too, so that what is not sent is not noted, as a rule.
         if origin.suspect && origin.trusted_until.holds(clock::now()) {
             self.note_suspect(origin, item).await?;
         }
         let retry = self.context.settings.policies.retry(&origin.feed, item.gate);
         let mut delivery = delivery(origin, item, data, retry);
+        delivery.link = link;
         let gathering =
             |gather| Gathering::new(self.context.store.clone(), origin.lease.partition.clone(), gather);
         delivery.gathering = item.gather.map(gathering);
@@ -217,10 +263,23 @@ impl<P: Processor> Sender<P> {
             return Ok(data);
         }
         match self.context.store.load(&origin.lease.partition, &item.id, item.version).await {
-            Ok(Some(data)) => Ok(data),
+            Ok(Some(data)) => {
+                item.content_type = item::content_type(&data.content_type);
+                Ok(data.bytes)
+            }
             Ok(None) => Err(Skip::GiveUp),
+            Err(error @ StoreError::NotFound(_)) => Err(Skip::Refuse(Failure::new(error.to_string()))),
             Err(error) => Err(Skip::PutBack(error)),
         }
+    }
+
+    /// If its data lies in the blob store, and handlers are to fetch it there. What is made of a blob, or joined with what
+    /// came before, is sent whole.
+    async fn link(&self, item: &DueItem) -> Result<Option<Link>, Skip> {
+        let reference = item.reference.as_deref().filter(|reference| reference.is_whole());
+        let reference = reference.filter(|_| self.context.settings.blob_links && item.gather.is_none());
+        let (Some(reference), Some(blobs)) = (reference, self.context.store.blobs()) else { return Ok(None) };
+        blobs.link(reference).await.map(Some).map_err(Skip::PutBack)
     }
 
     /// Writes the attempt down before it is sent. An item that has done this too often is what kills watchers.
@@ -293,6 +352,7 @@ fn delivery(origin: &Origin, item: &DueItem, data: Bytes, retry: &RetryPolicy) -
         version: item.version,
         born: item.born,
         retry: retry.clone(),
+        link: None,
         gathering: None,
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use gatefeed_core::{answer::Verdict, callback::Ticket, id, retry::RetryPolicy};
+use gatefeed_core::{answer::Verdict, blob::Link, callback::Ticket, id, retry::RetryPolicy};
 use uuid::Uuid;
 
 use crate::gathering::Gathering;
@@ -36,6 +36,8 @@ pub struct Delivery {
     pub born: i64,
     /// How it is repeated if it fails.
     pub retry: RetryPolicy,
+    /// Where the handler fetches the data by itself; then `data` is empty.
+    pub link: Option<Link>,
     /// What came before it, if it asks for that. Over HTTP it is part of the body.
     pub gathering: Option<Gathering>,
 }

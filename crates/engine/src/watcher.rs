@@ -71,6 +71,7 @@ impl Watcher<()> {
             grace: Duration::from_secs(25),
             max_payload: 16 * 1024 * 1024,
             until_idle: false,
+            blob_links: false,
         };
         Builder { store, settings, shutdown: CancellationToken::new() }
     }
@@ -146,6 +147,12 @@ impl Builder {
     /// Ends by itself when nothing is left that a watcher could deliver.
     pub fn until_idle(mut self, until_idle: bool) -> Self {
         self.settings.until_idle = until_idle;
+        self
+    }
+
+    /// Delivers links to data that lies in the blob store instead of the data.
+    pub fn blob_links(mut self, blob_links: bool) -> Self {
+        self.settings.blob_links = blob_links;
         self
     }
 

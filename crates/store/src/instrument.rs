@@ -1,17 +1,18 @@
 //! What every call gets, once, at the seam: a span, a client-side time limit (a connection behind a dropped
-//! network hangs for minutes otherwise), and a debug line with its time and size when it ends. Never data.
+//! network hangs for minutes otherwise), and a debug line with its time and size when it ends. Never data. And what
+//! carries data has the large part of it in the blob store ([`crate::blobs`]).
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
+    blob::{Blobs, Space},
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::{DueItem, NewItem},
+    item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -21,6 +22,8 @@ use gatefeed_core::{
     why::Facts,
 };
 use tokio::time::{Instant, timeout};
+
+use crate::blobs::{BlobOptions, Depot};
 
 /// Steps of the hot path: longer than the database's own limits, so that those speak first.
 const STEP: Duration = Duration::from_secs(15);
@@ -33,13 +36,15 @@ const WHOLE: Duration = Duration::from_secs(660);
 /// A migration may rewrite tables.
 const MIGRATION: Duration = Duration::from_secs(3700);
 
-/// A store with limits and traces.
+/// A store with limits, traces and blobs.
 #[derive(Debug)]
-pub(crate) struct Instrumented<S>(S);
+pub(crate) struct Instrumented<S>(Arc<S>, Arc<Depot>);
 
-impl<S> Instrumented<S> {
-    pub(crate) fn new(inner: S) -> Self {
-        Self(inner)
+impl<S: Store> Instrumented<S> {
+    pub(crate) fn new(inner: S, blobs: Option<&BlobOptions>) -> Result<Self> {
+        let inner = Arc::new(inner);
+        let depot = Depot::open(inner.clone(), blobs)?;
+        Ok(Self(inner, Arc::new(depot)))
     }
 }
 
@@ -88,13 +93,19 @@ impl<S: Store> Store for Instrumented<S> {
         call("progressed", 1, STEP, self.0.progressed(lease)).await
     }
     async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
-        call("page", requests.len(), LONG, self.0.page(requests)).await
+        let mut pages = call("page", requests.len(), LONG, self.0.page(requests)).await?;
+        self.1.mark(&mut pages);
+        Ok(pages)
     }
-    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
-        call("load", 1, LONG, self.0.load(partition, item, version)).await
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
+        match call("load", 1, LONG, self.0.load(partition, item, version)).await? {
+            Some(data) => Ok(Some(call("fetch", 1, LONG, self.1.resolve(data)).await?)),
+            None => Ok(None),
+        }
     }
     async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
-        call("gathered", 1, LONG, self.0.gathered(request)).await
+        let page = call("gathered", 1, LONG, self.0.gathered(request)).await?;
+        call("fetch", page.items.len(), LONG, self.1.resolve_gathered(page)).await
     }
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         call("begin_suspect", 1, STEP, self.0.begin_suspect(lease, item, version)).await
@@ -114,6 +125,18 @@ impl<S: Store> Store for Instrumented<S> {
     async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups> {
         self.0.wakeups(feeds).await
     }
+    async fn offload(&self, data: Vec<Data>) -> Result<Vec<Data>> {
+        call("offload", data.len(), LONG, self.1.offload(data)).await
+    }
+    fn blobs(&self) -> Option<Arc<dyn Blobs>> {
+        self.1.is_open().then(|| self.1.clone() as Arc<dyn Blobs>)
+    }
+    async fn blob_space(&self) -> Result<Space> {
+        call("blob_space", 0, STEP, self.0.blob_space()).await
+    }
+    async fn referred_to(&self, paths: &[String]) -> Result<Vec<String>> {
+        call("referred_to", paths.len(), LONG, self.0.referred_to(paths)).await
+    }
     async fn report(&self, report: &Report) -> Result<()> {
         call("report", report.feeds.len(), STEP, self.0.report(report)).await
     }
@@ -128,13 +151,15 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         let push = call("begin_push", 1, LONG, self.0.begin_push(partition)).await?;
-        Ok(Box::new(InstrumentedPush(push)))
+        Ok(Box::new(InstrumentedPush(push, self.1.clone())))
     }
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
-        call("push", items.len(), PUSH, self.0.push(partition, items)).await
+        let put = call("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
+        call("push", items.len(), PUSH, self.0.push(partition, put.as_deref().unwrap_or(items))).await
     }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
-        call("ingest", arrivals.len(), STEP, self.0.ingest(arrivals)).await
+        let put = call("offload", arrivals.len(), LONG, self.1.offload_arrivals(arrivals)).await?;
+        call("ingest", arrivals.len(), STEP, self.0.ingest(put.as_deref().unwrap_or(arrivals))).await
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         call("glance", 1, STEP, self.0.glance(partition)).await
@@ -176,7 +201,8 @@ impl<S: Store> Store for Instrumented<S> {
         call("callback_key", 0, STEP, self.0.callback_key()).await
     }
     async fn call_back(&self, callback: &Callback) -> Result<CalledBack> {
-        call("call_back", 1, STEP, self.0.call_back(callback)).await
+        let put = call("offload", 1, LONG, self.1.offload_callback(callback)).await?;
+        call("call_back", 1, STEP, self.0.call_back(put.as_ref().unwrap_or(callback))).await
     }
     async fn heartbeat(&self, ticket: &Ticket) -> Result<Heartbeat> {
         call("heartbeat", 1, STEP, self.0.heartbeat(ticket)).await
@@ -188,7 +214,8 @@ impl<S: Store> Store for Instrumented<S> {
         call("partitions", filter.limit, LONG, self.0.partitions(filter)).await
     }
     async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
-        call("items", filter.limit, LONG, self.0.items(filter)).await
+        let rows = call("items", filter.limit, LONG, self.0.items(&Depot::reading(filter))).await?;
+        call("fetch", rows.len(), LONG, self.1.resolve_rows(rows, filter.data)).await
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         call("gates", 1, LONG, self.0.gates(partition)).await
@@ -207,13 +234,14 @@ impl<S: Store> Store for Instrumented<S> {
     }
 }
 
-/// A push with limits and traces.
-struct InstrumentedPush(Box<dyn Push>);
+/// A push with limits, traces and blobs.
+struct InstrumentedPush(Box<dyn Push>, Arc<Depot>);
 
 #[async_trait]
 impl Push for InstrumentedPush {
     async fn add(&mut self, items: &[NewItem]) -> Result<()> {
-        call("push", items.len(), LONG, self.0.add(items)).await
+        let put = call("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
+        call("push", items.len(), LONG, self.0.add(put.as_deref().unwrap_or(items))).await
     }
     async fn commit(self: Box<Self>) -> Result<Pushed> {
         call("push_commit", 1, LONG, self.0.commit()).await

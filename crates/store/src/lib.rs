@@ -1,6 +1,7 @@
 //! gatefeed on Postgres and on SQLite: two twins of [`gatefeed_core::Store`] with the same file names, so that
 //! one guesses the file from the question in either. A twin's file says where it differs from the other, and why.
 
+mod blobs;
 mod instrument;
 mod limit;
 mod migration;
@@ -13,7 +14,10 @@ use std::{path::PathBuf, sync::Arc};
 use gatefeed_core::{Result, Store, StoreError, item::NewItem, partition::NewPartition, store::Pushed};
 use sqlx::{PgConnection, SqliteConnection};
 
-pub use self::limit::Limit;
+pub use self::{
+    blobs::{BlobOptions, INLINE_MAX_DEFAULT},
+    limit::Limit,
+};
 
 /// How a store is opened.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +29,8 @@ pub struct Options {
     pub listen_url: Option<String>,
     /// What SQLite does at a commit.
     pub synchronous: Synchronous,
+    /// Where large data goes; `None`: into its row.
+    pub blobs: Option<BlobOptions>,
 }
 
 /// SQLite's `synchronous` setting.
@@ -43,7 +49,8 @@ pub async fn connect(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     match scheme {
         "postgres" | "postgresql" => {
-            Ok(Arc::new(instrument::Instrumented::new(postgres::Postgres::connect(url, options).await?)))
+            let store = postgres::Postgres::connect(url, options).await?;
+            Ok(Arc::new(instrument::Instrumented::new(store, options.blobs.as_ref())?))
         }
         "sqlite" => {
             if options.schema.is_some() {
@@ -52,7 +59,8 @@ pub async fn connect(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
                         .into(),
                 ));
             }
-            Ok(Arc::new(instrument::Instrumented::new(sqlite::Sqlite::connect(url, options).await?)))
+            let store = sqlite::Sqlite::connect(url, options).await?;
+            Ok(Arc::new(instrument::Instrumented::new(store, options.blobs.as_ref())?))
         }
         _ => Err(StoreError::Config(format!(
             "the database URL {} has no scheme that gatefeed knows: expected sqlite://path/to/file.db or \

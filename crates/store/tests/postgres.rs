@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use gatefeed_core::Store;
-use gatefeed_store::{Options, connect};
+use gatefeed_store::{BlobOptions, Options, connect};
 use gatefeed_testkit::{Db, OpenTx};
 use sqlx::{
     Connection, Executor, PgConnection, PgPool, Row, ValueRef,
@@ -70,6 +70,12 @@ impl Db for PostgresDb {
 
     async fn another_store(&self) -> Arc<dyn Store> {
         open(&self.url, &self.schema).await
+    }
+
+    async fn store_with_blobs(&self, folder: &Path, inline_max: u64) -> Arc<dyn Store> {
+        let blobs = Some(BlobOptions { url: format!("file://{}", folder.display()), inline_max });
+        let options = Options { schema: Some(self.schema.clone()), blobs, ..Options::default() };
+        connect(&self.url, &options).await.unwrap()
     }
 
     fn table(&self, name: &str) -> String {

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use gatefeed_core::Store;
-use gatefeed_store::{Options, connect};
+use gatefeed_store::{BlobOptions, Options, connect};
 use gatefeed_testkit::{Db, OpenTx};
 use sqlx::{
     Connection, Executor, Row, SqliteConnection, SqlitePool,
@@ -66,6 +66,12 @@ impl Db for SqliteDb {
 
     async fn another_store(&self) -> Arc<dyn Store> {
         open(&self.url).await
+    }
+
+    async fn store_with_blobs(&self, folder: &Path, inline_max: u64) -> Arc<dyn Store> {
+        let blobs = Some(BlobOptions { url: format!("file://{}", folder.display()), inline_max });
+        let options = Options { blobs, ..Options::default() };
+        connect(&self.url, &options).await.unwrap()
     }
 
     fn table(&self, name: &str) -> String {

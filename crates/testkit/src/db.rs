@@ -1,6 +1,6 @@
 //! A database as a test sees it: through the store, and through plain SQL as a user would write it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use gatefeed_core::Store;
@@ -17,6 +17,9 @@ pub trait Db: Send + Sync + 'static {
 
     /// A second process's view of the same namespace: nothing is shared but the database.
     async fn another_store(&self) -> Arc<dyn Store>;
+
+    /// As [`Db::another_store`], with data of more than `inline_max` bytes in this folder.
+    async fn store_with_blobs(&self, folder: &Path, inline_max: u64) -> Arc<dyn Store>;
 
     /// A table or function with its schema, quoted.
     fn table(&self, name: &str) -> String;

@@ -9,14 +9,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
+    blob::{Blobs, Space},
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::{DueItem, NewItem},
+    item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -307,7 +307,7 @@ impl Store for FaultStore {
     async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
         self.call(Call::Page, self.page_unless_unreadable(requests)).await
     }
-    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
         self.call(Call::Load, self.inner.load(partition, item, version)).await
     }
     async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
@@ -331,6 +331,19 @@ impl Store for FaultStore {
     async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups> {
         self.inner.wakeups(feeds).await
     }
+    async fn offload(&self, data: Vec<Data>) -> Result<Vec<Data>> {
+        self.inner.offload(data).await
+    }
+    fn blobs(&self) -> Option<Arc<dyn Blobs>> {
+        self.inner.blobs()
+    }
+    async fn blob_space(&self) -> Result<Space> {
+        self.inner.blob_space().await
+    }
+    async fn referred_to(&self, paths: &[String]) -> Result<Vec<String>> {
+        self.inner.referred_to(paths).await
+    }
+
     async fn report(&self, report: &Report) -> Result<()> {
         self.call(Call::Report, self.inner.report(report)).await
     }

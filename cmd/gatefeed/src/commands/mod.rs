@@ -10,6 +10,7 @@ pub(crate) mod listing;
 pub(crate) mod migrate;
 pub(crate) mod partitions;
 pub(crate) mod pause;
+pub(crate) mod prune;
 pub(crate) mod push;
 pub(crate) mod resume;
 pub(crate) mod retry;
@@ -57,6 +58,7 @@ async fn perform(command: Command, database: &DatabaseArgs) -> Result<u8> {
         Command::Resume(args) => resume::resume(database, args).await?,
         Command::Cancel(args) => cancel::cancel(database, args).await?,
         Command::Rewind(args) => rewind::rewind(database, args).await?,
+        Command::Prune(args) => prune::prune(database, args).await?,
         Command::Why(args) => why::why(database, args).await?,
     }
     Ok(exit::OK)

@@ -2,7 +2,7 @@
 
 use crate::place::{Done, Place};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "demo",
     "migrate",
     "push",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 19] = [
     "pause",
     "resume",
     "cancel",
+    "prune",
     "bench",
 ];
 

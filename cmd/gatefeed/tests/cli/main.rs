@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test states what it expects by unwrapping")]
 
 mod acting;
+mod blobs;
 mod config;
 mod database;
 mod demo;

@@ -98,6 +98,7 @@ fn json_has_the_documented_fields() {
         ("resume", &["p"]),
         ("rewind", &["kept", "--gate", "0"]),
         ("cancel", &["p"]),
+        ("prune", &["--blobs", "--blob-store", &format!("file://{}", place.path().join("blobs").display())]),
     ] {
         let args = [&[command], args, &["--json"]].concat();
         keeps_its_word(command, &[place.succeeds(&args)]);

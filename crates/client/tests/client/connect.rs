@@ -11,7 +11,7 @@ on_both! { clients_share_their_tables }
 async fn clients_share_their_tables(db: Arc<Db>) {
     let partition = gatefeed_client::Partition::builder("p").item(1).build().unwrap();
     db.client.push(&partition).await.unwrap();
-    let over = Client::over(db.another().await.store().clone());
+    let over = Client::over(db.store());
     assert_eq!(over.clone().push(&partition).await.unwrap(), pushed(false, 0, 1));
     // Twice is once.
     Client::connect_and_migrate(&db.url, &db.options).await.unwrap();

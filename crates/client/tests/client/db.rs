@@ -2,12 +2,14 @@
 
 use std::{future::Future, panic::resume_unwind, sync::Arc, time::Duration};
 
+use gatefeed_api::{ApiOptions, new_token};
 use gatefeed_client::{
-    Client, Options, Pushed,
+    Client, Options, Pushed, Store,
     sqlx::{self, Executor, PgPool, SqlitePool, postgres::PgPoolOptions},
 };
+use gatefeed_core::token::Role;
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::{net::TcpListener, task::AbortHandle, time::timeout};
 
 /// No case takes longer, on however slow a machine: what does hangs.
 const CASE_MAX: Duration = Duration::from_secs(120);
@@ -20,10 +22,21 @@ pub(crate) struct Db {
     pub(crate) url: String,
     pub(crate) options: Options,
     pub(crate) client: Client,
+    store: Arc<dyn Store>,
+    server: Option<AbortOnDrop>,
     /// The application's own.
     pub(crate) pool: Pool,
     /// Goes last, with the file in it.
     _dir: Option<TempDir>,
+}
+
+/// A server's task.
+pub(crate) struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 pub(crate) enum Pool {
@@ -66,7 +79,8 @@ impl Db {
         let options = Options::default();
         let client = Client::connect_and_migrate(&url, &options).await.unwrap();
         let pool = Pool::Sqlite(SqlitePool::connect(&url).await.unwrap());
-        Self { url, options, client, pool, _dir: Some(dir) }
+        let store = client.store().unwrap().clone();
+        Self { url, options, client, store, server: None, pool, _dir: Some(dir) }
     }
 
     /// In a schema that is not on anybody's search_path, with a name that needs its quotes.
@@ -76,7 +90,31 @@ impl Db {
         let options = Options { schema: Some(schema), ..Options::default() };
         let client = Client::connect_and_migrate(&url, &options).await.unwrap();
         let pool = PgPoolOptions::new().max_connections(4).connect(&url).await.unwrap();
-        Self { url, options, client, pool: Pool::Postgres(pool), _dir: None }
+        let store = client.store().unwrap().clone();
+        Self { url, options, client, store, server: None, pool: Pool::Postgres(pool), _dir: None }
+    }
+
+    /// The same, with a client that speaks HTTP to an API before it.
+    pub(crate) async fn over_http(self) -> Self {
+        let (client, _, server) = self.api().await;
+        Self { client, server: Some(server), ..self }
+    }
+
+    /// An API before it, a client with a token for all of it, and the API's URL.
+    pub(crate) async fn api(&self) -> (Client, String, AbortOnDrop) {
+        let (secret, token) = new_token(Role::Operate, None, None, None);
+        self.store.add_token(&token).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = gatefeed_api::api(self.store(), ApiOptions::default());
+        let server = tokio::spawn(gatefeed_api::serve(listener, router, std::future::pending()));
+        let client = Client::http(&url).token(secret).build().unwrap();
+        (client, url, AbortOnDrop(server.abort_handle()))
+    }
+
+    /// The store, whatever the client is.
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
     }
 
     /// Another client of the same tables.
@@ -112,6 +150,9 @@ impl Db {
     }
 
     async fn drop_schema(&self) {
+        if let Some(server) = &self.server {
+            server.0.abort();
+        }
         if let Some(schema) = &self.options.schema {
             self.execute(&format!("DROP SCHEMA {schema:?} CASCADE")).await;
         }

@@ -7,7 +7,7 @@ use gatefeed_client::{Error, Item, ItemStatus, Partition, PartitionStatus, Rewou
 
 use crate::db::Db;
 
-on_both! {
+on_all! {
     items_come_in_pages,
     items_are_filtered,
     items_that_are_added_ahead_are_seen,

@@ -20,8 +20,28 @@ macro_rules! on_both {
     };
 }
 
+/// As [`on_both`], and over HTTP before both of them.
+macro_rules! on_all {
+    ($($case:ident),* $(,)?) => {
+        on_both! { $($case),* }
+        mod http_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::db::run(crate::db::Db::sqlite().await.over_http().await, super::$case).await;
+            })*
+        }
+        mod http_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::db::run(crate::db::Db::postgres().await.over_http().await, super::$case).await;
+            })*
+        }
+    };
+}
+
 mod connect;
 mod db;
+mod http;
 mod input;
 mod look;
 mod push;

@@ -8,7 +8,7 @@ use gatefeed_client::{Data, FailurePolicy, Item, ItemStatus, Partition, Partitio
 
 use crate::db::{Db, pushed};
 
-on_both! {
+on_all! {
     everything_that_was_said_is_stored,
     bytes_and_json_are_stored_to_the_letter,
     a_partition_can_be_pushed_again,

@@ -70,7 +70,7 @@ async fn counts(db: &Db) -> [i64; 3] {
 
 async fn a_commit_makes_it_visible_and_wakes(db: Arc<Db>) {
     make_orders(&db).await;
-    let mut wakeups = db.client.store().wakeups(&["default".to_owned()]).await;
+    let mut wakeups = db.store().wakeups(&["default".to_owned()]).await;
     // The first hint is that of the subscription; then nothing happens.
     wakeups.next().await;
     while timeout(Duration::from_millis(300), wakeups.next()).await.is_ok() {}
@@ -147,7 +147,7 @@ async fn a_client_over_a_store_can_name_its_schema() {
 }
 
 async fn over_a_store(db: Arc<Db>) {
-    let over = Client::over(db.client.store().clone()).in_schema(db.options.schema.as_ref().unwrap());
+    let over = Client::over(db.store()).in_schema(db.options.schema.as_ref().unwrap());
     let mut tx = postgres(&db).begin().await.unwrap();
     // Nobody's tables are found by search_path.
     sqlx::query("SET LOCAL search_path = pg_catalog").execute(&mut *tx).await.unwrap();

@@ -8,7 +8,7 @@ use gatefeed_engine::{Delivery, Watcher};
 
 use crate::db::{Db, PATIENCE};
 
-on_both! {
+on_all! {
     one_that_is_through_returns_at_once,
     one_that_completes_later_returns,
     one_that_fails_returns,
@@ -27,7 +27,7 @@ fn partition(id: &str) -> Partition {
 /// A watcher that ends when nothing is left.
 async fn work(client: Client, verdict: fn() -> Verdict) {
     let processor = move |_: Delivery| async move { verdict() };
-    let watcher = Watcher::builder(client.store().clone()).until_idle(true).processor(processor);
+    let watcher = Watcher::builder(client.store().unwrap().clone()).until_idle(true).processor(processor);
     watcher.run().await.unwrap();
 }
 

@@ -64,6 +64,7 @@ fn item(id: &str, version: i64) -> DueItem {
         error_messages: None,
         gather: None,
         born: 0,
+        reference: None,
     }
 }
 

@@ -28,6 +28,7 @@ fn delivery(data: &str) -> Delivery {
         version: 1,
         born: 0,
         retry: RetryPolicy::default(),
+        link: None,
         gathering: None,
     }
 }

@@ -66,7 +66,8 @@ impl<P: Processor> Sender<P> {
         let mut attempts: Vec<Attempt> = Vec::with_capacity(items.len());
         let (mut deliveries, mut places) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
         for item in &mut items {
-            match self.prepare(origin, item).await {
+            // A batch brings the data itself: its entries have no place for a link.
+            match self.prepare(origin, item, None).await {
                 Ok(delivery) => {
                     places.push(attempts.len());
                     deliveries.push(delivery);
@@ -80,7 +81,7 @@ impl<P: Processor> Sender<P> {
             return attempts;
         }
         for (place, verdict) in places.into_iter().zip(self.process_all(deliveries).await) {
-            attempts[place] = Ok(verdict);
+            attempts[place] = self.offload(verdict).await;
         }
         attempts
     }

@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy;
 use tower::Service;
+use url::Url;
 
 use super::{
     access::Access,
@@ -23,8 +24,9 @@ use super::{
     callback::Callbacks,
     connect::HttpClient,
     http::{HttpOptions, Shared},
+    link,
     missed::Missed,
-    request,
+    request::{self, Places},
     sign::Signer,
     target::Target,
     unpack::unpack,
@@ -44,6 +46,8 @@ struct Line {
     access: Access,
     signer: Option<Signer>,
     callbacks: Callbacks,
+    /// How handlers reach gatefeed.
+    reached_at: Option<Url>,
 }
 
 /// The only box of a delivery.
@@ -59,7 +63,8 @@ impl Exchange {
         let callbacks = Callbacks::new(Arc::clone(&shared.callback_key), options);
         let HttpOptions { max_answer, access, signer, .. } = options;
         let (access, signer) = (access.clone(), signer.clone());
-        Self(Arc::new(Line { target, client, max_answer: *max_answer, access, signer, callbacks }))
+        let (max_answer, reached_at) = (*max_answer, options.gather_url.clone());
+        Self(Arc::new(Line { target, client, max_answer, access, signer, callbacks, reached_at }))
     }
 }
 
@@ -76,12 +81,12 @@ impl Service<Delivery> for Exchange {
         let line = Arc::clone(&self.0);
         Box::pin(async move {
             let body = delivery.data.clone();
-            let callback = line.callbacks.url(&delivery);
-            let mut request =
-                request::build(&line.target, delivery, callback.as_deref()).map_err(Failure::final_)?;
+            let data = delivery.link.as_ref().map(|link| link::url(link, line.reached_at.as_ref()));
+            let places = Places { callback: line.callbacks.url(&delivery), data: data.transpose()? };
+            let mut request = request::build(&line.target, delivery, &places).map_err(Failure::final_)?;
             line.dress(request.headers_mut(), &body);
             let (head, body) = line.exchange(request).await?;
-            let within = callback.map(|_| line.callbacks.timeout());
+            let within = places.callback.map(|_| line.callbacks.timeout());
             answer::read(&line.target.url, &head, body, within)
                 .map_err(|failure| Missed::answered(head.status, failure))
         })

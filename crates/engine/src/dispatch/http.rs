@@ -66,9 +66,9 @@ pub struct HttpOptions {
     pub gather_max: usize,
     /// How deliveries are spread over the targets, and what keeps them back.
     pub spread: Spread,
-    /// How handlers reach gatefeed. Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that, and
-    /// `/v1/callbacks/{token}` takes answers that come later; without it a delivery with so much, or such an answer, is a
-    /// failed attempt.
+    /// How handlers reach gatefeed. Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that,
+    /// `/v1/callbacks/{token}` takes answers that come later, and `/v1/blobs/…` serves data that a handler gets a link to;
+    /// without it a delivery with so much, such an answer, or such a link is a failed attempt.
     pub gather_url: Option<Url>,
     /// How long an item waits for its callback; more than zero.
     pub callback_timeout: Duration,

@@ -9,6 +9,7 @@
 //! | how are several items sent at once? | `batch.rs` |
 //! | what does an item that gathers get? | `gather.rs` |
 //! | where does it call back? | `callback.rs` |
+//! | where does a handler fetch large data? | `link.rs` |
 //! | what does its answer mean? | `answer.rs`, of one that is compressed `unpack.rs` |
 //! | which URLs will do? | `target.rs` |
 //! | which target is next? | `rotate.rs`, `rotation.rs`, `spread.rs`, `load.rs` |
@@ -31,6 +32,7 @@ mod health;
 mod hedge;
 mod http;
 mod limit;
+mod link;
 mod load;
 mod missed;
 mod place;

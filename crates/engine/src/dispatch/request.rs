@@ -23,23 +23,32 @@ pub(super) const USER_AGENT: HeaderValue =
 pub(super) const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
 
 const CALLBACK: HeaderName = HeaderName::from_static("gatefeed-callback");
+const DATA_URL: HeaderName = HeaderName::from_static("gatefeed-data-url");
 
 /// Above the number of headers of a delivery, so that the map never grows.
 pub(super) const HEADERS: usize = 16;
 
-/// `POST target` with the item's bytes as stored, and where to call back if the answer comes later. Errs with what cannot
-/// be said in a header.
+/// Where a handler finds more than the body.
+#[derive(Default)]
+pub(super) struct Places {
+    /// Where to call back if the answer comes later.
+    pub(super) callback: Option<String>,
+    /// Where the data is, which is not in the body then.
+    pub(super) data: Option<String>,
+}
+
+/// `POST target` with the item's bytes as stored, and the places. Errs with what cannot be said in a header.
 pub(super) fn build(
     target: &Target,
     delivery: Delivery,
-    callback: Option<&str>,
+    places: &Places,
 ) -> Result<Request<Full<Bytes>>, String> {
     let mut headers = headers(target, &delivery)?;
-    if let Some(url) = callback {
-        let mut url = raw("callback URL", url)?;
-        // Whoever has it may answer.
-        url.set_sensitive(true);
-        headers.insert(CALLBACK, url);
+    if let Some(url) = &places.data {
+        headers.insert(DATA_URL, secret("URL of its data", url)?);
+    }
+    if let Some(url) = &places.callback {
+        headers.insert(CALLBACK, secret("callback URL", url)?);
     }
     let mut request = Request::new(Full::new(delivery.data));
     *request.method_mut() = Method::POST;
@@ -83,6 +92,13 @@ fn content_type(content_type: &str) -> Result<HeaderValue, String> {
 fn idempotency_key(delivery: &Delivery) -> Result<HeaderValue, String> {
     let mut buffer = uuid::Uuid::encode_buffer();
     raw("idempotency key", delivery.idempotency_key().hyphenated().encode_lower(&mut buffer))
+}
+
+/// Whoever has it may use it.
+fn secret(what: &str, value: &str) -> Result<HeaderValue, String> {
+    let mut value = raw(what, value)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// UTF-8 bytes as they are: names need no escaping, and a handler compares them with its own.

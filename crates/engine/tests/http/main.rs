@@ -35,6 +35,7 @@ fn delivery() -> Delivery {
         version: 0,
         born: 0,
         retry: gatefeed_core::retry::RetryPolicy::default(),
+        link: None,
         gathering: None,
         data: r#"{"n":1}"#.into(),
     }

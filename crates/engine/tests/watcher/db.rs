@@ -1,6 +1,6 @@
 //! A fresh namespace for each test, and looking into it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Store,
@@ -12,7 +12,7 @@ use gatefeed_core::{
     retry::RetryPolicy,
 };
 use gatefeed_engine::{Builder, Watcher};
-use gatefeed_store::{Options, connect};
+use gatefeed_store::{BlobOptions, Options, connect};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -66,6 +66,12 @@ impl Db {
     /// A second process's view of the same namespace.
     pub(crate) async fn another(&self) -> Arc<dyn Store> {
         connect(&self.url, &self.options).await.unwrap()
+    }
+
+    /// As [`Db::another`], with data of more than `inline_max` bytes in this folder.
+    pub(crate) async fn with_blobs(&self, folder: &Path, inline_max: u64) -> Arc<dyn Store> {
+        let blobs = Some(BlobOptions { url: format!("file://{}", folder.display()), inline_max });
+        connect(&self.url, &Options { blobs, ..self.options.clone() }).await.unwrap()
     }
 
     /// Pushes items, given as (id, gate), into a partition with the default settings.

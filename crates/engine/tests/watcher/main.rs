@@ -23,6 +23,7 @@ macro_rules! on_both {
 
 mod acting;
 mod batches;
+mod blobs;
 mod budget;
 mod callbacks;
 mod children;

@@ -258,5 +258,6 @@ fn item(row: &PgRow, id: Arc<str>) -> Result<DueItem> {
         error_messages: get(row, "error_messages")?,
         gather: None,
         born: born(row)?,
+        reference: None,
     })
 }

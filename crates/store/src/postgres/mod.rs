@@ -4,6 +4,7 @@
 //! steps need each statement to see what was committed before it, and PgBouncer's transaction mode keeps the
 //! statements of a transaction together.
 
+mod blobs;
 mod callback;
 mod checkpoint;
 mod claim;
@@ -36,14 +37,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
+    blob::Space,
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::{DueItem, NewItem},
+    item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -120,7 +121,7 @@ impl Store for Postgres {
     async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
         self.read_pages(requests).await
     }
-    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
         self.load_data(partition, item, version).await
     }
     async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
@@ -143,6 +144,12 @@ impl Store for Postgres {
     }
     async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups> {
         self.listen(self.sql.channel.clone(), feeds)
+    }
+    async fn blob_space(&self) -> Result<Space> {
+        self.read_blob_space().await
+    }
+    async fn referred_to(&self, paths: &[String]) -> Result<Vec<String>> {
+        self.find_references(paths).await
     }
     async fn report(&self, report: &Report) -> Result<()> {
         self.note_report(report).await

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gatefeed_core::{
     Result,
     gather::Gather,
-    item::{DueItem, INLINE_BYTES_MAX, content_type},
+    item::{Data, DueItem, INLINE_BYTES_MAX, content_type},
     store::{Cursor, Page, PageRequest},
 };
 use sqlx::postgres::PgRow;
@@ -56,8 +56,7 @@ pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
             ORDER BY i.available_at, i.id LIMIT r.page_limit) d
         LIMIT r.page_limit) i";
 
-const LOAD: &str =
-    "SELECT data FROM {schema}.gatefeed_items WHERE partition_id = $1 AND id = $2 AND version = $3";
+const LOAD: &str = "SELECT data, content_type FROM {schema}.gatefeed_items WHERE partition_id = $1 AND id = $2 AND version = $3";
 
 impl Postgres {
     pub(super) async fn read_pages(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
@@ -75,12 +74,16 @@ impl Postgres {
         into_pages(&rows, requests)
     }
 
-    pub(super) async fn load_data(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
+    pub(super) async fn load_data(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
         let query = tx.query(self.sql.get(LOAD)).bind(partition).bind(item).bind(version);
         let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
-        row.map(|row| get::<Vec<u8>>(&row, "data").map(Bytes::from)).transpose()
+        row.map(|row| {
+            let bytes = get::<Vec<u8>>(&row, "data")?.into();
+            Ok(Data { bytes, content_type: get(&row, "content_type")? })
+        })
+        .transpose()
     }
 }
 
@@ -140,6 +143,7 @@ fn item(row: &PgRow) -> Result<DueItem> {
         error_messages: at(row, 12)?,
         gather: at::<Option<&str>>(row, 13)?.map(Gather::parse).transpose()?,
         born: at::<chrono::DateTime<chrono::Utc>>(row, 14)?.timestamp_micros(),
+        reference: None,
     })
 }
 

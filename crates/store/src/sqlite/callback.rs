@@ -230,5 +230,6 @@ fn item(row: &SqliteRow, id: Arc<str>) -> Result<DueItem> {
         error_messages: row.try_get("error_messages")?,
         gather: None,
         born: born(row)?,
+        reference: None,
     })
 }

@@ -3,6 +3,7 @@
 //! Differences from its twin: what decides happens inside BEGIN IMMEDIATE, which excludes every other writer, so
 //! that no row is ever locked or skipped; `LISTEN` is a poll of `PRAGMA data_version`.
 
+mod blobs;
 mod callback;
 mod checkpoint;
 mod claim;
@@ -36,14 +37,14 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
+    blob::Space,
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::DueItem,
+    item::{Data, DueItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -106,7 +107,7 @@ impl Store for Sqlite {
     async fn page(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
         self.named(self.read_pages(requests).await)
     }
-    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
+    async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
         self.named(self.load_data(partition, item, version).await)
     }
     async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
@@ -129,6 +130,12 @@ impl Store for Sqlite {
     }
     async fn wakeups(&self, _feeds: &[String]) -> Box<dyn Wakeups> {
         self.listen()
+    }
+    async fn blob_space(&self) -> Result<Space> {
+        self.named(self.read_blob_space().await)
+    }
+    async fn referred_to(&self, paths: &[String]) -> Result<Vec<String>> {
+        self.named(self.find_references(paths).await)
     }
     async fn report(&self, report: &Report) -> Result<()> {
         self.named(self.note_report(report).await)

@@ -1,8 +1,7 @@
 //! Reading items that are due.
 
-use bytes::Bytes;
 use gatefeed_core::{
-    item::INLINE_BYTES_MAX,
+    item::{Data, INLINE_BYTES_MAX},
     store::{Cursor, Page, PageRequest},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
@@ -80,8 +79,7 @@ pub(super) const PAGE: &str = concat!(
     " LIMIT ?9"
 );
 
-const LOAD: &str =
-    "SELECT CAST(data AS BLOB) FROM gatefeed_items WHERE partition_id = ? AND id = ? AND version = ?";
+const LOAD: &str = "SELECT CAST(data AS BLOB) AS data, content_type FROM gatefeed_items WHERE partition_id = ? AND id = ? AND version = ?";
 
 impl Sqlite {
     /// Each page is one statement, and so sees one moment.
@@ -94,9 +92,11 @@ impl Sqlite {
         Ok(pages)
     }
 
-    pub(super) async fn load_data(&self, partition: &str, item: &str, version: i64) -> Result<Option<Bytes>> {
-        let query = sqlx::query_scalar::<_, Vec<u8>>(LOAD).bind(partition).bind(item).bind(version);
-        Ok(query.fetch_optional(&mut *self.lanes.read().await?).await?.map(Bytes::from))
+    pub(super) async fn load_data(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
+        let query = sqlx::query(LOAD).bind(partition).bind(item).bind(version);
+        let Some(row) = query.fetch_optional(&mut *self.lanes.read().await?).await? else { return Ok(None) };
+        let bytes = row.try_get::<Vec<u8>, _>("data")?.into();
+        Ok(Some(Data { bytes, content_type: row.try_get("content_type")? }))
     }
 }
 

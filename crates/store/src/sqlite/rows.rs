@@ -137,6 +137,7 @@ pub(super) fn due_item(row: &SqliteRow) -> Result<DueItem> {
         error_messages: row.try_get("error_messages")?,
         gather: row.try_get::<Option<&str>, _>("gather")?.map(Gather::parse).transpose()?,
         born: born(row)?,
+        reference: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The SQL contract: what a plain INSERT does.
 
 use gatefeed_core::{
-    item::ItemStatus,
+    item::{Data, ItemStatus},
     partition::{FailurePolicy, NewPartition, PartitionStatus},
 };
 
@@ -50,7 +50,7 @@ pub async fn a_json_literal_arrives_as_bytes(db: TestDb) {
     let due = due(&store, &lease).await;
     assert_eq!(due[0].data.as_deref(), Some(json.as_bytes()));
     assert_eq!(due[0].size, json.len() as u64);
-    assert_eq!(store.load("p", "i", due[0].version).await.unwrap().as_deref(), Some(json.as_bytes()));
+    assert_eq!(store.load("p", "i", due[0].version).await.unwrap(), Some(Data::json(json)));
     assert_eq!(item_row(&store, "p", "i").await.data.as_deref(), Some(json.as_bytes()));
 }
 

@@ -2,6 +2,7 @@
 
 pub mod acting;
 pub mod begin_push;
+pub mod blobs;
 pub mod callback;
 pub mod changes;
 pub mod checkpoint;
@@ -170,6 +171,12 @@ macro_rules! conformance {
                 waiting_items_are_not_idle what_waits_for_people_is_idle;
             gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
             why: what_holds_the_gate the_next_gate an_item the_watchers_of_its_feed looks_are_bounded;
+            blobs: large_data_lies_in_the_blob_store every_way_in_is_one_out a_listing_shows_what_lies_there
+                references_go_where_data_goes a_rewind_brings_references_back
+                nested_partitions_are_put_around_a_blob what_is_gathered_is_fetched_in_pages
+                without_the_blob_store_nothing_is_lost a_reference_from_outside_is_refused
+                a_push_that_ends_early_leaves_garbage_only what_is_referred_to_is_kept
+                each_database_collects_its_own links_are_signed;
             race: no_stale_completion_after_a_steal outcomes_against_a_cancellation
                 outcomes_against_a_rewind retries_against_outcomes eight_claimers
                 callbacks_against_waiting;
@@ -208,6 +215,7 @@ mod tests {
             ("rewind", include_str!("rewind.rs")),
             ("tolerance", include_str!("tolerance.rs")),
             ("begin_push", include_str!("begin_push.rs")),
+            ("blobs", include_str!("blobs.rs")),
             ("callback", include_str!("callback.rs")),
             ("changes", include_str!("changes.rs")),
             ("checkpoint", include_str!("checkpoint.rs")),

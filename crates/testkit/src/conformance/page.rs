@@ -151,8 +151,8 @@ pub async fn large_data_is_loaded_apart(db: TestDb) {
     assert_eq!((due[0].size, due[0].data.as_deref()), (INLINE_BYTES_MAX as u64, Some(&small[..])));
     assert_eq!((due[1].size, &due[1].data), (INLINE_BYTES_MAX as u64 + 1, &None));
     let load = |item: &'static str, version| store.load("p", item, version);
-    assert_eq!(load("2 large", due[1].version).await.unwrap().as_deref(), Some(&large[..]));
-    assert_eq!(load("1 small", due[0].version).await.unwrap().as_deref(), Some(&small[..]));
+    assert_eq!(load("2 large", due[1].version).await.unwrap(), Some(Data::json(large)));
+    assert_eq!(load("1 small", due[0].version).await.unwrap(), Some(Data::json(small)));
     assert_eq!(load("2 large", due[1].version + 1).await.unwrap(), None);
     assert_eq!(load("nothing", 0).await.unwrap(), None);
     assert_eq!(store.load("nowhere", "2 large", 0).await.unwrap(), None);

@@ -98,6 +98,7 @@ async fn bare_loop(target: &Url, args: &LoadArgs) -> Result<f64> {
     let client = Arc::new(client(target)?);
     let done = Arc::new(AtomicU64::new(0));
     let delivery = Delivery {
+        link: None,
         version: 0,
         born: 0,
         retry: gatefeed_core::retry::RetryPolicy::default(),

@@ -60,8 +60,8 @@ pub(crate) struct PushArgs {
 
     /// Each line is an object {"id", "gate", "priority", "available_at", "content_type", "depends_on",
     /// "on_dependency_failure", "input", "gather", "data"}: data is required, and with a content type that is not JSON it is
-    /// a string whose text is stored. depends_on lists ids that have to be complete first, of items of this partition
-    /// that are there or come in the same transaction
+    /// a string whose text is stored (or "data_base64", bytes of any kind). depends_on lists ids that have to be complete
+    /// first, of items of this partition that are there or come in the same transaction
     #[arg(long, env = "GATEFEED_ENVELOPE", help_heading = "Input", value_parser = FalseyValueParser::new())]
     pub(super) envelope: bool,
     /// Each FILE is one item: its bytes, with the path as its id and a content type by its name. A folder stands for

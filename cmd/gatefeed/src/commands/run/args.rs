@@ -162,6 +162,16 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) gather_max: Option<u64>,
 
+    /// Send a link to data that lies in --blob-store, as Gatefeed-Data-Url with an empty body, instead of the data
+    #[arg(
+        long,
+        env = "GATEFEED_BLOB_LINKS",
+        requires = "blob_store",
+        help_heading = "Handler",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub(crate) blob_links: bool,
+
     /// The feeds to serve [repeatable, or separated by commas] [default: those of --config, or else default]
     #[arg(
         long = "feed",
@@ -229,7 +239,7 @@ pub(crate) struct RunArgs {
         value_parser = parse::duration
     )]
     pub(crate) grace: Option<Duration>,
-    /// Serve /livez, /readyz, what items gather, callbacks, and the REST API on this address
+    /// Serve /livez, /readyz, what items gather, callbacks, data that is linked to, and the REST API on this address
     #[arg(
         long,
         env = "GATEFEED_LISTEN",
@@ -248,6 +258,16 @@ pub(crate) struct RunArgs {
         value_parser = parse_target
     )]
     pub(crate) public_url: Option<Url>,
+    /// Remove blobs that no item refers to from --blob-store once they are so old, longer than any push takes; 0s: never
+    #[arg(
+        long,
+        env = "GATEFEED_BLOB_GRACE",
+        value_name = "DURATION",
+        default_value = "1d",
+        help_heading = "Process",
+        value_parser = parse::duration
+    )]
+    pub(crate) blob_grace: Duration,
     /// Leave the tables as they are, and exit unless they are up to date
     #[arg(
         long,

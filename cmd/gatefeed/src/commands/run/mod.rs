@@ -1,12 +1,13 @@
 //! `gatefeed run`: one watcher.
 
 mod args;
+mod blobs;
 mod reload;
 mod spread_args;
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use gatefeed_api::{TargetHealth, Targets};
 use gatefeed_core::{Store, StoreError};
 use gatefeed_engine::{
@@ -49,6 +50,8 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         Some(listener) => Some(Health::start(listener, &store, &processor, &args).await?),
         None => None,
     };
+    check_links(&*store, &args)?;
+    let _collector = blobs::collect(&*store, args.blob_grace);
     let watched = watch(store, &args, &plan, processor, shutdown).await;
     if let Some(health) = health {
         health.stop().await;
@@ -77,6 +80,17 @@ pub(crate) async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Ar
     Ok(store)
 }
 
+/// A link that leads nowhere would fail every delivery.
+fn check_links(store: &dyn Store, args: &RunArgs) -> Result<()> {
+    match args.blob_links
+        && args.listen.is_none()
+        && store.blobs().is_some_and(|blobs| blobs.links_lead_here())
+    {
+        true => bail!("--blob-links with a folder needs --listen, where handlers fetch the data"),
+        false => Ok(()),
+    }
+}
+
 async fn watch(
     store: Arc<dyn Store>,
     args: &RunArgs,
@@ -86,7 +100,7 @@ async fn watch(
 ) -> Result<u8> {
     let owner = plan.name().map_or_else(default_owner, str::to_owned);
     tracing::info!(owner, feeds = ?plan.feeds, "watching");
-    let watcher = plan.apply(Watcher::builder(store).owner(owner));
+    let watcher = plan.apply(Watcher::builder(store).owner(owner)).blob_links(args.blob_links);
     let watcher = watcher.until_idle(args.until_idle).shutdown(shutdown).shared_processor(processor);
     let concurrency = watcher.concurrency();
     let finished = tokio::select! {
@@ -100,7 +114,8 @@ async fn watch(
     Ok(exit::OK)
 }
 
-/// The server of `/livez`, `/readyz`, what items gather, callbacks and the API; it answers until the watcher has stopped.
+/// The server of `/livez`, `/readyz`, what items gather, callbacks, blobs, and the API; it answers until the watcher has
+/// stopped.
 struct Health {
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -118,6 +133,7 @@ impl Health {
         let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)))
             .merge(gatefeed_api::gathered(Arc::clone(store)))
             .merge(gatefeed_api::callbacks(Arc::clone(store)))
+            .merge(gatefeed_api::blobs(Arc::clone(store)))
             .merge(gatefeed_api::api(Arc::clone(store), args.api.options(address)))
             .fallback(gatefeed_api::not_found);
         let stop = CancellationToken::new();
