@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::http::{HeaderMap, Request, response::Parts};
+use ::http::{HeaderMap, Request, StatusCode, response::Parts};
 use bytes::Bytes;
 use gatefeed_core::answer::{Answer, Failure, Verdict};
 use http_body_util::{BodyExt, Full};
@@ -42,6 +42,8 @@ struct Line {
     max_answer: usize,
     access: Access,
     signer: Option<Signer>,
+    /// The only statuses that are a success; empty: all that are one.
+    accept: Vec<u16>,
 }
 
 /// The only box of a delivery.
@@ -49,9 +51,10 @@ type Exchanging<T> = Pin<Box<dyn Future<Output = Result<T, Missed>> + Send>>;
 
 impl Exchange {
     pub(super) fn new(target: Arc<Target>, client: HttpClient, options: &HttpOptions) -> Self {
-        let HttpOptions { max_answer, access, signer, .. } = options;
+        let HttpOptions { max_answer, access, signer, spread, .. } = options;
         let (access, signer) = (access.clone(), signer.clone());
-        Self(Arc::new(Line { target, client, max_answer: *max_answer, access, signer }))
+        let accept = spread.hedge.as_ref().map(|hedge| hedge.accept.clone()).unwrap_or_default();
+        Self(Arc::new(Line { target, client, max_answer: *max_answer, access, signer, accept }))
     }
 }
 
@@ -71,6 +74,7 @@ impl Service<Delivery> for Exchange {
             let mut request = request::build(&line.target, delivery).map_err(Failure::final_)?;
             line.dress(request.headers_mut(), &body);
             let (head, body) = line.exchange(request).await?;
+            line.check_status(head.status)?;
             answer::read(&line.target.url, &head, body)
                 .map_err(|failure| Missed::answered(head.status, failure))
         })
@@ -94,6 +98,7 @@ impl Service<Together> for Exchange {
             // The data is in the body; only the names are needed on.
             let items: Vec<Arc<str>> = together.0.into_iter().map(|delivery| delivery.item).collect();
             let (head, body) = line.exchange(request).await?;
+            line.check_status(head.status)?;
             batch::read(&line.target.url, &head, body, &items)
                 .map_err(|failure| Missed::answered(head.status, failure))
         })
@@ -107,6 +112,14 @@ impl Line {
         let Some(signer) = &self.signer else { return };
         if let Some(id) = headers.get(request::IDEMPOTENCY_KEY).cloned() {
             signer.sign(headers, id, body);
+        }
+    }
+
+    /// Refuses a success that is none here.
+    fn check_status(&self, status: StatusCode) -> Result<(), Missed> {
+        match self.accept.is_empty() || !status.is_success() || self.accept.contains(&status.as_u16()) {
+            true => Ok(()),
+            false => Err(Failure::new(format!("HTTP {status} is not acceptable here (hedge_accept)")).into()),
         }
     }
 

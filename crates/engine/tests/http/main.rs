@@ -5,6 +5,7 @@
 mod answers;
 mod batch;
 mod health;
+mod hedging;
 mod reach;
 mod request;
 mod routes;
