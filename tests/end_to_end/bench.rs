@@ -39,6 +39,12 @@ async fn every_bench_measures_and_leaves_nothing_behind(database: Database) {
         bench(&database, &["http", "--batch", "7", "--items", "500", "--partitions", "3", "--gates", "2"]);
     assert!(figures["ratio"].as_f64().unwrap() > 0.0, "{figures}");
     assert_eq!(remains(&database), 0);
+    let figures = bench(&database, &["ingest", "--connections", "8", "--partitions", "3"]);
+    assert!(
+        figures["ratio"].as_f64().unwrap() > 0.0 && figures["p99_ms"].as_f64().unwrap() > 0.0,
+        "{figures}"
+    );
+    assert_eq!(remains(&database), 0, "ingest");
     let figures = bench(&database, &["latency"]);
     assert!(figures["samples"].as_u64().unwrap() >= 1 && figures["p99_ms"].as_f64().unwrap() > 0.0);
     let figures = bench(&database, &["idle", "--partitions", "50"]);

@@ -11,10 +11,12 @@ mod docker;
 mod documents;
 mod gathering;
 mod handlers;
+mod ingest;
 mod nested;
 mod outages;
 mod push;
 mod routing;
+mod schemathesis;
 mod signing;
 mod spreading;
 

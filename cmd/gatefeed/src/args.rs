@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Migrate(commands::migrate::MigrateArgs),
     Run(Box<commands::run::RunArgs>),
     Config(commands::config::ConfigArgs),
+    Serve(Box<commands::serve::ServeArgs>),
+    Token(commands::token::TokenArgs),
     Push(Box<commands::push::PushArgs>),
     Status(commands::status::StatusArgs),
     Partitions(commands::partitions::PartitionsArgs),
@@ -46,7 +48,7 @@ impl Command {
     /// draws on the same terminal.
     pub(crate) fn log_level(&self) -> &'static str {
         match self {
-            Self::Run(_) => "info",
+            Self::Run(_) | Self::Serve(_) => "info",
             Self::Demo(_) => "error",
             _ => "warn",
         }
@@ -69,7 +71,7 @@ pub(crate) struct LogArgs {
     )]
     pub(crate) log_format: LogFormat,
     /// What to log: off, error, warn, info, debug or trace, also by part, as in info,sqlx=debug [default: info for
-    /// run, error for demo, else warn]
+    /// run and serve, error for demo, else warn]
     #[arg(
         long,
         global = true,
@@ -95,7 +97,7 @@ pub(crate) enum LogFormat {
 }
 
 /// How a listing is printed.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct JsonArg {
     /// Print JSON for programs instead of text for people
     #[arg(

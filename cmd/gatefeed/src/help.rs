@@ -8,7 +8,7 @@ use crate::{args::Cli, exit, output::wrapped};
 /// What each group of commands is for.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Start", &["demo", "migrate"]),
-    ("Work", &["push", "run", "config"]),
+    ("Work", &["push", "run", "serve", "config", "token"]),
     ("Look", &["status", "partitions", "items", "why"]),
     ("Act", &["retry", "rewind", "seal", "advance", "pause", "resume", "cancel"]),
     ("Measure", &["bench"]),

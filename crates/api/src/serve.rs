@@ -7,13 +7,16 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+
+use crate::tls::Tls;
 
 /// The most connections at a time; the next ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 512;
@@ -30,10 +33,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Serves `router` on `listener` until `shutdown` resolves, then lets running requests finish for at most two
 /// seconds: a client that never ends its request cannot keep the process.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()> + Send) {
+    serve_with(listener, router, None, shutdown).await;
+}
+
+/// As [`serve`], over TLS if there is some.
+pub async fn serve_with(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<Tls>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let connections = GracefulShutdown::new();
     tokio::select! {
         () = shutdown => {}
-        () = accept_all(&listener, &router, &connections) => {}
+        () = accept_all(&listener, &router, tls.as_ref(), &connections) => {}
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_MAX, connections.shutdown()).await.is_err() {
@@ -42,11 +55,25 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
 }
 
 /// Never ends by itself.
-async fn accept_all(listener: &TcpListener, router: &Router, connections: &GracefulShutdown) {
+async fn accept_all(
+    listener: &TcpListener,
+    router: &Router,
+    tls: Option<&Tls>,
+    connections: &GracefulShutdown,
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, _)) => start(stream, router.clone(), connections, permit),
+            Ok((stream, _)) => {
+                // Small answers must not wait for more data to fill a packet.
+                let _ = stream.set_nodelay(true);
+                match tls {
+                    None => start(stream, router.clone(), connections.watcher(), permit),
+                    Some(tls) => {
+                        start_tls(stream, tls.clone(), router.clone(), connections.watcher(), permit)
+                    }
+                }
+            }
             Err(error) if is_clients_fault(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -56,14 +83,25 @@ async fn accept_all(listener: &TcpListener, router: &Router, connections: &Grace
     }
 }
 
-fn start(stream: TcpStream, router: Router, connections: &GracefulShutdown, permit: OwnedSemaphorePermit) {
-    // Small answers must not wait for more data to fill a packet.
-    let _ = stream.set_nodelay(true);
+/// Agrees on keys beside the next connections.
+fn start_tls(stream: TcpStream, tls: Tls, router: Router, watcher: Watcher, permit: OwnedSemaphorePermit) {
+    tokio::spawn(async move {
+        match tls.accept(stream).await {
+            Ok(stream) => start(stream, router, watcher, permit),
+            Err(error) => tracing::debug!(%error, "a client speaks no TLS that is spoken here"),
+        }
+    });
+}
+
+fn start<S>(stream: S, router: Router, watcher: Watcher, permit: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_READ_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let connection = connections.watch(connection);
+    let connection = watcher.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection ended badly");

@@ -55,6 +55,11 @@ pub fn idempotency_key(partition: &str, item: &str, pass: i32) -> Uuid {
     derive(&["key", partition, item], &[pass])
 }
 
+/// The id of an item that was posted with an idempotency key and without an id: the same key is the same item.
+pub fn posted_id(partition: &str, key: &str) -> String {
+    derive(&["post", partition, key], &[]).to_string()
+}
+
 /// The id of a child that its parent's answer left unnamed. A redelivery of the same pass derives the same
 /// ids and so adds nothing twice; a later pass derives its own.
 pub fn child_id(partition: &str, parent: &str, pass: i32, index: i32) -> String {

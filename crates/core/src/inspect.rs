@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -17,6 +18,7 @@ pub const LIMIT_MAX: usize = 10_000;
 /// One feed, for `gatefeed status`. Open and failed items are counted through partial indexes; complete items are
 /// not counted, only partitions are, of which there are far fewer. Watchers never ask for this.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FeedStatus {
     /// The feed.
     pub feed: String,
@@ -40,6 +42,7 @@ pub struct FeedStatus {
 /// What a watcher last reported of one feed. Watchers that have not reported for
 /// [`crate::watcher::ALIVE_FOR`] are left out.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WatcherStatus {
     /// Its name: the `owner` of its leases.
     pub id: String,
@@ -78,6 +81,7 @@ pub fn with_watchers(feeds: Vec<FeedStatus>, watchers: Vec<(String, WatcherStatu
 
 /// The items at one gate of a partition by status.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GateCounts {
     /// The gate.
     pub gate: i32,
@@ -109,6 +113,7 @@ impl GateCounts {
 
 /// Partitions of a feed by status.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PartitionCounts {
     /// Open ones.
     pub available: i64,
@@ -124,6 +129,7 @@ pub struct PartitionCounts {
 
 /// Items of a feed or partition by status, as far as a partial index counts them.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ItemCounts {
     /// Available ones, due or delayed.
     pub available: i64,
@@ -152,6 +158,7 @@ pub struct PartitionFilter {
 
 /// One partition, for `gatefeed partitions`.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PartitionRow {
     /// Its id.
     pub id: String,
@@ -170,6 +177,7 @@ pub struct PartitionRow {
     /// At most this many deliveries at a time.
     pub max_in_flight: Option<u32>,
     /// What failed items mean.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "stop"))]
     pub failure_policy: FailurePolicy,
     /// How long it may be at a gate that has open items, in seconds; none: for ever.
     pub gate_deadline_seconds: Option<i32>,
@@ -199,6 +207,19 @@ pub struct PartitionRow {
     pub created_at: DateTime<Utc>,
     /// When it changed last.
     pub updated_at: DateTime<Utc>,
+}
+
+/// What one looks at again and again while one waits for a partition.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Glance {
+    /// Its feed.
+    pub feed: String,
+    /// Its status.
+    pub status: PartitionStatus,
+    /// Its gate.
+    pub gate: i32,
+    /// Grows on grants and on every visible change.
+    pub version: i64,
 }
 
 /// Which items of a partition to list, in order of id.
@@ -245,6 +266,7 @@ impl DataPart {
 
 /// One item, for `gatefeed items`.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ItemRow {
     /// Its partition.
     pub partition_id: String,
@@ -289,6 +311,31 @@ impl ItemRow {
         serde_json::from_slice(data).map_err(|error| {
             StoreError::data(format!("the data of item {:?} is not what was expected: {error}", self.id))
         })
+    }
+}
+
+/// An item as a program reads it: with the data that was read, if it was.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JsonItem<'a> {
+    /// The item.
+    #[serde(flatten)]
+    row: &'a ItemRow,
+    /// The data, where it is UTF-8. JSON is a string here too, so that no digit is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a str>,
+    /// The data in base64, where it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<String>,
+}
+
+impl<'a> JsonItem<'a> {
+    /// Of a row.
+    pub fn new(row: &'a ItemRow) -> Self {
+        let bytes = row.data.as_deref();
+        let data = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let data_base64 = bytes.filter(|_| data.is_none()).map(|bytes| BASE64_STANDARD.encode(bytes));
+        Self { row, data, data_base64 }
     }
 }
 

@@ -15,6 +15,7 @@ pub const INLINE_BYTES_MAX: usize = 16 * 1024;
 /// What an item's `status` column may say.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ItemStatus {
     /// Open: delivered once it is due and its gate is reached.
     Available,

@@ -13,6 +13,9 @@
 //! | how many deliveries should be in flight? | `budget.rs` |
 //! | who may write, who may send, and until when? | `lease.rs` |
 //! | what does a database have to do? | `store.rs` |
+//! | what does a line of items say? | `envelope.rs` |
+//! | how do items come that arrive one by one? | `ingest.rs` |
+//! | who may use the API? | `token.rs` |
 //! | what do people see? | `inspect.rs`, `watcher.rs`, `why.rs` |
 
 pub mod acting;
@@ -21,11 +24,13 @@ pub mod batch;
 pub mod budget;
 pub mod checkpoint;
 pub mod dependency;
+pub mod envelope;
 pub mod error;
 pub mod error_log;
 pub mod failure_policy;
 pub mod gather;
 pub mod id;
+pub mod ingest;
 pub mod inspect;
 pub mod item;
 pub mod lease;
@@ -34,6 +39,7 @@ pub mod outcome;
 pub mod partition;
 pub mod retry;
 pub mod store;
+pub mod token;
 pub mod watcher;
 pub mod why;
 

@@ -10,6 +10,7 @@ pub use crate::failure_policy::FailurePolicy;
 /// What a partition's `status` column may say.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum PartitionStatus {
     /// Open: it is processed whenever it has work that is due.
     Available,

@@ -9,11 +9,13 @@ use bytes::Bytes;
 use crate::{
     error::Result,
     gather::{GatherRequest, GatheredPage},
-    inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    ingest::{Arrival, Arrived},
+    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::{DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    token::{NewToken, Token},
     watcher::Report,
     why::Facts,
 };
@@ -244,6 +246,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         push.commit().await
     }
 
+    /// Adds items of any number of partitions in one transaction, making partitions that are missing, for callers that
+    /// wait together; one entry for each, in order. `Data` means that one of them is refused and nothing was written;
+    /// callers split them. `Conflict` and `Locked` mean that nothing was written and the same again may work. Wakes
+    /// watchers, soon after it has returned.
+    async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>>;
+
     /// Makes failed items available again (pass + 1, no retries used, due now) and reopens a failed or
     /// complete partition. Returns how many. `NotFound` without the partition or the item named; `Refused`
     /// where the partition is cancelled.
@@ -277,6 +285,17 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// stays paused. `Refused`, saying why, by [`crate::acting::rewind`].
     async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound>;
 
+    // --- who may use the API ---
+
+    /// Adds a token. `Data` where the id is taken.
+    async fn add_token(&self, token: &NewToken) -> Result<()>;
+
+    /// All tokens, revoked and expired ones too, in order of id; at most [`crate::token::TOKENS_MAX`].
+    async fn tokens(&self) -> Result<Vec<Token>>;
+
+    /// Revokes a token; twice is once. `NotFound` without it.
+    async fn revoke_token(&self, id: &str) -> Result<()>;
+
     // --- looking ---
 
     /// The feeds, in order of name.
@@ -302,6 +321,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// What [`crate::why::explain`] wants to know of a partition, and of one of its items. Its cost grows with neither
     /// open nor finished items. `NotFound` without the partition or the item.
     async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts>;
+
+    /// A partition, if there is one of this id, without counting anything.
+    async fn glance(&self, partition: &str) -> Result<Option<Glance>>;
+
+    /// How many available items a feed's available partitions have, counted up to `limit`.
+    async fn backlog(&self, feed: &str, limit: u64) -> Result<u64>;
 
     /// Hints that this partition may have closed (or been reopened, or changed in another way).
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups>;

@@ -42,6 +42,7 @@ pub struct Facts {
 
 /// An item, without its data.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Seen {
     /// Its id.
     pub id: String,
@@ -59,6 +60,7 @@ pub struct Seen {
 
 /// The answer.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Why {
     /// The partition.
     pub partition: String,

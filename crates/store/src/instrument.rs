@@ -8,12 +8,14 @@ use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
     gather::{GatherRequest, GatheredPage},
-    inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    ingest::{Arrival, Arrived},
+    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
+    token::{NewToken, Token},
     watcher::Report,
     why::Facts,
 };
@@ -123,6 +125,24 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
         call("push", items.len(), PUSH, self.0.push(partition, items)).await
+    }
+    async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
+        call("ingest", arrivals.len(), STEP, self.0.ingest(arrivals)).await
+    }
+    async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
+        call("glance", 1, STEP, self.0.glance(partition)).await
+    }
+    async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
+        call("backlog", 1, LONG, self.0.backlog(feed, limit)).await
+    }
+    async fn add_token(&self, token: &NewToken) -> Result<()> {
+        call("add_token", 1, STEP, self.0.add_token(token)).await
+    }
+    async fn tokens(&self) -> Result<Vec<Token>> {
+        call("tokens", 0, STEP, self.0.tokens()).await
+    }
+    async fn revoke_token(&self, id: &str) -> Result<()> {
+        call("revoke_token", 1, STEP, self.0.revoke_token(id)).await
     }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         call("retry", 1, LONG, self.0.retry(partition, filter)).await

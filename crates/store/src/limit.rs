@@ -11,6 +11,7 @@ use sqlx::{
     postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
+use uuid::Uuid;
 
 use crate::{Options, Synchronous, postgres::PUBLIC, sqlite::values, sqlite_path};
 
@@ -52,6 +53,28 @@ impl Limit {
         match &mut self.0 {
             Inner::Postgres { connection, schema } => update_postgres(connection, schema, block).await,
             Inner::Sqlite(connection) => update_sqlite(connection, block).await,
+        }
+        .map_err(said)
+    }
+
+    /// Adds so many items to so many partitions, which it makes, by plain INSERTs of `block` rows, a transaction each, on
+    /// one connection. Returns the time of the INSERTs and commits alone.
+    pub async fn insert_all(
+        &mut self,
+        partitions: usize,
+        items: usize,
+        data: &[u8],
+        block: usize,
+    ) -> Result<Duration> {
+        let partitions: Vec<String> = (0..partitions).map(|number| format!("limit-{number}")).collect();
+        let keys = (0..items)
+            .map(|number| (partitions[number % partitions.len()].as_str(), Uuid::now_v7().to_string()));
+        let keys: Vec<(&str, String)> = keys.collect();
+        match &mut self.0 {
+            Inner::Postgres { connection, schema } => {
+                insert_postgres(connection, schema, &partitions, &keys, data, block).await
+            }
+            Inner::Sqlite(connection) => insert_sqlite(connection, &partitions, &keys, data, block).await,
         }
         .map_err(said)
     }
@@ -172,6 +195,52 @@ async fn update_postgres(
         updated += query.execute(&mut *connection).await?.rows_affected();
     }
     Ok((updated, started.elapsed()))
+}
+
+async fn insert_postgres(
+    connection: &mut PgConnection,
+    schema: &str,
+    partitions: &[String],
+    keys: &[(&str, String)],
+    data: &[u8],
+    block: usize,
+) -> sqlx::Result<Duration> {
+    let make = format!("INSERT INTO \"{schema}\".gatefeed_partitions (id) SELECT unnest($1::text[])");
+    sqlx::query(&make).bind(partitions).execute(&mut *connection).await?;
+    let insert = format!(
+        "INSERT INTO \"{schema}\".gatefeed_items (partition_id, id, data) SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[])"
+    );
+    let started = Instant::now();
+    for block in keys.chunks(block) {
+        let (partitions, ids): (Vec<&str>, Vec<&str>) =
+            block.iter().map(|(partition, id)| (*partition, id.as_str())).unzip();
+        let query = sqlx::query(&insert).bind(partitions).bind(ids).bind(vec![data; block.len()]);
+        query.execute(&mut *connection).await?;
+    }
+    Ok(started.elapsed())
+}
+
+async fn insert_sqlite(
+    connection: &mut SqliteConnection,
+    partitions: &[String],
+    keys: &[(&str, String)],
+    data: &[u8],
+    block: usize,
+) -> sqlx::Result<Duration> {
+    for partition in partitions {
+        let make = sqlx::query("INSERT INTO gatefeed_partitions (id) VALUES (?)").bind(partition);
+        make.execute(&mut *connection).await?;
+    }
+    let started = Instant::now();
+    for block in keys.chunks(block) {
+        let insert =
+            format!("INSERT INTO gatefeed_items (partition_id, id, data) {}", values(block.len(), 3));
+        let query = block
+            .iter()
+            .fold(sqlx::query(&insert), |query, (partition, id)| query.bind(*partition).bind(id).bind(data));
+        query.execute(&mut *connection).await?;
+    }
+    Ok(started.elapsed())
 }
 
 async fn update_sqlite(connection: &mut SqliteConnection, block: usize) -> sqlx::Result<(u64, Duration)> {

@@ -13,12 +13,14 @@ use bytes::Bytes;
 use gatefeed_core::{
     Result, Store, StoreError,
     gather::{GatherRequest, GatheredPage},
-    inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    ingest::{Arrival, Arrived},
+    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
+    token::{NewToken, Token},
     watcher::Report,
     why::Facts,
 };
@@ -337,6 +339,24 @@ impl Store for FaultStore {
     }
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
         self.inner.push(partition, items).await
+    }
+    async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
+        self.inner.ingest(arrivals).await
+    }
+    async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
+        self.inner.glance(partition).await
+    }
+    async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
+        self.inner.backlog(feed, limit).await
+    }
+    async fn add_token(&self, token: &NewToken) -> Result<()> {
+        self.inner.add_token(token).await
+    }
+    async fn tokens(&self) -> Result<Vec<Token>> {
+        self.inner.tokens().await
+    }
+    async fn revoke_token(&self, id: &str) -> Result<()> {
+        self.inner.revoke_token(id).await
     }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         self.inner.retry(partition, filter).await

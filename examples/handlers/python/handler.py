@@ -16,7 +16,8 @@ AT_ONCE = 32  # requests in work; who comes beyond is told to come again
 REMEMBERED_MAX = 100_000
 
 # The secrets that the watcher signs with, as it has them; without one everybody is believed.
-SECRETS = [base64.b64decode(s[len("whsec_"):] + "==") for s in os.environ.get("GATEFEED_SIGNING_SECRET", "").replace(",", " ").split()]
+SECRETS = os.environ.get("GATEFEED_SIGNING_SECRET", "").replace(",", " ").split()
+SECRETS = [base64.b64decode(secret[len("whsec_") :] + "==") for secret in SECRETS]
 SIGNED_FOR = 300  # seconds that a signature is good for, so that nobody sends an old delivery again
 
 slots = threading.BoundedSemaphore(AT_ONCE)

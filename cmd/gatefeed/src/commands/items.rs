@@ -3,12 +3,11 @@
 mod parts;
 
 use anyhow::Result;
-use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use gatefeed_core::{
     Store,
-    inspect::{DataPart, ItemFilter, ItemRow},
+    inspect::{DataPart, ItemFilter, ItemRow, JsonItem},
     item::ItemStatus,
 };
 use serde::Serialize;
@@ -213,26 +212,6 @@ fn text(beginning: &[u8], size: i64) -> Option<&str> {
             std::str::from_utf8(&beginning[..error.valid_up_to()]).ok()
         }
         Err(_) => None,
-    }
-}
-
-/// An item as a program reads it.
-#[derive(Serialize)]
-struct JsonItem<'a> {
-    #[serde(flatten)]
-    row: &'a ItemRow,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_base64: Option<String>,
-}
-
-impl<'a> JsonItem<'a> {
-    fn new(row: &'a ItemRow) -> Self {
-        let bytes = row.data.as_deref();
-        let data = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
-        let data_base64 = bytes.filter(|_| data.is_none()).map(|bytes| BASE64_STANDARD.encode(bytes));
-        Self { row, data, data_base64 }
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod cancel;
 pub(crate) mod config;
 pub(crate) mod items;
+pub(crate) mod listen;
 pub(crate) mod listing;
 pub(crate) mod migrate;
 pub(crate) mod partitions;
@@ -15,7 +16,9 @@ pub(crate) mod retry;
 pub(crate) mod rewind;
 pub(crate) mod run;
 pub(crate) mod seal;
+pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod watch;
 pub(crate) mod why;
 
@@ -38,10 +41,12 @@ async fn perform(command: Command, database: &DatabaseArgs) -> Result<u8> {
     match command {
         Command::Demo(args) => return demo::demo(args).await,
         Command::Run(args) => return run::run(database, *args).await,
+        Command::Serve(args) => return serve::serve(database, *args).await,
         Command::Bench(args) => return bench::bench(database, args).await,
         Command::Push(args) => return push::push(database, *args).await,
         Command::Config(args) => config::config(args)?,
         Command::Migrate(args) => migrate::migrate(database, args).await?,
+        Command::Token(args) => token::token(database, args).await?,
         Command::Status(args) => status::status(database, args).await?,
         Command::Partitions(args) => partitions::partitions(database, args).await?,
         Command::Items(args) => items::items(database, args).await?,

@@ -107,7 +107,12 @@ impl Handling {
                 false => wider.access.clone(),
             },
             ca_file: self.ca_file.clone().or_else(|| wider.ca_file.clone()),
-            deny_private: self.deny_private.or(wider.deny_private),
+            // What is denied for all, a feed or gate does not allow.
+            deny_private: wider
+                .deny_private
+                .filter(|denied| *denied)
+                .or(self.deny_private)
+                .or(wider.deny_private),
             spread: self.spread.or(&wider.spread),
         }
     }
@@ -342,6 +347,14 @@ mod tests {
             Some(Source::Variable("S".into())),
             "a signature shows nothing of it"
         );
+    }
+
+    #[test]
+    fn what_is_denied_for_all_no_feed_allows() {
+        let file = read("deny_private = true\n[feeds.a]\ndeny_private = false\n").unwrap();
+        assert_eq!(file.feeds["a"].handling.or(&file.handling).deny_private, Some(true));
+        let file = read("deny_private = false\n[feeds.a]\ndeny_private = true\n").unwrap();
+        assert_eq!(file.feeds["a"].handling.or(&file.handling).deny_private, Some(true));
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use crate::place::{Done, Place};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 19] = [
     "demo",
     "migrate",
     "push",
     "run",
     "config",
+    "serve",
+    "token",
     "status",
     "partitions",
     "items",
@@ -22,15 +24,19 @@ const COMMANDS: [&str; 17] = [
     "bench",
 ];
 
-const BENCHES: [&str; 4] = ["drain", "http", "latency", "idle"];
+const BENCHES: [&str; 5] = ["drain", "http", "ingest", "latency", "idle"];
+
+const TOKENS: [&str; 3] = ["create", "list", "revoke"];
 
 /// Every command, word by word.
 fn commands() -> Vec<Vec<&'static str>> {
     let benches = BENCHES.map(|bench| vec!["bench", bench]);
+    let tokens = TOKENS.map(|token| vec!["token", token]);
     COMMANDS
         .map(|command| vec![command])
         .into_iter()
         .chain(benches)
+        .chain(tokens)
         .chain([vec!["config", "check"]])
         .collect()
 }
@@ -68,7 +74,7 @@ fn help_never_shows_the_password_of_the_environment() {
 fn help_fits_80_columns_and_a_first_look_is_short() {
     let place = Place::new();
     let alone = place.run(&[]).err;
-    assert!(alone.lines().count() <= 45, "{alone}");
+    assert!(alone.lines().count() <= 48, "{alone}");
     for heading in ["Start:", "Work:", "Look:", "Act:", "Measure:"] {
         assert!(alone.contains(&format!("\n{heading}\n")), "{alone}");
     }

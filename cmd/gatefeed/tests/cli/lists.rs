@@ -110,7 +110,7 @@ fn most_memory(process: u32) -> u64 {
 #[test]
 fn the_data_of_a_page_is_never_held_as_a_whole() {
     const ITEM: u64 = 2 << 20;
-    const ITEMS: u64 = 60;
+    const ITEMS: u64 = 120;
     let place = Place::migrated();
     place.push(NewPartition::new("p"), &[]);
     place.sql(&format!(
@@ -119,7 +119,7 @@ fn the_data_of_a_page_is_never_held_as_a_whole() {
         ITEMS + 9,
         ITEM / 2
     ));
-    for (args, enough) in [(&["--json", "--limit=60"][..], (ITEMS - 1) * ITEM), (&["--watch=100ms"], 100)] {
+    for (args, enough) in [(&["--json", "--limit=120"][..], (ITEMS - 1) * ITEM), (&["--watch=100ms"], 100)] {
         let command = place.command(&[&["items", "p", "--data"], args].concat());
         let mut running = Running::start(command);
         let mut out = running.0.stdout.take().unwrap();

@@ -102,6 +102,11 @@ fn json_has_the_documented_fields() {
         let args = [&[command], args, &["--json"]].concat();
         keeps_its_word(command, &[place.succeeds(&args)]);
     }
+    let made = place.succeeds(&["token", "create", "--role", "push", "--json"]);
+    keeps_its_word("token create", std::slice::from_ref(&made));
+    keeps_its_word("token list", &[place.succeeds(&["token", "list", "--json"])]);
+    let id = json(&made)["id"].as_str().unwrap().to_owned();
+    keeps_its_word("token revoke", &[place.succeeds(&["token", "revoke", &id, "--json"])]);
     let partition = place.succeeds(&["why", "kept", "--json"]);
     place.succeeds(&["pause", "kept"]);
     keeps_its_word("why", &[partition, place.succeeds(&["why", "kept", "a", "--json"])]);
@@ -125,6 +130,8 @@ fn bench_prints_the_documented_fields() {
         let printed = place.succeeds(&[&["bench", bench], &small[..]].concat());
         keeps_its_word("bench drain", &[printed]);
     }
+    let ingest = ["bench", "ingest", "--connections", "4", "--duration", "1ms", "--json"];
+    keeps_its_word("bench ingest", &[place.succeeds(&ingest)]);
     keeps_its_word("bench latency", &[place.succeeds(&["bench", "latency", "--duration", "1ms", "--json"])]);
     let idle = place.succeeds(&["bench", "idle", "--partitions", "5", "--duration", "10ms", "--json"]);
     // SQLite has no server to measure.
@@ -330,6 +337,11 @@ fn the_errors_of_the_page_are_those_that_people_see() {
 
     fs::write(seen.place.path().join("gatefeed.toml"), "concurency = 5").unwrap();
     seen.run(&["config", "check", "gatefeed.toml"]);
+    for variable in ["NO_SUCH_SECRET", "PATH"] {
+        let text = format!("target = \"http://h/\"\nsigning_secret_env = \"{variable}\"");
+        fs::write(seen.place.path().join("gatefeed.toml"), text).unwrap();
+        seen.run(&["config", "check", "gatefeed.toml"]);
+    }
 
     let page = page("errors.md");
     let cells = first_cells(&page);

@@ -45,7 +45,8 @@ impl<P: Processor> Sender<P> {
             let grown = self.context.grow_bell.notified();
             self.context.board().grow(turn);
             if turn.may_grow {
-                _ = timeout_at(until, turn.origin.cancel.run_until_cancelled(grown)).await;
+                let grown = turn.origin.cancel.run_until_cancelled(grown);
+                _ = timeout_at(until, self.context.stop.run_until_cancelled(grown)).await;
             }
             if turn.origin.cancel.is_cancelled() || self.context.stop.is_cancelled() {
                 return;

@@ -77,6 +77,8 @@ impl Connector {
         plain.set_nodelay(true);
         plain.enforce_http(false);
         plain.set_keepalive(Some(IDLE_TIMEOUT));
+        // Also where no target needs them yet: a mistake is better known now.
+        options.ca.map(roots).transpose()?;
         let tls = if options.tls { Some(https(plain.clone(), options.ca)?) } else { None };
         Ok(Self { plain, tls, limit: options.limit, deny_private: options.deny_private })
     }

@@ -5,8 +5,8 @@ use std::{str::FromStr, time::Duration};
 use gatefeed_core::{
     Result,
     inspect::{
-        FeedStatus, GateCounts, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionCounts,
-        PartitionFilter, PartitionRow, with_watchers,
+        FeedStatus, GateCounts, Glance, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX,
+        PartitionCounts, PartitionFilter, PartitionRow, with_watchers,
     },
     item::ItemStatus,
     partition::{FailurePolicy, PartitionStatus},
@@ -151,6 +151,15 @@ impl Postgres {
         rows.iter().map(gate_counts).collect()
     }
 
+    pub(super) async fn look_at(&self, partition: &str) -> Result<Option<Glance>> {
+        let find = "SELECT feed, status, gate, version FROM {schema}.gatefeed_partitions WHERE id = $1";
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let query = tx.query(self.sql.get(find)).bind(partition);
+        let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        row.as_ref().map(glance).transpose()
+    }
+
     async fn find_partition(&self, tx: &mut Tx, partition: &str) -> Result<()> {
         let find = self.sql.get("SELECT 1 FROM {schema}.gatefeed_partitions WHERE id = $1");
         let found = tx.query(find).bind(partition).fetch_optional(tx.conn()?).await.map_err(translate)?;
@@ -194,6 +203,15 @@ fn feed_status(row: &PgRow) -> Result<FeedStatus> {
         items: counts(row)?,
         oldest_due_at: get(row, "oldest_due_at")?,
         ..FeedStatus::default()
+    })
+}
+
+fn glance(row: &PgRow) -> Result<Glance> {
+    Ok(Glance {
+        feed: get(row, "feed")?,
+        status: PartitionStatus::from_str(get(row, "status")?)?,
+        gate: get(row, "gate")?,
+        version: get(row, "version")?,
     })
 }
 

@@ -11,6 +11,7 @@ mod dependencies;
 mod error;
 mod gather;
 mod history;
+mod ingest;
 pub(crate) mod insert;
 mod inspect;
 mod migrate;
@@ -23,6 +24,7 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod wake;
 mod watchers;
 mod why;
@@ -37,12 +39,14 @@ use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
     gather::{GatherRequest, GatheredPage},
-    inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    ingest::{Arrival, Arrived},
+    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     item::NewItem,
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
+    token::{NewToken, Token},
     watcher::Report,
     why::Facts,
 };
@@ -61,6 +65,8 @@ pub(crate) struct Postgres {
     pending: Arc<wake::Pending>,
     /// The shortest lease asked for, in milliseconds.
     lease_ms: Arc<AtomicU64>,
+    /// Partitions whose new items watchers have not been told of.
+    arrived: Arc<Mutex<ingest::Untold>>,
     /// When this process last looked for parents of closed partitions.
     woken_at: Arc<Mutex<Option<Instant>>>,
     unsettled: Arc<Unsettled>,
@@ -71,8 +77,15 @@ impl Postgres {
         let sql = Sql::of(options.schema.as_deref().unwrap_or(PUBLIC))?;
         let lanes = Arc::new(Lanes::connect(url, options.listen_url.as_deref()).await?);
         let lease_ms = Arc::new(AtomicU64::new(30_000));
-        let (pending, woken_at, unsettled) = (Arc::default(), Arc::default(), Arc::default());
-        Ok(Self { lanes, sql, pending, lease_ms, woken_at, unsettled })
+        Ok(Self {
+            lanes,
+            sql,
+            pending: Arc::default(),
+            lease_ms,
+            arrived: Arc::default(),
+            woken_at: Arc::default(),
+            unsettled: Arc::default(),
+        })
     }
 }
 
@@ -140,6 +153,24 @@ impl Store for Postgres {
     }
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
         self.push_all(partition, items).await
+    }
+    async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
+        self.take_in(arrivals).await
+    }
+    async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
+        self.look_at(partition).await
+    }
+    async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
+        self.count_backlog(feed, limit).await
+    }
+    async fn add_token(&self, token: &NewToken) -> Result<()> {
+        self.insert_token(token).await
+    }
+    async fn tokens(&self) -> Result<Vec<Token>> {
+        self.list_tokens().await
+    }
+    async fn revoke_token(&self, id: &str) -> Result<()> {
+        self.end_token(id).await
     }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         self.retry_failed(partition, filter).await

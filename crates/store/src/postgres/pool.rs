@@ -1,4 +1,4 @@
-//! Connections: four lanes, so that a queue in one never delays another, and transactions that cannot wedge
+//! Connections: five lanes, so that a queue in one never delays another, and transactions that cannot wedge
 //! a lane.
 
 use std::{str::FromStr, sync::atomic::Ordering, time::Duration};
@@ -20,6 +20,9 @@ pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pushes at a time. Connections are made when they are wanted, so that a watcher has none of these.
 const PUSHES_MAX: u32 = 8;
 
+/// Items that arrive one by one: one transaction after another, and beside it those that wait for somebody's lock.
+pub(super) const INGESTS_MAX: u32 = 4;
+
 /// Which pool a call uses.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Lane {
@@ -29,6 +32,9 @@ pub(super) enum Lane {
     Complete,
     /// Pushes, which may stay open while their caller fetches the next items.
     Push,
+    /// Items that arrive one by one. Its connections are not asked whether they live, which costs a sixth of such a
+    /// transaction: whoever begins here begins again where that fails.
+    Ingest,
     /// Everything else.
     Work,
 }
@@ -39,6 +45,7 @@ pub(super) struct Lanes {
     renew: Pool<Pg>,
     complete: Pool<Pg>,
     push: Pool<Pg>,
+    ingest: Pool<Pg>,
     work: Pool<Pg>,
     /// Where LISTEN connects.
     pub(super) listen: PgConnectOptions,
@@ -58,11 +65,20 @@ impl Lanes {
         first.map_err(|error| refused(url, error))?.close().await.map_err(translate)?;
         let prepared = is_pinned(&options).await;
         let push = pool(&options, PUSHES_MAX);
-        Ok(Self { renew: pool(&options, 1), complete: pool(&options, 1), push, work, listen, prepared })
+        let ingest = sized(INGESTS_MAX).test_before_acquire(false).connect_lazy_with(options.clone());
+        Ok(Self {
+            renew: pool(&options, 1),
+            complete: pool(&options, 1),
+            push,
+            ingest,
+            work,
+            listen,
+            prepared,
+        })
     }
 
     pub(super) async fn close(&self) {
-        for pool in [&self.renew, &self.complete, &self.push, &self.work] {
+        for pool in [&self.renew, &self.complete, &self.push, &self.ingest, &self.work] {
             pool.close().await;
         }
     }
@@ -72,6 +88,7 @@ impl Lanes {
             Lane::Renew => &self.renew,
             Lane::Complete => &self.complete,
             Lane::Push => &self.push,
+            Lane::Ingest => &self.ingest,
             Lane::Work => &self.work,
         }
     }
@@ -85,12 +102,15 @@ fn parse(url: &str) -> Result<PgConnectOptions> {
 }
 
 fn pool(options: &PgConnectOptions, size: u32) -> Pool<Pg> {
+    sized(size).connect_lazy_with(options.clone())
+}
+
+fn sized(size: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(Duration::from_secs(3600))
-        .connect_lazy_with(options.clone())
 }
 
 fn unreachable(url: &str, why: &str) -> StoreError {

@@ -2,7 +2,8 @@
 
 use gatefeed_core::{
     inspect::{
-        GateCounts, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionFilter, PartitionRow,
+        GateCounts, Glance, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionFilter,
+        PartitionRow,
     },
     item::ItemStatus,
     partition::PartitionStatus,
@@ -100,6 +101,12 @@ impl Sqlite {
         rows.iter().map(gate_counts).collect()
     }
 
+    pub(super) async fn look_at(&self, partition: &str) -> Result<Option<Glance>> {
+        let query = sqlx::query("SELECT feed, status, gate, version FROM gatefeed_partitions WHERE id = ?");
+        let row = query.bind(partition).fetch_optional(&mut *self.lanes.read().await?).await?;
+        row.as_ref().map(glance).transpose()
+    }
+
     pub(super) async fn measure_idleness(&self, feeds: &[String]) -> Result<Idleness> {
         let mut all = Idleness { idle: true, failed: false };
         let mut connection = self.lanes.read().await?;
@@ -130,6 +137,15 @@ pub(super) fn which(sql: &str, column: &str, parameter: &str, id: Option<&String
 
 fn limit(asked: usize) -> i64 {
     asked.min(LIMIT_MAX) as i64
+}
+
+fn glance(row: &SqliteRow) -> Result<Glance> {
+    Ok(Glance {
+        feed: row.try_get("feed")?,
+        status: word(row, "status")?,
+        gate: row.try_get("gate")?,
+        version: row.try_get("version")?,
+    })
 }
 
 fn gate_counts(row: &SqliteRow) -> Result<GateCounts> {

@@ -12,6 +12,7 @@ mod fence;
 mod file;
 mod gather;
 mod history;
+mod ingest;
 mod insert;
 mod inspect;
 mod migrate;
@@ -22,6 +23,7 @@ mod pool;
 mod renew;
 mod rows;
 mod status;
+mod tokens;
 mod values;
 mod wake;
 mod watchers;
@@ -37,11 +39,13 @@ use bytes::Bytes;
 use gatefeed_core::{
     Result, Store,
     gather::{GatherRequest, GatheredPage},
-    inspect::{FeedStatus, GateCounts, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    ingest::{Arrival, Arrived},
+    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Rewound, Wakeups},
+    token::{NewToken, Token},
     watcher::Report,
     why::Facts,
 };
@@ -131,6 +135,24 @@ impl Store for Sqlite {
     }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.named(self.open_push(partition).await)
+    }
+    async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
+        self.named(self.take_in(arrivals).await)
+    }
+    async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
+        self.named(self.look_at(partition).await)
+    }
+    async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
+        self.named(self.count_backlog(feed, limit).await)
+    }
+    async fn add_token(&self, token: &NewToken) -> Result<()> {
+        self.named(self.insert_token(token).await)
+    }
+    async fn tokens(&self) -> Result<Vec<Token>> {
+        self.named(self.list_tokens().await)
+    }
+    async fn revoke_token(&self, id: &str) -> Result<()> {
+        self.named(self.end_token(id).await)
     }
     async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
         self.named(self.retry_failed(partition, filter).await)

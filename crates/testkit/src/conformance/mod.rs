@@ -14,6 +14,7 @@ pub mod function;
 pub mod gates;
 pub mod gather;
 pub mod given;
+pub mod ingest;
 pub mod insert;
 pub mod inspect;
 pub mod nested;
@@ -28,6 +29,7 @@ pub mod schema;
 pub mod seed;
 pub mod sleep;
 pub mod strand;
+pub mod token;
 pub mod tolerance;
 pub mod wake;
 pub mod watchers;
@@ -149,6 +151,10 @@ macro_rules! conformance {
                 a_locked_parent_is_woken_later a_deleted_one_counts_as_cancelled one_that_is_opened_again_does_not_matter
                 a_paused_parent_goes_on_later a_cancellation_cancels_what_is_nested a_cancelled_one_has_closed
                 a_rewind_cancels_what_was_nested_since dependents_go_on_when_it_completes closings_against_their_parent;
+            ingest: many_partitions_at_once an_item_arrives_whole existing_ids_are_told a_key_with_another_body_is_told
+                a_bad_one_leaves_nothing what_it_does_not_take_is_refused the_same_ids_at_the_same_time
+                watchers_hear_of_it a_backlog_is_counted;
+            token: tokens_are_listed a_revoked_one_stays;
             inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
                 items_are_filtered status_sums_up_feeds the_oldest_due_item_is_found
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
@@ -203,6 +209,7 @@ mod tests {
             ("function", include_str!("function.rs")),
             ("gather", include_str!("gather.rs")),
             ("gates", include_str!("gates.rs")),
+            ("ingest", include_str!("ingest.rs")),
             ("insert", include_str!("insert.rs")),
             ("inspect", include_str!("inspect.rs")),
             ("nested", include_str!("nested.rs")),
@@ -215,6 +222,7 @@ mod tests {
             ("refuse", include_str!("refuse.rs")),
             ("sleep", include_str!("sleep.rs")),
             ("strand", include_str!("strand.rs")),
+            ("token", include_str!("token.rs")),
             ("wake", include_str!("wake.rs")),
             ("watchers", include_str!("watchers.rs")),
             ("why", include_str!("why.rs")),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{LoadArgs, place::Place};
+use super::{IngestArgs, LoadArgs, place::Place};
 use crate::output::{self, Kind, Table, number, rate};
 
 /// The figures of one bench. The JSON of each has its fields; docs/performance.md explains them.
@@ -13,6 +13,7 @@ use crate::output::{self, Kind, Table, number, rate};
 #[serde(untagged)]
 pub(crate) enum Figures {
     Load(Load),
+    Ingest(Ingest),
     Latency(Latency),
     Idle(Idle),
 }
@@ -46,6 +47,28 @@ pub(crate) struct Load {
 struct Round {
     per_second: f64,
     limit_per_second: f64,
+}
+
+/// Of `ingest`.
+#[derive(Serialize)]
+pub(crate) struct Ingest {
+    #[serde(flatten)]
+    about: About,
+    connections: usize,
+    partitions: usize,
+    payload: u64,
+    /// Medians over the rounds.
+    per_second: f64,
+    limit_per_second: f64,
+    /// The median of the rounds' ratios.
+    ratio: f64,
+    /// Over all rounds, from a request's first byte to its answer's last.
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    rounds: Vec<Round>,
+    #[serde(skip)]
+    ms: Vec<f64>,
 }
 
 /// Of `latency`.
@@ -99,7 +122,7 @@ impl Load {
             items: args.items,
             partitions: args.partitions,
             gates: args.gates,
-            concurrency: args.concurrency,
+            concurrency: args.concurrency(),
             payload: args.payload,
             limit_is,
             per_second: 0.0,
@@ -167,6 +190,69 @@ impl Load {
     }
 }
 
+impl Ingest {
+    pub(crate) fn new(place: &Place, args: &IngestArgs) -> Self {
+        Self {
+            about: About::new("ingest", place),
+            connections: args.connections,
+            partitions: args.partitions,
+            payload: args.payload,
+            per_second: 0.0,
+            limit_per_second: 0.0,
+            ratio: 0.0,
+            p50_ms: 0.0,
+            p99_ms: 0.0,
+            max_ms: 0.0,
+            rounds: Vec::new(),
+            ms: Vec::new(),
+        }
+    }
+
+    /// Takes what a round came to, and says how it was.
+    pub(crate) fn round(&mut self, took: Duration, latencies: &[Duration], limit_per_second: f64) {
+        let round = Round { per_second: per_second(latencies.len() as u64, took), limit_per_second };
+        self.rounds.push(round);
+        let all = |value: fn(&Round) -> f64| median(self.rounds.iter().map(value).collect());
+        self.per_second = all(|round| round.per_second);
+        self.limit_per_second = all(|round| round.limit_per_second);
+        self.ratio = all(|round| round.per_second / round.limit_per_second);
+        self.ms.extend(latencies.iter().map(|latency| latency.as_secs_f64() * 1e3));
+        self.ms.sort_by(f64::total_cmp);
+        [self.p50_ms, self.p99_ms, self.max_ms] = [50, 99, 100].map(|percent| percentile(&self.ms, percent));
+        output::note(&format!(
+            "round {}: {} requests/s, the plain INSERT {}/s: {:.2}",
+            self.rounds.len(),
+            rate(round.per_second),
+            rate(limit_per_second),
+            round.per_second / limit_per_second
+        ));
+    }
+
+    fn headline(&self) -> String {
+        format!(
+            "ingest on {}: {} rounds, {} connections, {} partitions, items of {} bytes, {} cores; p50 {:.2} ms, p99 {:.2} ms, \
+             max {:.0} ms",
+            self.about.database,
+            self.rounds.len(),
+            self.connections,
+            self.partitions,
+            number(self.payload as i64),
+            self.about.cores,
+            self.p50_ms,
+            self.p99_ms,
+            self.max_ms
+        )
+    }
+
+    fn table(&self) -> Table {
+        use Kind::{Left, Right};
+        let mut table = Table::new(&[("", Left), ("items/s", Right), ("of the limit", Right)]);
+        table.row(vec!["the API".to_owned(), rate(self.per_second), format!("{:.2}", self.ratio)]);
+        table.row(vec!["the plain INSERT".to_owned(), rate(self.limit_per_second), "1.00".to_owned()]);
+        table
+    }
+}
+
 impl Latency {
     pub(crate) fn new(place: &Place, samples: &[Duration]) -> Self {
         let mut ms: Vec<f64> = samples.iter().map(|sample| sample.as_secs_f64() * 1e3).collect();
@@ -214,6 +300,7 @@ impl Figures {
         }
         let (headline, table) = match self {
             Self::Load(load) => (load.headline(), load.table()),
+            Self::Ingest(ingest) => (ingest.headline(), ingest.table()),
             Self::Latency(latency) => (
                 format!(
                     "latency on {}: {} items, one at a time, from just before the COMMIT to the start of the delivery",

@@ -27,13 +27,20 @@ use super::{
 /// How long a batch waits for more that is being read.
 const LINGER: Duration = Duration::from_millis(10);
 
+/// Items in flight, unless it is said.
+const BATCHED_CONCURRENCY: usize = 1000;
+
 /// How long the bare loop runs in each round.
 const LOOP: Duration = Duration::from_secs(2);
 
 /// Gatefeed and its limit in turn: the bare loop, against the same handler, or the UPDATE, of the same tables.
 pub(crate) async fn http(place: &Place, args: &HttpArgs) -> Result<Load> {
     match args.batch {
-        Some(size) => batched(place, &args.load, size).await,
+        Some(size) => {
+            // Some batches at a time.
+            let concurrency = args.load.concurrency.or(Some(BATCHED_CONCURRENCY));
+            batched(place, &LoadArgs { concurrency, ..args.load.clone() }, size).await
+        }
         None => one_by_one(place, &args.load).await,
     }
 }
@@ -103,7 +110,7 @@ async fn bare_loop(target: &Url, args: &LoadArgs) -> Result<f64> {
         data: work::payload(args.payload),
     };
     let started = Instant::now();
-    let tasks: Vec<_> = (0..args.concurrency)
+    let tasks: Vec<_> = (0..args.concurrency())
         .map(|_| tokio::spawn(post_until(started + LOOP, client.clone(), delivery.clone(), done.clone())))
         .collect();
     for task in tasks {

@@ -6,6 +6,7 @@ mod figures;
 mod handler;
 mod http;
 mod idle;
+mod ingest;
 mod latency;
 mod place;
 mod work;
@@ -50,6 +51,13 @@ enum Bench {
   gatefeed bench http --concurrency 200 --payload 10KB
   gatefeed bench http --batch 50 --concurrency 1000")]
     Http(HttpArgs),
+    /// Items a second through the REST API, one POST an item, answered when it is committed
+    ///
+    /// The API is a process of its own, and what posts is another. The limit is a plain INSERT of 1,000 rows at a time of
+    /// the same table. Every answer is checked to be a row.
+    #[command(after_help = "Example:
+  gatefeed bench ingest --connections 64 --payload 100")]
+    Ingest(IngestArgs),
     /// Time from an item's commit to the start of its delivery, on an idle queue
     ///
     /// One item at a time, committed through another connection. There is no limit beside it.
@@ -66,6 +74,9 @@ enum Bench {
     /// The handler of `bench http`
     #[command(hide = true)]
     Handler,
+    /// The server of `bench ingest`
+    #[command(hide = true)]
+    Server,
 }
 
 impl Bench {
@@ -75,13 +86,14 @@ impl Bench {
             Self::Http(args) => args.load.run.json.json,
             Self::Latency(args) => args.run.json.json,
             Self::Idle(args) => args.run.json.json,
-            Self::Handler => false,
+            Self::Ingest(args) => args.run.json.json,
+            Self::Handler | Self::Server => false,
         }
     }
 }
 
 /// What is put through.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct LoadArgs {
     /// Items of a round; rounds are repeated until --duration is over
     #[arg(long, env = "GATEFEED_ITEMS", value_name = "NUMBER", default_value = "100000", value_parser = parse::amount)]
@@ -92,20 +104,20 @@ pub(crate) struct LoadArgs {
     /// Gates that each partition's items are spread over
     #[arg(long, env = "GATEFEED_GATES", value_name = "NUMBER", default_value = "1", value_parser = parse::amount)]
     gates: usize,
-    /// Deliveries at a time
-    #[arg(
-        long,
-        env = "GATEFEED_CONCURRENCY",
-        value_name = "NUMBER",
-        default_value = "200",
-        value_parser = parse::concurrency
-    )]
-    concurrency: usize,
+    /// Items in flight at a time [default: 200, of batches 1000]
+    #[arg(long, env = "GATEFEED_CONCURRENCY", value_name = "NUMBER", value_parser = parse::concurrency)]
+    concurrency: Option<usize>,
     /// Bytes of an item
     #[arg(long, env = "GATEFEED_PAYLOAD", value_name = "BYTES", default_value = "100", value_parser = parse::bytes)]
     payload: u64,
     #[command(flatten)]
     run: RunArgs,
+}
+
+impl LoadArgs {
+    fn concurrency(&self) -> usize {
+        self.concurrency.unwrap_or(200)
+    }
 }
 
 /// What is put through, and how it is sent.
@@ -119,7 +131,7 @@ pub(crate) struct HttpArgs {
 }
 
 /// How long, and how it is printed.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct RunArgs {
     /// For how long gatefeed is measured, without loading and without the limit
     #[arg(
@@ -149,9 +161,33 @@ pub(crate) struct IdleArgs {
     run: RunArgs,
 }
 
+/// What is posted.
+#[derive(Args, Debug)]
+pub(crate) struct IngestArgs {
+    /// Connections, each with one request at a time
+    #[arg(
+        long,
+        env = "GATEFEED_CONNECTIONS",
+        value_name = "NUMBER",
+        default_value = "64",
+        value_parser = parse::concurrency
+    )]
+    connections: usize,
+    /// Over so many partitions
+    #[arg(long, env = "GATEFEED_PARTITIONS", value_name = "NUMBER", default_value = "4", value_parser = parse::amount)]
+    partitions: usize,
+    /// Bytes of an item
+    #[arg(long, env = "GATEFEED_PAYLOAD", value_name = "BYTES", default_value = "100", value_parser = parse::bytes)]
+    payload: u64,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
 pub(crate) async fn bench(database: &DatabaseArgs, args: BenchArgs) -> Result<u8> {
-    if let Bench::Handler = args.bench {
-        return handler::serve().await.map(|()| exit::OK);
+    match args.bench {
+        Bench::Handler => return handler::serve().await.map(|()| exit::OK),
+        Bench::Server => return ingest::serve(database).await.map(|()| exit::OK),
+        _ => {}
     }
     if cfg!(debug_assertions) {
         output::note("this is a debug build: its figures mean nothing; use cargo run --release -- bench …");
@@ -176,6 +212,7 @@ async fn measure(place: &Place, bench: &Bench) -> Result<Figures> {
         Bench::Http(args) => Figures::Load(http::http(place, args).await?),
         Bench::Latency(args) => Figures::Latency(latency::latency(place, args).await?),
         Bench::Idle(args) => Figures::Idle(idle::idle(place, args).await?),
-        Bench::Handler => bail!("the handler is not measured"),
+        Bench::Ingest(args) => Figures::Ingest(ingest::ingest(place, args).await?),
+        Bench::Handler | Bench::Server => bail!("what helps a bench is not measured"),
     })
 }

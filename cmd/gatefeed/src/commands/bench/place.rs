@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Result;
 use gatefeed_core::Store;
-use gatefeed_store::{Limit, Options, sqlite_path};
+use gatefeed_store::{Limit, Options, Synchronous, sqlite_path};
 
 use crate::database::DatabaseArgs;
 
@@ -35,6 +35,19 @@ impl Place {
     /// A store of its own, as another process would have it.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
         Ok(gatefeed_store::connect(&self.url, &self.options).await?)
+    }
+
+    /// What a process of this binary has to find in its environment, to open the same.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        let synchronous = match self.options.synchronous {
+            Synchronous::Full => "full",
+            Synchronous::Normal => "normal",
+        };
+        vec![
+            ("GATEFEED_DATABASE_URL", self.url.clone()),
+            ("GATEFEED_SCHEMA", self.options.schema.clone().unwrap_or_default()),
+            ("GATEFEED_SQLITE_SYNCHRONOUS", synchronous.to_owned()),
+        ]
     }
 
     /// A plain connection.

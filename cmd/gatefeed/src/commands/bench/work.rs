@@ -60,7 +60,7 @@ pub(crate) async fn put_through<P: Processor>(
 ) -> Result<Duration> {
     let timed =
         Arc::new(Timed { processor, deliveries: AtomicU64::new(0), last: Mutex::new(Instant::now()) });
-    let watcher = Watcher::builder(Arc::clone(&store)).concurrency(args.concurrency).until_idle(true);
+    let watcher = Watcher::builder(Arc::clone(&store)).concurrency(args.concurrency()).until_idle(true);
     let watcher = match batch {
         // A batch has at most as many bytes as an item may have.
         Some(_) => watcher.feed_policy(DEFAULT_FEED, Policy { batch, ..Policy::default() }),

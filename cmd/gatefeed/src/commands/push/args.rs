@@ -5,11 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, builder::FalseyValueParser};
 use gatefeed_core::{
     StoreError,
+    envelope::Format,
     id::DEFAULT_FEED,
     partition::{FailurePolicy, NewPartition},
 };
 
-use super::envelope::Format;
 use crate::{args::JsonArg, parse};
 
 /// Put items into a partition: lines of JSON, or whole files.

@@ -54,7 +54,7 @@ fn read(entries: Entries, mut progress: Progress) -> Result<(Bad, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::push::envelope::Format;
+    use gatefeed_core::envelope::Format;
     use std::{fs, path::Path};
 
     fn reading(as_files: bool) -> Reading {

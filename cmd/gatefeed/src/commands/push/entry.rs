@@ -10,10 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result};
-use gatefeed_core::item::NewItem;
+use gatefeed_core::{envelope::Format, item::NewItem};
 
 use super::{
-    envelope::Format,
     files,
     input::Input,
     lines::{Content, Lines},

@@ -103,7 +103,7 @@ fn read(path: &Path, reading: &Reading) -> io::Result<(u64, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::push::envelope::Format;
+    use gatefeed_core::envelope::Format;
     use std::{
         ffi::OsStr,
         os::unix::{ffi::OsStrExt, fs::symlink},

@@ -13,7 +13,6 @@ mod bad;
 mod batch;
 mod check;
 mod entry;
-mod envelope;
 mod files;
 mod finish;
 mod input;

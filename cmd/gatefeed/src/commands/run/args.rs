@@ -13,6 +13,7 @@ use url::Url;
 
 use super::spread_args::SpreadArgs;
 use crate::{
+    commands::listen::ApiArgs,
     config::{self, File, Plan, SIGNING_VARIABLE, Source},
     parse,
 };
@@ -215,7 +216,7 @@ pub(crate) struct RunArgs {
         value_parser = parse::duration
     )]
     pub(crate) grace: Option<Duration>,
-    /// Serve /livez and /readyz on this address, and what items gather
+    /// Serve /livez, /readyz, what items gather, and the REST API on this address
     #[arg(
         long,
         env = "GATEFEED_LISTEN",
@@ -251,6 +252,8 @@ pub(crate) struct RunArgs {
         value_parser = parse::name
     )]
     pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 impl RunArgs {

@@ -4,9 +4,9 @@ mod args;
 mod reload;
 mod spread_args;
 
-use std::{io::ErrorKind, sync::Arc};
+use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use gatefeed_api::{TargetHealth, Targets};
 use gatefeed_core::{Store, StoreError};
 use gatefeed_engine::{
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::args::RunArgs;
 use self::args::default_owner;
+use super::listen::listen;
 use crate::{
     config::{Plan, shown},
     database::DatabaseArgs,
@@ -39,7 +40,10 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         return Ok(exit::OK);
     };
     let store = store?;
-    let health = listener.map(|listener| Health::start(listener, &store, &processor)).transpose()?;
+    let health = match listener {
+        Some(listener) => Some(Health::start(listener, &store, &processor, &args).await?),
+        None => None,
+    };
     let watched = watch(store, &args, &plan, processor, shutdown).await;
     if let Some(health) = health {
         health.stop().await;
@@ -55,7 +59,8 @@ fn tell(routes: &[Route]) {
     }
 }
 
-async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Arc<dyn Store>> {
+/// Opens the database, with its tables up to date.
+pub(crate) async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Arc<dyn Store>> {
     if no_migrate {
         return database.open_migrated().await;
     }
@@ -90,32 +95,29 @@ async fn watch(
     Ok(exit::OK)
 }
 
-/// Binds before anything is done to the database, so that a port in use is known at once.
-async fn listen(address: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::AddrInUse => ": something else does; choose another port for --listen",
-            ErrorKind::AddrNotAvailable => ": this machine has no such address; :PORT listens on all it has",
-            ErrorKind::PermissionDenied => ": ports below 1024 are not for every user; choose a higher one",
-            _ => "",
-        };
-        anyhow!("cannot listen on {address}: {error}{advice}")
-    })
-}
-
-/// The server of `/livez`, `/readyz` and what items gather; it answers until the watcher has stopped.
+/// The server of `/livez`, `/readyz`, what items gather, and the API; it answers until the watcher has stopped.
 struct Health {
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
 
 impl Health {
-    fn start(listener: TcpListener, store: &Arc<dyn Store>, processor: &Arc<HttpRoutes>) -> Result<Self> {
-        tracing::info!("listening on http://{}", listener.local_addr()?);
+    async fn start(
+        listener: TcpListener,
+        store: &Arc<dyn Store>,
+        processor: &Arc<HttpRoutes>,
+        args: &RunArgs,
+    ) -> Result<Self> {
+        let address = listener.local_addr()?;
+        args.api.tell(address, store).await;
         let router = gatefeed_api::health(Arc::clone(store), targets(Arc::clone(processor)))
-            .merge(gatefeed_api::gathered(Arc::clone(store)));
+            .merge(gatefeed_api::gathered(Arc::clone(store)))
+            .merge(gatefeed_api::api(Arc::clone(store), args.api.options(address)))
+            .fallback(gatefeed_api::not_found);
         let stop = CancellationToken::new();
-        let server = tokio::spawn(gatefeed_api::serve(listener, router, stop.clone().cancelled_owned()));
+        let server =
+            gatefeed_api::serve_with(listener, router, args.api.tls()?, stop.clone().cancelled_owned());
+        let server = tokio::spawn(server);
         Ok(Self { stop, server })
     }
 

@@ -3,35 +3,34 @@
 use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
-use gatefeed_core::{
+use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::IgnoredAny};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::{
     dependency::{Dependencies, Input, OnDependencyFailure},
     gather::{self, Gather},
     id::{JSON, check_content_type, check_id},
     item::{Data, NewItem},
 };
-use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::IgnoredAny};
-use serde_json::value::RawValue;
-use uuid::Uuid;
-
-use crate::output::shortened;
 
 /// How much of a value a message shows.
 const SHOWN_CHARS_MAX: usize = 60;
 
 /// How the lines of the input are read.
 #[derive(Clone, Debug)]
-pub(super) struct Format {
+pub struct Format {
     /// The partition of the items.
-    pub(super) partition: String,
+    pub partition: String,
     /// The gate of items that name none.
-    pub(super) gate: i32,
+    pub gate: i32,
     /// Whether each line is an envelope.
-    pub(super) is_envelope: bool,
+    pub is_envelope: bool,
 }
 
 impl Format {
     /// The item that a line stands for, or what is wrong with the line. `indent` is what stood before the text.
-    pub(super) fn item(&self, line: Vec<u8>, indent: u64) -> Result<NewItem, String> {
+    pub fn item(&self, line: Vec<u8>, indent: u64) -> Result<NewItem, String> {
         let text = String::from_utf8(line).map_err(|error| {
             let place = error.utf8_error().valid_up_to() as u64 + indent + 1;
             format!("not UTF-8 from byte {place} on; expected JSON in UTF-8")
@@ -77,12 +76,15 @@ impl Format {
     }
 }
 
-const EXPECTED: &str = "a JSON object with data and, if need be, id, gate, priority, available_at, content_type, depends_on, \
+/// What an envelope looks like, for messages.
+pub const EXPECTED: &str = "a JSON object with data and, if need be, id, gate, priority, available_at, content_type, depends_on, \
      on_dependency_failure, input and gather";
 
-const GATE: &str = "a whole number from 0 to 2147483647";
+/// What a gate looks like, for messages.
+pub const GATE: &str = "a whole number from 0 to 2147483647";
 
-const TIME: &str = "a time such as 2030-01-31T08:00:00Z, or 2030-01-31 08:00:00 for UTC";
+/// What a time looks like, for messages.
+pub const TIME: &str = "a time such as 2030-01-31T08:00:00Z, or 2030-01-31 08:00:00 for UTC";
 
 /// An envelope. An unknown field and one that comes twice are errors: a typing error must not lose a value.
 #[derive(Deserialize)]
@@ -156,10 +158,19 @@ impl Fields<'_> {
     }
 }
 
-/// As answers see it: `application/json`, `application/problem+json; charset=utf-8`.
-fn is_json(content_type: &str) -> bool {
+/// Whether it is JSON, as answers see it: `application/json`, `application/problem+json; charset=utf-8`.
+pub fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     essence == JSON || essence.ends_with("+json")
+}
+
+/// What is over `max` characters is cut.
+fn shortened(text: &str, max: usize) -> String {
+    let mut shown: String = text.chars().take(max).collect();
+    if text.chars().nth(max).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn typed<T: DeserializeOwned>(
@@ -187,7 +198,7 @@ fn available_at(raw: &RawValue) -> Result<DateTime<Utc>, String> {
 }
 
 /// A time that both databases can hold: no leap second, a year of four digits.
-fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     let plain = || NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").ok().map(|at| at.and_utc());
     let zoned = DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc());
     zoned.or_else(plain).filter(|at| (1..=9999).contains(&at.year()) && at.nanosecond() < 1_000_000_000)

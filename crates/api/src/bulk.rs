@@ -1,0 +1,220 @@
+//! Many items in one request: lines of JSON, or the parts of a form. All of them are added, in one transaction, or none.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Multipart, Request},
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
+use bytes::Bytes;
+use gatefeed_core::{
+    envelope::Format,
+    id::{check_content_type, check_id},
+    item::{Data, NewItem},
+    partition::NewPartition,
+    store::Pushed,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    app::App,
+    body::{self, Held},
+    budget::ITEM_BYTES,
+    etag::json,
+    path::partition_url,
+    post::{PostParams, check_backlog, check_json, key},
+    problem::{ERRORS_MAX, Problem, Wrong},
+};
+
+/// How many items come in one request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    /// A line each.
+    Lines,
+    /// A part each.
+    Parts,
+}
+
+/// The kind of a content type; `None`: it is one item.
+pub(crate) fn kind(content_type: &str) -> Option<Kind> {
+    match content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+        "application/x-ndjson" | "application/jsonl" => Some(Kind::Lines),
+        "multipart/form-data" => Some(Kind::Parts),
+        _ => None,
+    }
+}
+
+/// Each part is an item: a file with its name as the id, or a field with the field's name.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only described")]
+pub(crate) struct Parts {
+    /// The data of an item.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    file: String,
+}
+
+/// What was added. A single item has `partition_id` and `id`, many have the other fields.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Added {
+    /// The partition of a single item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) partition_id: Option<String>,
+    /// The id of a single item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    /// The partition of many items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) partition: Option<String>,
+    /// Whether it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) created: Option<bool>,
+    /// Items that were added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) added: Option<u64>,
+    /// Items whose id was there already, and which were left as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) existing: Option<u64>,
+}
+
+impl Added {
+    /// What a push came to.
+    pub(crate) fn many(partition: &str, pushed: Pushed) -> Self {
+        Self {
+            partition_id: None,
+            id: None,
+            partition: Some(partition.to_owned()),
+            created: Some(pushed.created),
+            added: Some(pushed.added),
+            existing: Some(pushed.existing),
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one request")]
+pub(crate) async fn post(
+    app: &App,
+    kind: Kind,
+    content_type: &str,
+    partition: String,
+    feed: String,
+    asked: PostParams,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    check_params(&asked, headers)?;
+    let mut held = body::read(headers, body, app.options.bulk_max, &app.budget).await?;
+    let items = match kind {
+        Kind::Lines => {
+            let is_envelope = asked.envelope.unwrap_or(false);
+            let format = Format { partition: partition.clone(), gate: asked.gate.unwrap_or(0), is_envelope };
+            lines(&held.bytes, &format, app.options.payload_max)?
+        }
+        Kind::Parts => parts(content_type, &held.bytes, &partition, asked.gate.unwrap_or(0)).await?,
+    };
+    hold(&mut held, &items)?;
+    check_backlog(app, &partition, &feed, items.len()).await?;
+    let pushed = app.store.push(&NewPartition { feed, ..NewPartition::new(&partition) }, &items).await?;
+    let location = [(header::LOCATION, format!("{}/items", partition_url(&partition)))];
+    Ok(json(StatusCode::ACCEPTED, &location, &Added::many(&partition, pushed)))
+}
+
+fn check_params(asked: &PostParams, headers: &HeaderMap) -> Result<(), Problem> {
+    if asked.id.is_some() || asked.priority.is_some() || asked.available_at.is_some() {
+        return Err(Problem::bad_request(
+            "id, priority and available_at are of one item: with many, name them in envelopes (envelope=true)",
+        ));
+    }
+    if asked.gate.is_some_and(|gate| gate < 0) {
+        return Err(Problem::unprocessable("gate is below 0"));
+    }
+    if key(headers)?.is_some() {
+        return Err(Problem::bad_request(
+            "Idempotency-Key is for one item or a new partition: give many items ids of their own, so that none is added twice",
+        ));
+    }
+    Ok(())
+}
+
+/// Room for what many items take beside their data.
+pub(crate) fn hold(held: &mut Held, items: &[NewItem]) -> Result<(), Problem> {
+    if held.taken.grow(items.len() * ITEM_BYTES) {
+        return Ok(());
+    }
+    Err(Problem::busy(
+        "more items are in flight than there is room for: send fewer at a time, or again in a moment",
+    ))
+}
+
+/// The items of lines; what is wrong with the others.
+fn lines(body: &[u8], format: &Format, payload_max: usize) -> Result<Vec<NewItem>, Problem> {
+    let (mut items, mut wrong, mut number) = (Vec::new(), Vec::new(), 0_usize);
+    for (line, text) in (1..).zip(body.split(|byte| *byte == b'\n')) {
+        let trimmed = text.trim_ascii();
+        if trimmed.is_empty() {
+            continue;
+        }
+        let indent = (text.len() - text.trim_ascii_start().len()) as u64;
+        let item = match trimmed.len() > payload_max {
+            true => Err(format!("has {} bytes, an item may have {payload_max}", trimmed.len())),
+            false => format.item(trimmed.to_vec(), indent),
+        };
+        match item {
+            Ok(item) => items.push(item),
+            Err(detail) => {
+                number += 1;
+                if wrong.len() < ERRORS_MAX {
+                    wrong.push(Wrong { line, detail });
+                }
+            }
+        }
+    }
+    refuse(number, wrong, "line").map(|()| items)
+}
+
+/// Errs when something is wrong.
+pub(crate) fn refuse(number: usize, wrong: Vec<Wrong>, noun: &str) -> Result<(), Problem> {
+    if number == 0 {
+        return Ok(());
+    }
+    let (plural, verb) = if number == 1 { ("", "is") } else { ("s", "are") };
+    let problem =
+        Problem::unprocessable(format!("{number} {noun}{plural} {verb} no item; nothing was added"));
+    Err(problem.with(wrong))
+}
+
+/// The items of a form's parts.
+async fn parts(
+    content_type: &str,
+    body: &Bytes,
+    partition: &str,
+    gate: i32,
+) -> Result<Vec<NewItem>, Problem> {
+    let request =
+        Request::builder().header(header::CONTENT_TYPE, content_type).body(Body::from(body.clone()));
+    let request = request.map_err(|error| Problem::bad_request(error.to_string()))?;
+    let mut form = Multipart::from_request(request, &())
+        .await
+        .map_err(|error| Problem::bad_request(error.body_text()))?;
+    let mut items: Vec<NewItem> = Vec::new();
+    let mut ids = std::collections::HashSet::new();
+    loop {
+        let part = form.next_field().await.map_err(|error| Problem::bad_request(error.body_text()))?;
+        let Some(part) = part else { return Ok(items) };
+        let name = part.file_name().or(part.name()).filter(|name| !name.is_empty()).map(str::to_owned);
+        let default = if part.file_name().is_some() { "application/octet-stream" } else { "text/plain" };
+        let content_type = part.content_type().unwrap_or(default).to_owned();
+        let bytes = part.bytes().await.map_err(|error| Problem::bad_request(error.body_text()))?;
+        let id = name.unwrap_or_else(|| Uuid::now_v7().to_string());
+        check_id("a part's name", &id).map_err(|error| Problem::unprocessable(error.to_string()))?;
+        check_content_type(&content_type).map_err(|error| Problem::unprocessable(error.to_string()))?;
+        check_json(&content_type, &bytes)?;
+        if !ids.insert(id.clone()) {
+            return Err(Problem::unprocessable(format!(
+                "two parts are named {id:?}, and each is an item of its own"
+            )));
+        }
+        items.push(NewItem { gate, ..NewItem::new(partition, id, Data { bytes, content_type }) });
+    }
+}

@@ -1,0 +1,265 @@
+//! Items that come one by one, with a body of any type: `POST /v1/partitions/{id}/items`.
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderName, StatusCode, header},
+    response::Response,
+};
+use chrono::{DateTime, Utc};
+use gatefeed_core::{
+    envelope::{self, parse_time},
+    id::{JSON, check_content_type, check_id, posted_id},
+    ingest::{Arrival, Arrived},
+    item::{Data, NewItem},
+};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use sha2::{Digest, Sha256};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::{
+    access::{May, Pushes},
+    app::App,
+    body::{self, Held},
+    bulk,
+    etag::json,
+    path::{PartitionId, item_url},
+    problem::{ChangeProblems, Problem, Problems},
+    query::Params,
+};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const EXISTING: HeaderName = HeaderName::from_static("gatefeed-existing");
+
+/// The content type of a body that names none.
+const BYTES: &str = "application/octet-stream";
+
+/// An item whose data is the body.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PostParams {
+    /// The item's id; an item that has it already is left as it is. Without one it is derived from the
+    /// `Idempotency-Key`, or fresh.
+    pub(crate) id: Option<String>,
+    /// The gate at which it is delivered first.
+    #[param(minimum = 0, maximum = 2147483647)]
+    pub(crate) gate: Option<i32>,
+    /// Higher is sooner, within a gate.
+    pub(crate) priority: Option<i32>,
+    /// Not delivered before this time.
+    #[param(example = "2030-01-31T08:00:00Z")]
+    pub(crate) available_at: Option<String>,
+    /// The feed of the partition, if it has to be made.
+    pub(crate) feed: Option<String>,
+    /// Of NDJSON only: each line is an envelope, as of `gatefeed push --envelope`.
+    pub(crate) envelope: Option<bool>,
+}
+
+/// What was taken in. The same request with the same `Idempotency-Key` gets the same.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Accepted<'a> {
+    /// Its partition.
+    partition_id: &'a str,
+    /// Its id.
+    id: &'a str,
+}
+
+/// Add items
+///
+/// The body is the data of one item, of any type; it is answered when the item is committed. `application/x-ndjson` is
+/// many items, a line each, and `multipart/form-data` is many too, a part each: all of them are added in one
+/// transaction, or none. The partition is made if it is missing.
+#[utoipa::path(
+    post,
+    path = "/v1/partitions/{id}/items",
+    tag = "items",
+    params(
+        ("id" = String, Path, description = "The partition", min_length = 1, max_length = 512),
+        PostParams,
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key is the same request: one item"),
+    ),
+    request_body(
+        description = "The item's data, or many items",
+        content(
+            (serde_json::Value = "application/json"),
+            (Vec<u8> = "application/octet-stream"),
+            (String = "text/plain"),
+            (String = "application/x-ndjson"),
+            (bulk::Parts = "multipart/form-data"),
+        ),
+    ),
+    responses(
+        (status = 202, description = "Committed", body = bulk::Added, content_type = "application/json",
+            headers(("location" = String, description = "Where the item is"))),
+        Problems,
+        ChangeProblems,
+    ),
+)]
+pub(crate) async fn post_items(
+    State(app): State<App>,
+    May(caller, _): May<Pushes>,
+    PartitionId(partition): PartitionId,
+    Params(asked): Params<PostParams>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let feed = caller.feed_for(&app, &partition, asked.feed.as_deref()).await?;
+    check_id("feed", &feed).map_err(|error| Problem::unprocessable(error.to_string()))?;
+    let content_type = content_type(&headers)?;
+    if let Some(kind) = bulk::kind(&content_type) {
+        return bulk::post(&app, kind, &content_type, partition, feed, asked, &headers, body).await;
+    }
+    let held = body::read(&headers, body, app.options.payload_max, &app.budget).await?;
+    let posted = Posted::read(partition, asked, &headers, content_type, &held)?;
+    check_backlog(&app, &posted.partition, &feed, 1).await?;
+    posted.add(&app, feed, held).await
+}
+
+/// The content type, as text.
+pub(crate) fn content_type(headers: &HeaderMap) -> Result<String, Problem> {
+    let text = headers.get(header::CONTENT_TYPE).map_or(Ok(BYTES), |value| value.to_str());
+    let text = text.map_err(|_| Problem::bad_request("Content-Type is not ASCII"))?;
+    check_content_type(text).map_err(|error| Problem::unprocessable(error.to_string()))?;
+    Ok(text.to_owned())
+}
+
+/// The idempotency key, if there is one.
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().map_err(|_| Problem::bad_request("Idempotency-Key is not ASCII"))?;
+    check_id("Idempotency-Key", key).map_err(|error| Problem::bad_request(error.to_string()))?;
+    Ok(Some(key))
+}
+
+/// Errs when the partition's feed has too much work. The feed of an existing partition counts, not the one asked for.
+pub(crate) async fn check_backlog(
+    app: &App,
+    partition: &str,
+    asked: &str,
+    items: usize,
+) -> Result<(), Problem> {
+    if !app.backlog.is_bounded() {
+        return Ok(());
+    }
+    let feed = app.feed_of(partition).await?;
+    app.backlog.check(&*app.store, feed.as_deref().unwrap_or(asked), items).await
+}
+
+/// One item as it was posted.
+struct Posted {
+    partition: String,
+    id: String,
+    gate: i32,
+    priority: i32,
+    available_at: Option<DateTime<Utc>>,
+    content_type: String,
+    digest: Option<[u8; 32]>,
+}
+
+impl Posted {
+    fn read(
+        partition: String,
+        asked: PostParams,
+        headers: &HeaderMap,
+        content_type: String,
+        held: &Held,
+    ) -> Result<Self, Problem> {
+        if asked.envelope.is_some() {
+            return Err(Problem::bad_request(
+                "envelope is for NDJSON; a single item takes id, gate and so on as parameters",
+            ));
+        }
+        let gate = asked.gate.unwrap_or(0);
+        if gate < 0 {
+            return Err(Problem::unprocessable(format!("gate is {gate}, expected {}", envelope::GATE)));
+        }
+        check_json(&content_type, &held.bytes)?;
+        let key = key(headers)?;
+        let id = match (&asked.id, key) {
+            (Some(id), _) => id.clone(),
+            (None, Some(key)) => posted_id(&partition, key),
+            // Ids that grow keep the database's index warm.
+            (None, None) => Uuid::now_v7().to_string(),
+        };
+        check_id("id", &id).map_err(|error| Problem::unprocessable(error.to_string()))?;
+        let digest = key.map(|_| digest(&asked, &content_type, &held.bytes));
+        let available_at = asked.available_at.as_deref().map(time).transpose()?;
+        let priority = asked.priority.unwrap_or(0);
+        Ok(Self { partition, id, gate, priority, available_at, content_type, digest })
+    }
+
+    async fn add(self, app: &App, feed: String, held: Held) -> Result<Response, Problem> {
+        let Self { partition, id, gate, priority, available_at, content_type, digest } = self;
+        let data = Data { bytes: held.bytes, content_type };
+        let item = NewItem { gate, priority, available_at, ..NewItem::new(&partition, &id, data) };
+        let arrived = app.group.add(Arrival { feed, item, digest }, held.taken).await?;
+        let mut headers = vec![(header::LOCATION, item_url(&partition, &id))];
+        match (arrived, digest) {
+            (Arrived::Conflict, _) => {
+                return Err(Problem::conflict(
+                    "this Idempotency-Key has been used for another request: use another key for another item",
+                ));
+            }
+            (Arrived::Added, _) => {}
+            (Arrived::Existing, Some(_)) => headers.push((REPLAYED, "true".to_owned())),
+            (Arrived::Existing, None) => headers.push((EXISTING, "true".to_owned())),
+        }
+        Ok(json(StatusCode::ACCEPTED, &headers, &Accepted { partition_id: &partition, id: &id }))
+    }
+}
+
+/// What says that it is JSON has to be, since a handler would find out too late.
+pub(crate) fn check_json(content_type: &str, bytes: &[u8]) -> Result<(), Problem> {
+    if content_type != JSON && !envelope::is_json(content_type) {
+        return Ok(());
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Problem::unprocessable("the body is not UTF-8, as JSON has to be"))?;
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Problem::unprocessable(format!("the body is not JSON: {error}"))),
+    }
+}
+
+/// A moment, as in envelopes.
+fn time(text: &str) -> Result<DateTime<Utc>, Problem> {
+    let wrong = || Problem::unprocessable(format!("available_at is {text:?}, expected {}", envelope::TIME));
+    parse_time(text).ok_or_else(wrong)
+}
+
+/// What a request asks for. Each part with its length, so that no two requests read the same.
+fn digest(asked: &PostParams, content_type: &str, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let parts = [
+        asked.id.clone().unwrap_or_default(),
+        asked.gate.unwrap_or(0).to_string(),
+        asked.priority.unwrap_or(0).to_string(),
+        asked.available_at.clone().unwrap_or_default(),
+        content_type.to_owned(),
+    ];
+    for part in parts.iter().map(String::as_bytes).chain([body]) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_differ_have_other_digests() {
+        let plain = PostParams::default();
+        let gate = PostParams { gate: Some(1), ..plain.clone() };
+        let of = |asked: &PostParams, content_type: &str, body: &[u8]| digest(asked, content_type, body);
+        let first = of(&plain, "a/b", b"body");
+        assert_eq!(first, of(&PostParams { gate: Some(0), ..plain.clone() }, "a/b", b"body"));
+        for other in [of(&gate, "a/b", b"body"), of(&plain, "a/bb", b"ody"), of(&plain, "a/b", b"bod")] {
+            assert_ne!(first, other);
+        }
+    }
+}

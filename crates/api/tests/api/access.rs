@@ -1,0 +1,124 @@
+//! Who may do what.
+
+use std::{sync::Arc, time::Duration};
+
+use gatefeed_api::{ApiOptions, new_token};
+use gatefeed_core::{
+    item::{Data, NewItem},
+    partition::NewPartition,
+    token::Role,
+};
+
+use crate::place::{Client, Place, open};
+
+on_both!(
+    without_tokens_only_this_machine_may_use_it nothing_is_answered_without_a_token a_role_allows_what_it_says
+    a_token_of_a_feed_sees_no_other a_revoked_token_ends
+);
+
+async fn token(place: &Place, role: Role, feed: Option<&str>) -> (String, String) {
+    let (text, token) = new_token(role, feed.map(str::to_owned), None, None);
+    place.store.add_token(&token).await.unwrap();
+    (token.id, format!("Bearer {text}"))
+}
+
+async fn without_tokens_only_this_machine_may_use_it(place: Arc<Place>) {
+    let client = place.client();
+    assert_eq!(client.get("/v1/feeds").await.status, 200);
+    assert_eq!(
+        client.with("Host", "evil.example").get("/v1/feeds").await.problem(),
+        (403, "forbidden".into())
+    );
+    assert_eq!(
+        client.with("Origin", "http://evil.example").post("/v1/partitions", "{}").await.problem().0,
+        403
+    );
+    let closed = place.serve(ApiOptions::default()).await;
+    assert_eq!(closed.get("/v1/feeds").await.problem(), (401, "unauthorized".into()));
+    assert!(place.store.status().await.unwrap().is_empty());
+}
+
+/// Every operation of the description, word by word.
+async fn nothing_is_answered_without_a_token(place: Arc<Place>) {
+    place.store.push(&NewPartition::new("p"), &[NewItem::new("p", "i", Data::json("1"))]).await.unwrap();
+    token(&place, Role::Operate, None).await;
+    let client = place.serve(open()).await;
+    let description = client.get("/openapi.json").await.json();
+    let mut operations = 0;
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        let path = path.replace("{id}", "p").replace("{item}", "i");
+        for method in methods.as_object().unwrap().keys() {
+            operations += 1;
+            for client in [client.clone(), client.with("Authorization", "Bearer gf_000000000000_x")] {
+                let answer =
+                    client.send(&method.to_uppercase(), &path, Some("application/json"), b"{}").await;
+                assert_eq!(answer.problem(), (401, "unauthorized".into()), "{method} {path}");
+                assert_eq!(answer.headers["www-authenticate"], "Bearer");
+            }
+        }
+    }
+    assert!(operations >= 17, "{operations}");
+    assert_eq!(place.store.partition("p").await.unwrap().unwrap().version, 0);
+}
+
+async fn a_role_allows_what_it_says(place: Arc<Place>) {
+    place.store.push(&NewPartition::new("p"), &[]).await.unwrap();
+    for (role, expected) in
+        [(Role::Read, [200, 403, 403]), (Role::Push, [200, 202, 403]), (Role::Operate, [200, 202, 200])]
+    {
+        let (_, bearer) = token(&place, role, None).await;
+        let client = place.serve(open()).await.with("Authorization", &bearer);
+        let answers = [
+            client.get("/v1/partitions/p").await,
+            client.post("/v1/partitions/p/items", "1").await,
+            client.post("/v1/partitions/p/pause", "").await,
+        ];
+        assert_eq!(answers.map(|answer| answer.status), expected, "{role}");
+    }
+}
+
+async fn a_token_of_a_feed_sees_no_other(place: Arc<Place>) {
+    for feed in ["mine", "theirs"] {
+        place.store.push(&NewPartition { feed: feed.into(), ..NewPartition::new(feed) }, &[]).await.unwrap();
+    }
+    let (_, bearer) = token(&place, Role::Operate, Some("mine")).await;
+    let client = place.serve(open()).await.with("Authorization", &bearer);
+    assert_eq!(client.get("/v1/partitions/mine").await.status, 200);
+    for (path, is_post) in [
+        ("/v1/partitions/theirs", false),
+        ("/v1/partitions/theirs/items", false),
+        ("/v1/partitions/theirs/events", false),
+        ("/v1/partitions/theirs/items", true),
+        ("/v1/partitions/theirs/cancel", true),
+    ] {
+        let answer = if is_post { client.post(path, "1").await } else { client.get(path).await };
+        assert_eq!(answer.problem(), (404, "not-found".into()), "{path}");
+    }
+    assert_eq!(
+        client.post("/v1/partitions", "{\"id\": \"theirs\", \"items\": [{\"data\": 1}]}").await.problem().0,
+        404
+    );
+    assert_eq!(client.post("/v1/partitions/new/items?feed=theirs", "1").await.problem().0, 403);
+    assert_eq!(client.get("/v1/partitions?feed=theirs").await.problem().0, 403);
+    assert_eq!(client.get("/v1/partitions").await.json()["partitions"].as_array().unwrap().len(), 1);
+    assert_eq!(client.get("/v1/feeds").await.json()["feeds"].as_array().unwrap().len(), 1);
+    assert_eq!(client.post("/v1/partitions/new/items", "1").await.status, 202);
+    assert_eq!(client.get("/v1/partitions/new").await.json()["feed"], "mine");
+}
+
+async fn a_revoked_token_ends(place: Arc<Place>) {
+    let (id, bearer) = token(&place, Role::Read, None).await;
+    let server = place.serve(open()).await;
+    let client: Client = server.with("Authorization", &bearer);
+    assert_eq!(client.get("/v1/feeds").await.status, 200);
+    place.store.revoke_token(&id).await.unwrap();
+    while client.get("/v1/feeds").await.status == 200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // It was the only one, and the API does not open again.
+    assert_eq!(server.get("/v1/feeds").await.problem().0, 401);
+    let expired = new_token(Role::Read, None, None, Some(chrono::Utc::now() - chrono::TimeDelta::seconds(1)));
+    place.store.add_token(&expired.1).await.unwrap();
+    let client = place.serve(open()).await.with("Authorization", &format!("Bearer {}", expired.0));
+    assert_eq!(client.get("/v1/feeds").await.problem().0, 401);
+}

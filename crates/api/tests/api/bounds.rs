@@ -1,0 +1,68 @@
+//! What is too much.
+
+use std::sync::Arc;
+
+use gatefeed_api::ApiOptions;
+use gatefeed_core::{
+    item::{Data, NewItem},
+    partition::NewPartition,
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use crate::place::{Place, open};
+
+on_both!(a_body_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound);
+
+const ITEMS: &str = "/v1/partitions/p/items";
+
+async fn a_body_has_a_bound(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { payload_max: 10, bulk_max: 30, ..open() }).await;
+    assert_eq!(client.post(ITEMS, "\"12345678\"").await.status, 202);
+    assert_eq!(client.post(ITEMS, "\"123456789\"").await.problem(), (413, "too-large".into()));
+    let ndjson = Some("application/x-ndjson");
+    assert_eq!(client.send("POST", ITEMS, ndjson, b"\"12345678\"\n\"12345678\"").await.status, 202);
+    assert_eq!(client.send("POST", ITEMS, ndjson, b"1\n\"123456789\"\n").await.problem().0, 422);
+    assert_eq!(client.send("POST", ITEMS, ndjson, &[b'\n'; 31]).await.problem().0, 413);
+    assert_eq!(place.store.partition("p").await.unwrap().unwrap().items.available, 3);
+}
+
+/// What clients send slowly takes the room that it has taken; when they go, it is there again.
+async fn bodies_in_flight_have_a_bound(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { in_flight_max: 100_000, ..open() }).await;
+    let head = format!("POST {ITEMS} HTTP/1.1\r\nHost: {}\r\nContent-Length: 99000\r\n\r\n", client.address);
+    let body = format!("\"{}\"", "x".repeat(5_000));
+    // The slow one is read before the other, sooner or later.
+    let (slow, busy) = loop {
+        let mut slow = TcpStream::connect(client.address).await.unwrap();
+        slow.write_all(&[head.as_bytes(), &[b' '; 98_000]].concat()).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        let answer = client.post(ITEMS, &body).await;
+        if answer.status != 202 {
+            break (slow, answer);
+        }
+    };
+    assert_eq!(busy.problem(), (503, "busy".into()));
+    assert_eq!(busy.headers["retry-after"], "1");
+    drop(slow);
+    while client.post(ITEMS, &body).await.status != 202 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn a_feed_has_a_bound(place: Arc<Place>) {
+    let item = |n: i32| NewItem::new("p", n.to_string(), Data::json("1"));
+    place.store.push(&NewPartition::new("p"), &(0..3).map(item).collect::<Vec<_>>()).await.unwrap();
+    let client = place.serve(ApiOptions { backlog_max: Some(5), ..open() }).await;
+    assert_eq!(client.post(ITEMS, "1").await.status, 202);
+    let many = client.send("POST", ITEMS, Some("application/x-ndjson"), b"1\n2\n").await;
+    assert_eq!(many.problem(), (429, "backlog".into()));
+    assert_eq!(client.post("/v1/partitions/q/items", "1").await.status, 202);
+    let full = client.post(ITEMS, "1").await;
+    assert_eq!((full.problem().0, full.headers["retry-after"].as_str()), (429, "2"));
+    assert_eq!(client.post("/v1/partitions/x/items?feed=other", "1").await.status, 202, "another feed");
+    // When there is less, there is room again.
+    place.store.cancel("p").await.unwrap();
+    while client.post("/v1/partitions/q/items", "1").await.status != 202 {
+        tokio::task::yield_now().await;
+    }
+}

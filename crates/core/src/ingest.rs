@@ -1,0 +1,52 @@
+//! Items that arrive one by one, from many callers at once, and are written together.
+
+use crate::{error::StoreError, item::NewItem};
+
+/// The most items of one call.
+pub const ARRIVALS_MAX: usize = 2_000;
+
+/// An item, and what its partition is to be should it be missing.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The feed of its partition, if that has to be made.
+    pub feed: String,
+    /// The item. It may depend on nothing and gather nothing.
+    pub item: NewItem,
+    /// What its caller asked for under an idempotency key, as a SHA-256; `None`: there was no key.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// What became of an arrival.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Arrived {
+    /// It was added.
+    Added,
+    /// An item of this id was there and was left as it is.
+    Existing,
+    /// An item of this id was there, made by a request with the same idempotency key that asked for something else.
+    Conflict,
+}
+
+impl Arrived {
+    /// What an arrival comes to that found an item with this digest. Without a key on either side only the id counts.
+    pub fn found(arrival: &Arrival, there: Option<&[u8]>) -> Self {
+        match (&arrival.digest, there) {
+            (Some(asked), Some(there)) if asked != there => Self::Conflict,
+            _ => Self::Existing,
+        }
+    }
+}
+
+/// Errs where an arrival is more than one statement can write, or there are too many.
+pub fn check(arrivals: &[Arrival]) -> Result<(), StoreError> {
+    if arrivals.len() > ARRIVALS_MAX {
+        return Err(StoreError::Refused(format!(
+            "{} items arrive at once, over {ARRIVALS_MAX}",
+            arrivals.len()
+        )));
+    }
+    let rich = arrivals.iter().map(|a| &a.item).find(|i| !i.dependencies.is_empty() || i.gather.is_some());
+    rich.map_or(Ok(()), |item| {
+        Err(StoreError::Refused(format!("item {:?} depends on others or gathers: push it", item.id)))
+    })
+}

@@ -1,0 +1,209 @@
+//! Items of many callers in one transaction. It has one statement, whatever their partitions are, and a second one
+//! only where an id was there already.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::PoisonError,
+    time::Duration,
+};
+
+use gatefeed_core::{
+    Result, StoreError,
+    ingest::{self, Arrival, Arrived},
+    item::NewItem,
+};
+use sqlx::{Row, postgres::PgRow};
+
+use super::{
+    Postgres,
+    error::translate,
+    insert::bind_items,
+    pool::{INGESTS_MAX, Lane, Tx},
+    rows::get,
+};
+
+/// For one statement.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Short, since all that arrives waits along; and less than Postgres' `deadlock_timeout` (1 s), so that of two that wait
+/// for each other this one gives way.
+const ROW_WAIT: Duration = Duration::from_millis(50);
+
+/// Between two times at which watchers are told, at least.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Not worth a flush of the log: polling finds what was never told.
+const ANNOUNCE: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, f.feed)
+    FROM (SELECT DISTINCT p.feed FROM {schema}.gatefeed_partitions p WHERE p.id = ANY ($2)) f";
+
+/// Items first, then partitions, both in order. The trigger looks at the end of the statement, when both are there. A
+/// partition that exists is not inserted to no effect: that would read all CHECKs of its table in each statement.
+const ARRIVE: &str = "WITH made AS (
+        INSERT INTO {schema}.gatefeed_partitions (id, feed)
+        SELECT n.id, n.feed FROM unnest($11::text[], $12::text[]) AS n (id, feed)
+        WHERE NOT EXISTS (SELECT 1 FROM {schema}.gatefeed_partitions p WHERE p.id = n.id)
+        ORDER BY n.id ON CONFLICT DO NOTHING)
+    INSERT INTO {schema}.gatefeed_items
+        (partition_id, id, gate, priority, available_at, data, content_type, creator_id, creator_gate, request_digest)
+    SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type,
+        n.creator_id, n.creator_gate, n.digest
+    FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[], $7::text[],
+            $8::text[], $9::int[], $10::bytea[])
+        AS n (partition_id, id, gate, priority, available_at, data, content_type, creator_id, creator_gate, digest)
+    ON CONFLICT DO NOTHING";
+
+/// Which of these rows this transaction has inserted, and what the others were made by.
+const FOUND: &str =
+    "SELECT i.partition_id, i.id, i.xmin = pg_current_xact_id()::xid AS is_ours, i.request_digest
+    FROM unnest($1::text[], $2::text[]) AS n (partition_id, id)
+    JOIN {schema}.gatefeed_items i ON i.partition_id = n.partition_id AND i.id = n.id";
+
+/// Partitions that got items, of which watchers have not been told.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    partitions: HashSet<String>,
+    /// A task tells.
+    is_telling: bool,
+}
+
+impl Postgres {
+    pub(super) async fn take_in(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
+        ingest::check(arrivals)?;
+        if arrivals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut order: Vec<usize> = (0..arrivals.len()).collect();
+        let key = |index: &usize| (&arrivals[*index].item.partition, &arrivals[*index].item.id);
+        order.sort_by(|a, b| key(a).cmp(&key(b)));
+        let sorted: Vec<&Arrival> = order.iter().map(|index| &arrivals[*index]).collect();
+        let mut tx = self.begin_ingest().await?;
+        let added = self.insert_arrivals(&mut tx, &sorted).await?;
+        let found = if added == arrivals.len() as u64 {
+            vec![Arrived::Added; arrivals.len()]
+        } else {
+            self.find_arrivals(&mut tx, &sorted).await?
+        };
+        tx.commit().await?;
+        self.announce_soon(sorted.iter().map(|arrival| arrival.item.partition.as_str()).collect());
+        let mut arrived = vec![Arrived::Added; arrivals.len()];
+        order.iter().zip(found).for_each(|(index, found)| arrived[*index] = found);
+        Ok(arrived)
+    }
+
+    /// A connection may have broken since it was used last, which is found out here: then another one is taken.
+    async fn begin_ingest(&self) -> Result<Tx> {
+        for _ in 0..INGESTS_MAX {
+            match self.begin_with_lock_wait(Lane::Ingest, LIMIT, ROW_WAIT).await {
+                Err(StoreError::Unavailable(_)) => {}
+                begun => return begun,
+            }
+        }
+        self.begin_with_lock_wait(Lane::Ingest, LIMIT, ROW_WAIT).await
+    }
+
+    async fn insert_arrivals(&self, tx: &mut Tx, arrivals: &[&Arrival]) -> Result<u64> {
+        let items: Vec<&NewItem> = arrivals.iter().map(|arrival| &arrival.item).collect();
+        let digests: Vec<Option<&[u8]>> =
+            arrivals.iter().map(|arrival| arrival.digest.as_ref().map(<[u8; 32]>::as_slice)).collect();
+        // The first of several feeds counts, as it would if they came one after another.
+        let partitions: BTreeMap<&str, &str> = arrivals
+            .iter()
+            .rev()
+            .map(|arrival| (arrival.item.partition.as_str(), arrival.feed.as_str()))
+            .collect();
+        let (ids, feeds): (Vec<&str>, Vec<&str>) = partitions.into_iter().unzip();
+        let query = bind_items(tx.query(self.sql.get(ARRIVE)), &items);
+        let query = query.bind(digests).bind(ids).bind(feeds);
+        Ok(query.execute(tx.conn()?).await.map_err(translate)?.rows_affected())
+    }
+
+    /// What became of each, where some ids were there already.
+    async fn find_arrivals(&self, tx: &mut Tx, arrivals: &[&Arrival]) -> Result<Vec<Arrived>> {
+        let (partitions, ids): (Vec<&str>, Vec<&str>) =
+            arrivals.iter().map(|a| (a.item.partition.as_str(), a.item.id.as_str())).unzip();
+        let query = tx.query(self.sql.get(FOUND)).bind(partitions).bind(ids);
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        let mut there: BTreeMap<(&str, &str), There<'_>> = BTreeMap::new();
+        for row in &rows {
+            let (key, found) = found(row)?;
+            there.insert(key, found);
+        }
+        let mut arrived = Vec::with_capacity(arrivals.len());
+        for &arrival in arrivals {
+            let found = there.get_mut(&(arrival.item.partition.as_str(), arrival.item.id.as_str()));
+            // Deleted between the two statements.
+            let found = found.ok_or_else(|| StoreError::Conflict("an item went away meanwhile".into()))?;
+            // Only the first of those with the same id was inserted.
+            arrived.push(if std::mem::take(&mut found.0) {
+                Arrived::Added
+            } else {
+                Arrived::found(arrival, found.1)
+            });
+        }
+        Ok(arrived)
+    }
+
+    /// Tells watchers, beside the callers' answers: at once, or once for all that comes until the interval is over.
+    fn announce_soon(&self, partitions: BTreeSet<&str>) {
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        for partition in partitions {
+            if !arrived.partitions.contains(partition) {
+                arrived.partitions.insert(partition.to_owned());
+            }
+        }
+        if !std::mem::replace(&mut arrived.is_telling, true) {
+            tokio::spawn(self.clone().tell_of_arrivals());
+        }
+    }
+
+    /// Tells until nothing is left to tell.
+    async fn tell_of_arrivals(self) {
+        loop {
+            let partitions = {
+                let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+                if arrived.partitions.is_empty() {
+                    arrived.is_telling = false;
+                    return;
+                }
+                std::mem::take(&mut arrived.partitions)
+            };
+            if let Err(error) = self.tell(partitions.into_iter().collect()).await {
+                tracing::debug!(%error, "watchers were not told of new items; polling finds them");
+            }
+            tokio::time::sleep(ANNOUNCE_INTERVAL).await;
+        }
+    }
+
+    async fn tell(&self, partitions: Vec<String>) -> Result<()> {
+        let mut tx = self.begin(Lane::Work, Duration::from_secs(2)).await?;
+        let query = tx.query(self.sql.get(ANNOUNCE)).bind(&self.sql.channel).bind(partitions);
+        query.execute(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await
+    }
+
+    pub(super) async fn count_backlog(&self, feed: &str, limit: u64) -> Result<u64> {
+        let count = "SELECT count(*) FROM (
+                SELECT 1 FROM (
+                    SELECT f.id FROM {schema}.gatefeed_partitions f WHERE f.feed = $1 AND f.status = 'available'
+                        AND f.owner IS NULL AND f.next_run_at IS NOT NULL
+                    UNION ALL
+                    SELECT l.id FROM {schema}.gatefeed_partitions l WHERE l.feed = $1 AND l.status = 'available'
+                        AND l.owner IS NOT NULL AND l.next_run_at IS NOT NULL) p
+                JOIN {schema}.gatefeed_items i ON i.partition_id = p.id AND i.status = 'available' LIMIT $2) b";
+        let mut tx = self.begin(Lane::Work, Duration::from_secs(60)).await?;
+        let query = tx.query(self.sql.get(count)).bind(feed).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let counted: i64 = query.fetch_one(tx.conn()?).await.map_err(translate)?.get(0);
+        tx.commit().await?;
+        Ok(counted.unsigned_abs())
+    }
+}
+
+/// Whether this transaction has inserted a row, and what the row was made by.
+type There<'r> = (bool, Option<&'r [u8]>);
+
+type Found<'r> = ((&'r str, &'r str), There<'r>);
+
+fn found(row: &PgRow) -> Result<Found<'_>> {
+    let key = (get(row, "partition_id")?, get(row, "id")?);
+    Ok((key, (get(row, "is_ours")?, get(row, "request_digest")?)))
+}
