@@ -30,6 +30,7 @@ pub(crate) struct Spreading {
     hedge_targets: Option<usize>,
     hedge_budget: Option<u8>,
     hedge_greatest: Option<String>,
+    hedge_accept: Option<Vec<u16>>,
 }
 
 /// Targets for one delivery, where that is not said.
@@ -55,6 +56,7 @@ impl Spreading {
             hedge_targets: section.value("hedge_targets", hedge_targets),
             hedge_budget: section.value("hedge_budget", parse::share),
             hedge_greatest: section.value("hedge_greatest", pointer),
+            hedge_accept: section.list("hedge_accept", status),
         };
         // Where a limit is inherited, so is its burst; at its own level it needs the limit beside it.
         if spreading.burst.is_some() && spreading.rate_limit.is_none() {
@@ -81,6 +83,7 @@ impl Spreading {
             hedge_targets: self.hedge_targets.or(wider.hedge_targets),
             hedge_budget: self.hedge_budget.or(wider.hedge_budget),
             hedge_greatest: self.hedge_greatest.clone().or_else(|| wider.hedge_greatest.clone()),
+            hedge_accept: self.hedge_accept.clone().or_else(|| wider.hedge_accept.clone()),
         }
     }
 
@@ -119,6 +122,7 @@ impl Spreading {
             targets: self.hedge_targets.unwrap_or(HEDGE_TARGETS),
             budget: self.hedge_budget.unwrap_or(HEDGE_BUDGET).into(),
             greatest: self.hedge_greatest.clone(),
+            accept: self.hedge_accept.clone().unwrap_or_default(),
         });
         Spread { balance: self.balance.unwrap_or_default(), limits, rates, hedge }
     }
@@ -153,6 +157,12 @@ fn hedge_after(text: &str) -> Result<HedgeAfter, String> {
 fn hedge_targets(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (2..=100).contains(number));
     number.ok_or_else(|| "expected a whole number from 2 to 100, the first target included".into())
+}
+
+fn status(text: &str) -> Result<u16, String> {
+    let status = text.parse().ok().filter(|status| (200..300).contains(status));
+    status
+        .ok_or_else(|| "expected statuses from 200 to 299, such as [200, 204]: no other is a success".into())
 }
 
 fn pointer(text: &str) -> Result<String, String> {

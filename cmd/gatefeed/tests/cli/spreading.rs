@@ -18,7 +18,7 @@ fn a_file_with_all_of_them_is_valid() {
          rate_limit = 100\nburst = 5\ntarget_rate_limit = \"30/m\"\ntarget_burst = 2\ntarget_max_in_flight = 4\n\
          breaker_failures = 5\nbreaker_share = \"50%\"\nbreaker_open = \"5s\"\nbreaker_open_max = \"1m\"\n\
          [feeds.a]\nidempotent = true\nhedge_after = \"p95\"\nhedge_targets = 2\nhedge_budget = \"5%\"\n\
-         hedge_greatest = \"/version\"\n[[feeds.a.gates]]\ngate = 1\nrate_limit = \"0.5\"\n",
+         hedge_greatest = \"/version\"\nhedge_accept = [200, 204]\n[[feeds.a.gates]]\ngate = 1\nrate_limit = \"0.5\"\n",
     );
     assert_eq!(code, Some(0), "{said}");
 }
@@ -37,6 +37,7 @@ fn what_cannot_work_is_refused_with_its_place() {
         ("hedge_after = \"p100\"", ":1:15: hedge_after: expected a time"),
         ("hedge_targets = 1", ":1:17: hedge_targets: expected a whole number from 2"),
         ("hedge_greatest = \"version\"", ":1:18: hedge_greatest: expected a JSON pointer"),
+        ("hedge_accept = [200, 404]", ":1:22: hedge_accept: expected statuses from 200 to 299"),
         ("balance = \"random\"", ":1:11: balance: expected \"least-loaded\" or \"turns\""),
         ("idempotent = \"yes\"", ":1:14: idempotent: expected true or false"),
         ("brekaer_failures = 5", "did you mean \"breaker_failures\"?"),

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::http::{HeaderMap, Request, response::Parts};
+use ::http::{HeaderMap, Request, StatusCode, response::Parts};
 use bytes::Bytes;
 use gatefeed_core::answer::{Answer, Failure, Verdict};
 use http_body_util::{BodyExt, Full};
@@ -48,6 +48,8 @@ struct Line {
     callbacks: Callbacks,
     /// How handlers reach gatefeed.
     reached_at: Option<Url>,
+    /// The only statuses that are a success; empty: all that are one.
+    accept: Vec<u16>,
 }
 
 /// The only box of a delivery.
@@ -61,10 +63,11 @@ impl Exchange {
         shared: &Shared,
     ) -> Self {
         let callbacks = Callbacks::new(Arc::clone(&shared.callback_key), options);
-        let HttpOptions { max_answer, access, signer, .. } = options;
+        let HttpOptions { access, signer, spread, .. } = options;
         let (access, signer) = (access.clone(), signer.clone());
-        let (max_answer, reached_at) = (*max_answer, options.gather_url.clone());
-        Self(Arc::new(Line { target, client, max_answer, access, signer, callbacks, reached_at }))
+        let accept = spread.hedge.as_ref().map(|hedge| hedge.accept.clone()).unwrap_or_default();
+        let (max_answer, reached_at) = (options.max_answer, options.gather_url.clone());
+        Self(Arc::new(Line { target, client, max_answer, access, signer, callbacks, reached_at, accept }))
     }
 }
 
@@ -86,6 +89,7 @@ impl Service<Delivery> for Exchange {
             let mut request = request::build(&line.target, delivery, &places).map_err(Failure::final_)?;
             line.dress(request.headers_mut(), &body);
             let (head, body) = line.exchange(request).await?;
+            line.check_status(head.status)?;
             let within = places.callback.map(|_| line.callbacks.timeout());
             answer::read(&line.target.url, &head, body, within)
                 .map_err(|failure| Missed::answered(head.status, failure))
@@ -110,6 +114,7 @@ impl Service<Together> for Exchange {
             // The data is in the body; only the names are needed on.
             let items: Vec<Arc<str>> = together.0.into_iter().map(|delivery| delivery.item).collect();
             let (head, body) = line.exchange(request).await?;
+            line.check_status(head.status)?;
             batch::read(&line.target.url, &head, body, &items)
                 .map_err(|failure| Missed::answered(head.status, failure))
         })
@@ -123,6 +128,14 @@ impl Line {
         let Some(signer) = &self.signer else { return };
         if let Some(id) = headers.get(request::IDEMPOTENCY_KEY).cloned() {
             signer.sign(headers, id, body);
+        }
+    }
+
+    /// Refuses a success that is none here.
+    fn check_status(&self, status: StatusCode) -> Result<(), Missed> {
+        match self.accept.is_empty() || !status.is_success() || self.accept.contains(&status.as_u16()) {
+            true => Ok(()),
+            false => Err(Failure::new(format!("HTTP {status} is not acceptable here (hedge_accept)")).into()),
         }
     }
 

@@ -28,6 +28,8 @@ pub struct HedgeOptions {
     /// A JSON pointer into the data of the answers (`/version`): the answer with the greatest number there wins, of those
     /// that come in time. `None`: the first one.
     pub greatest: Option<String>,
+    /// The statuses that will do, of those from 200 to 299; all others are failed attempts. Empty: all of them will.
+    pub accept: Vec<u16>,
 }
 
 /// How long is too long.
@@ -52,6 +54,9 @@ impl HedgeOptions {
         }
         if self.targets < 2 || self.budget == 0 {
             return Err("hedging needs at least two targets for a delivery, and a budget above zero".into());
+        }
+        if self.accept.iter().any(|status| !(200..300).contains(status)) {
+            return Err("hedge_accept has statuses from 200 to 299: no other is a success".into());
         }
         match self.greatest.as_ref().is_none_or(is_pointer) {
             true => Ok(()),
@@ -283,7 +288,13 @@ mod tests {
     const AFTER: Duration = Duration::from_millis(100);
 
     fn options() -> HedgeOptions {
-        HedgeOptions { after: HedgeAfter::Time(AFTER), targets: 2, budget: 100, greatest: None }
+        HedgeOptions {
+            after: HedgeAfter::Time(AFTER),
+            targets: 2,
+            budget: 100,
+            greatest: None,
+            accept: Vec::new(),
+        }
     }
 
     fn hedged(hedge: HedgeOptions) -> Spread {

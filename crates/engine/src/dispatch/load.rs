@@ -15,8 +15,8 @@ use tokio::time::Instant;
 const DECAY_SECS: f64 = 5.0;
 /// What a failure takes, however fast it came: else a target that refuses at once would look like the best.
 const FAILURE_SECS: f64 = 1.0;
-/// Nothing takes less than this, so that what is in flight tells targets apart that answer at once.
-const LEAST_SECS: f64 = 1e-4;
+/// Nothing takes less than this: of targets that all answer at once, chance would else choose the same one for seconds.
+const LEAST_SECS: f64 = 0.01;
 
 #[derive(Debug)]
 pub(super) struct Load {
@@ -56,6 +56,14 @@ impl Load {
     /// It failed.
     pub(super) fn failed(&self, took: Duration, now: Instant) {
         self.peak().note(took.as_secs_f64().max(FAILURE_SECS), now);
+    }
+
+    /// It was given up after this time, without an answer: it takes no less.
+    pub(super) fn given_up(&self, took: Duration, now: Instant) {
+        let mut peak = self.peak();
+        if took.as_secs_f64() > peak.secs_at(now) {
+            peak.note(took.as_secs_f64(), now);
+        }
     }
 
     /// About when it would answer one more; to be compared with others.

@@ -66,6 +66,8 @@ pub(super) struct Flight {
     began: Instant,
     /// What it takes is of interest, since others are compared with it.
     is_measured: bool,
+    /// It is under way, and not just reserved.
+    is_departed: bool,
     is_noted: bool,
 }
 
@@ -181,6 +183,7 @@ impl Place {
             generation,
             began: now,
             is_measured,
+            is_departed: false,
             is_noted: false,
         })
     }
@@ -249,8 +252,9 @@ impl Place {
 
 impl Flight {
     /// It is sent only now: what it takes counts from here.
-    pub(super) fn depart(&mut self) {
-        self.began = Instant::now();
+    pub(super) fn depart(mut self, now: Instant) -> Self {
+        (self.began, self.is_departed) = (now, true);
+        self
     }
 
     /// When it was begun.
@@ -306,6 +310,11 @@ impl Drop for Flight {
     fn drop(&mut self) {
         let place = &self.place;
         place.load.end();
+        if !self.is_noted && self.is_departed && self.is_measured {
+            // Such as one that another target was quicker than.
+            let now = Instant::now();
+            place.load.given_up(now.saturating_duration_since(self.began), now);
+        }
         if !self.is_noted
             && let Some(mut guard) = place.guard()
             && let Some(breaker) = &mut guard.breaker

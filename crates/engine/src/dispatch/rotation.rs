@@ -98,23 +98,25 @@ impl Rotation {
     pub(super) fn turn(&self) -> Result<Flight, Refused> {
         let now = Instant::now();
         if !self.is_guarded {
-            return self.admit(&mut 0, now, &[]).map_err(|until| self.refused(until, now));
+            let flight = self.admit(&mut 0, now, &[]).map_err(|until| self.refused(until, now));
+            return flight.map(|flight| flight.depart(now));
         }
         let mut desk = self.desk();
-        if let Some((mut flight, _)) = desk.reserved.pop_front() {
-            flight.depart();
-            return Ok(flight);
-        }
-        self.admit(&mut desk.paid, now, &[]).map_err(|until| self.refused(until, now))
+        let flight = match desk.reserved.pop_front() {
+            Some((flight, _)) => Ok(flight),
+            None => self.admit(&mut desk.paid, now, &[]).map_err(|until| self.refused(until, now)),
+        };
+        flight.map(|flight| flight.depart(now))
     }
 
     /// Another target that may have the same delivery now, beside those that have it.
     pub(super) fn another(&self, beside: &[usize]) -> Option<Flight> {
         let now = Instant::now();
-        match self.is_guarded {
-            false => self.admit(&mut 0, now, beside).ok(),
-            true => self.admit(&mut self.desk().paid, now, beside).ok(),
-        }
+        let flight = match self.is_guarded {
+            false => self.admit(&mut 0, now, beside),
+            true => self.admit(&mut self.desk().paid, now, beside),
+        };
+        flight.ok().map(|flight| flight.depart(now))
     }
 
     /// Whether anything is to be reserved at all.
@@ -233,10 +235,10 @@ impl Rotation {
         if count == 1 {
             return Some(0).filter(is_open);
         }
+        let one = self.from(self.next.fetch_add(1, Ordering::Relaxed) % count).find(&is_open)?;
         if self.balance == Balance::Turns {
-            return self.from(self.next.fetch_add(1, Ordering::Relaxed) % count).find(is_open);
+            return Some(one);
         }
-        let one = self.from(rand::random_range(0..count)).find(&is_open)?;
         let other = self
             .from((one + rand::random_range(1..count)) % count)
             .find(|index| *index != one && is_open(index));
@@ -420,6 +422,22 @@ mod tests {
         let got = shares(&rotation, &[Some(10), Some(10), Some(200)], 3000).await;
         assert!(got[2] * 5 < got[0] && got[2] * 5 < got[1], "{got:?}");
         assert!(got[0] * 2 > got[1] && got[1] * 2 > got[0], "{got:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_was_given_up_is_as_slow_as_that_and_a_reservation_is_not() {
+        let limits = TargetLimits { max_in_flight: Some(9), ..TargetLimits::default() };
+        let rotation = rotation_of(2, &limited(limits));
+        assert!(rotation.reserve() && rotation.reserve());
+        tokio::time::advance(RESERVED_FOR).await;
+        assert!(rotation.is_ready());
+        let turns = |count| (0..count).map(|_| rotation.turn().unwrap().index).collect::<Vec<_>>();
+        assert_eq!(turns(4).iter().sum::<usize>(), 2, "they are alike, and take turns");
+        let slow = rotation.turn().unwrap();
+        let index = slow.index;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(slow);
+        assert_eq!(turns(4), [1 - index; 4]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,8 @@ use super::{
 /// How one of several targets is chosen.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Balance {
-    /// Of two that are picked at random, the one that has less in flight and answers sooner.
+    /// Of two, the next in turn and one at random, the one that has less in flight and answers sooner; the first, if they
+    /// are alike.
     #[default]
     LeastLoaded,
     /// They take turns.

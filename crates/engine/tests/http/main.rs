@@ -6,6 +6,7 @@ mod answers;
 mod batch;
 mod callbacks;
 mod health;
+mod hedging;
 mod reach;
 mod request;
 mod routes;
