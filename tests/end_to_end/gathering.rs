@@ -3,10 +3,10 @@
 use std::{fs, time::Duration};
 
 use gatefeed_testkit::handler::{Handler, Recorded, Reply};
-use gatefeed_tests::{Database, Gatefeed, eventually, gatefeed};
+use gatefeed_tests::{Database, Gatefeed, eventually, free_port, gatefeed, get};
 use serde_json::{Value, json};
 
-crate::on_both!(killed_watchers_gather_everything);
+crate::on_both!(killed_watchers_gather_everything, what_is_too_much_is_fetched_by_its_url);
 
 const QUICK: [&str; 6] = ["--lease-duration", "2s", "--poll-interval", "100ms", "--concurrency", "10"];
 
@@ -54,5 +54,33 @@ async fn killed_watchers_gather_everything(database: Database) {
     for body in sums(&handler) {
         assert_eq!(body, json!({"data": "all", "gathered": gathered}));
     }
+    assert!(watcher.terminate().await.success());
+}
+
+async fn what_is_too_much_is_fetched_by_its_url(database: Database) {
+    assert!(gatefeed(&database, &["migrate"]).status.success());
+    database.insert_partition("p");
+    database.insert_items("p", "i", 0, 3);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), r#"{"id": "sum", "gate": 1, "gather": {"gate": 0}, "data": "all"}"#).unwrap();
+    let push = ["push", "--partition", "p", "--envelope", file.path().to_str().unwrap()];
+    assert!(gatefeed(&database, &push).status.success());
+    let handler = Handler::start(answer).await;
+    let listen = format!("127.0.0.1:{}", free_port());
+    let args = [&["--gather-max", "10B", "--listen", &listen][..], &QUICK].concat();
+    let watcher = Gatefeed::run(&database, &handler.url(), &args);
+    eventually("everything is complete", || database.items("complete") == 4).await;
+    let body = &sums(&handler)[0];
+    assert_eq!((&body["data"], &body["gathered"]), (&json!("all"), &Value::Null));
+    let url = body["gathered_url"].as_str().unwrap();
+    let fetched = get(url);
+    let text = String::from_utf8(fetched.body).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with('{')).count();
+    assert_eq!((fetched.status, lines), (200, 3), "{text}");
+    // It is good for these items alone.
+    for other in [url.replace("status=complete", "status=any"), url.replace("gathered/0", "gathered/1")] {
+        assert_eq!(get(&other).status, 403, "{other}");
+    }
+    assert_eq!(get(url.split_once("&token=").unwrap().0).status, 403);
     assert!(watcher.terminate().await.success());
 }

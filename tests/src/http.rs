@@ -30,13 +30,17 @@ impl Answer {
 /// `POST` to a URL of this machine, on a connection of its own; `headers` are lines, each with its end. `None` where nobody
 /// answers.
 pub fn try_post(url: &str, headers: &str, body: &[u8]) -> Option<Answer> {
+    try_send("POST", url, headers, body)
+}
+
+fn try_send(method: &str, url: &str, headers: &str, body: &[u8]) -> Option<Answer> {
     let rest = url.strip_prefix("http://").unwrap();
     let (host, path) = rest.split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let length = body.len();
     let head = format!(
-        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
     );
     stream.write_all(head.as_bytes()).ok()?;
     // One that is refused before it was read to its end may be cut.
@@ -52,4 +56,9 @@ pub fn try_post(url: &str, headers: &str, body: &[u8]) -> Option<Answer> {
 /// As [`try_post`], of somebody who answers.
 pub fn post(url: &str, headers: &str, body: &[u8]) -> Answer {
     try_post(url, headers, body).unwrap_or_else(|| panic!("nobody answers at {url}"))
+}
+
+/// `GET` from somebody who is there; a chunked body comes with its chunks' lengths.
+pub fn get(url: &str) -> Answer {
+    try_send("GET", url, "", b"").unwrap_or_else(|| panic!("nobody answers at {url}"))
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub use self::{
     cluster::{Cluster, free_port},
     database::Database,
-    http::{Answer, post, try_post},
+    http::{Answer, get, post, try_post},
     ledger::{Entry, Ledger},
     process::{Gatefeed, binary, built, gatefeed},
 };

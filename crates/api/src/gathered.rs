@@ -1,12 +1,16 @@
-//! What an item gathers, for handlers that fetch it: `GET /v1/partitions/{id}/gathered/{gate}?status=complete`.
+//! What an item gathers, for handlers that fetch it by the `gathered_url` of their delivery:
+//! `GET /v1/partitions/{id}/gathered/{gate}?status=complete&token=…`.
 
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Router,
     body::{Body, Bytes},
-    extract::{Path, Query, State},
-    http::{StatusCode, header},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::header,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -15,13 +19,15 @@ use gatefeed_core::{
     Store, StoreError,
     gather::{Ended, Gather, GatherRequest, GatheredPage},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use crate::problem::Problem;
 
 const NDJSON: &str = "application/x-ndjson";
 
 /// `GET /v1/partitions/{id}/gathered/{gate}`: the items that ended at this gate, one a line: `{"id", "status", "data"}`, as
-/// in `gathered`. `?status=` is `complete` (default), `failed`, `cancelled` or `any`. A body without its end means that
-/// the database went away meanwhile.
+/// in `gathered`. `?status=` is `complete` (default), `failed`, `cancelled` or `any`; `?token=` is the watcher's signature of
+/// all that. A body without its end means that the database went away meanwhile.
 pub fn gathered(store: Arc<dyn Store>) -> Router {
     Router::new().route("/v1/partitions/{id}/gathered/{gate}", get(stream_items)).with_state(store)
 }
@@ -29,34 +35,26 @@ pub fn gathered(store: Arc<dyn Store>) -> Router {
 #[derive(Deserialize)]
 struct Asked {
     status: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Problem {
-    error: String,
+    #[serde(default)]
+    token: String,
 }
 
 async fn stream_items(
     State(store): State<Arc<dyn Store>>,
-    Path((partition, gate)): Path<(String, i32)>,
-    Query(asked): Query<Asked>,
-) -> Response {
+    path: Result<Path<(String, i32)>, PathRejection>,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Path((partition, gate)) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let Query(asked) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let status = asked.status.as_deref().map_or(Ok(Ended::Complete), str::parse);
-    match first(&store, partition, gate, status).await {
-        Ok((request, page)) => body(store, request, page),
-        Err(error) => problem(&error),
+    let status = status.map_err(|error: StoreError| Problem::bad_request(error.to_string()))?;
+    let gather = Gather { gate, status };
+    if !store.callback_key().await?.admits_gathered(&asked.token, &partition, gather) {
+        return Err(Problem::forbidden("the token is not that of a gathered_url for these items"));
     }
-}
-
-async fn first(
-    store: &Arc<dyn Store>,
-    partition: String,
-    gate: i32,
-    status: Result<Ended, StoreError>,
-) -> Result<(GatherRequest, GatheredPage), StoreError> {
-    let request = GatherRequest { partition, gather: Gather { gate, status: status? }, after: None };
+    let request = GatherRequest { partition, gather, after: None };
     let page = store.gathered(&request).await?;
-    Ok((request, page))
+    Ok(body(store, request, page))
 }
 
 /// The first page is there, so that what is wrong is said with a status; the rest is read as it is sent.
@@ -84,14 +82,4 @@ fn lines(page: &GatheredPage) -> Bytes {
         text.push('\n');
     }
     text.into()
-}
-
-fn problem(error: &StoreError) -> Response {
-    let status = match error {
-        StoreError::NotFound(_) => StatusCode::NOT_FOUND,
-        StoreError::Data(_) => StatusCode::BAD_REQUEST,
-        error if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    (status, Json(Problem { error: error.to_string() })).into_response()
 }

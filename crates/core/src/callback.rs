@@ -15,6 +15,7 @@ use sha2::Sha256;
 use crate::{
     answer::Verdict,
     error::StoreError,
+    gather::Gather,
     id::ID_BYTES_MAX,
     item::{DueItem, ItemStatus},
     lease::Lease,
@@ -34,6 +35,9 @@ const TAG_BYTES: usize = 32;
 
 /// The form of the text that is signed; another one would get another number.
 const FORM: u8 = 1;
+
+/// The first byte of what is signed for gathered items, which no ticket begins with.
+const GATHERED: u8 = 2;
 
 /// No token is longer than this: two names, a few numbers and the signature, in base64.
 pub const TOKEN_CHARS_MAX: usize = (2 * ID_BYTES_MAX + TAG_BYTES + 128) * 4 / 3;
@@ -75,6 +79,18 @@ impl Key {
         // In constant time.
         self.tag(text).verify_slice(tag).ok()?;
         Ticket::from_bytes(text)
+    }
+
+    /// What lets a handler fetch what its item gathers; good for as long as the key.
+    pub fn sign_gathered(&self, partition: &str, gather: Gather) -> String {
+        URL_SAFE_NO_PAD.encode(self.tag(&gathered(partition, gather)).finalize().into_bytes())
+    }
+
+    /// Whether this key has signed that for these items.
+    pub fn admits_gathered(&self, token: &str, partition: &str, gather: Gather) -> bool {
+        let tag = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
+        // In constant time.
+        self.tag(&gathered(partition, gather)).verify_slice(&tag).is_ok()
     }
 
     fn tag(&self, text: &[u8]) -> HmacSha256 {
@@ -151,6 +167,12 @@ impl Ticket {
             max_answer,
         })
     }
+}
+
+/// What is signed for the items that ended at a gate.
+fn gathered(partition: &str, gather: Gather) -> Vec<u8> {
+    let gate = gather.gate.to_be_bytes();
+    [&[GATHERED], &gate[..], gather.status.as_str().as_bytes(), b"\n", partition.as_bytes()].concat()
 }
 
 /// The next bytes.
@@ -264,6 +286,7 @@ pub const TIMED_OUT: &str = "no callback came in time (--callback-timeout)";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gather::Ended;
     use proptest::prelude::*;
 
     fn key(byte: u8) -> Key {
@@ -295,6 +318,19 @@ mod tests {
 
     fn judged(standing: Standing) -> Result<bool, Refusal> {
         judge(&ticket(), Some(&standing))
+    }
+
+    #[test]
+    fn what_is_gathered_is_signed_for_one_partition_gate_and_status() {
+        let gather = |gate, status| Gather { gate, status };
+        let all = gather(0, Ended::Any);
+        let token = key(1).sign_gathered("p", all);
+        assert!(key(1).admits_gathered(&token, "p", all));
+        assert!(!key(2).admits_gathered(&token, "p", all));
+        assert!(!key(1).admits_gathered(&token, "q", all));
+        assert!(!key(1).admits_gathered(&token, "p", gather(1, Ended::Any)));
+        assert!(!key(1).admits_gathered(&token, "p", gather(0, Ended::Complete)));
+        assert!(!key(1).admits_gathered("", "p", all) && !key(1).admits_gathered("ü", "p", all));
     }
 
     #[test]

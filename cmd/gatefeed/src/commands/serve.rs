@@ -58,11 +58,13 @@ pub(crate) async fn serve(database: &DatabaseArgs, args: ServeArgs) -> Result<u8
     Ok(exit::OK)
 }
 
-/// Health and callbacks beside the API; there are no targets.
+/// Health and what handlers ask for beside the API; there are no targets.
 fn router(store: &Arc<dyn Store>, api: Router) -> Router {
     let targets: Targets = Box::new(|| Box::pin(std::future::ready(Vec::new())));
     gatefeed_api::health(Arc::clone(store), targets)
         .merge(gatefeed_api::callbacks(Arc::clone(store)))
+        .merge(gatefeed_api::gathered(Arc::clone(store)))
+        .merge(gatefeed_api::blobs(Arc::clone(store)))
         .merge(api)
         .fallback(gatefeed_api::not_found)
 }

@@ -3,12 +3,13 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
 use gatefeed_core::{
     answer::Failure,
+    callback::Key,
     gather::{Gather, data_fields},
     id::JSON,
     item::Data,
@@ -40,9 +41,11 @@ pub(super) fn room(gather_max: usize) -> Arc<Semaphore> {
 #[derive(Clone)]
 pub(super) struct GatherLayer(Arc<Kitchen>);
 
-struct Kitchen {
+pub(super) struct Kitchen {
     options: HttpOptions,
     room: Arc<Semaphore>,
+    /// Signs where the rest is fetched, once it is known.
+    key: Arc<OnceLock<Key>>,
 }
 
 impl Kitchen {
@@ -52,7 +55,7 @@ impl Kitchen {
         let limit = self.options.request_timeout;
         let cooked = async {
             let room = self.room.acquire().await.ok();
-            Ok((request.prepare(&self.options).await?, room))
+            Ok((request.prepare(self).await?, room))
         };
         timeout(limit, cooked).await.unwrap_or_else(|_| {
             let message = format!("could not be sent within {limit:?}: {CROWDED}");
@@ -62,8 +65,8 @@ impl Kitchen {
 }
 
 impl GatherLayer {
-    pub(super) fn new(options: HttpOptions, room: Arc<Semaphore>) -> Self {
-        Self(Arc::new(Kitchen { options, room }))
+    pub(super) fn new(options: HttpOptions, room: Arc<Semaphore>, key: Arc<OnceLock<Key>>) -> Self {
+        Self(Arc::new(Kitchen { options, room, key }))
     }
 }
 
@@ -85,7 +88,7 @@ pub(super) struct Gathered<S> {
 /// What may gather.
 pub(super) trait Gathers: Sized + Send + 'static {
     fn gathers(&self) -> bool;
-    fn prepare(self, options: &HttpOptions) -> impl Future<Output = Result<Self, Failure>> + Send;
+    fn prepare(self, kitchen: &Kitchen) -> impl Future<Output = Result<Self, Failure>> + Send;
 }
 
 impl Gathers for Delivery {
@@ -93,8 +96,8 @@ impl Gathers for Delivery {
         self.gathering.is_some()
     }
 
-    fn prepare(self, options: &HttpOptions) -> impl Future<Output = Result<Self, Failure>> + Send {
-        prepare(self, options)
+    fn prepare(self, kitchen: &Kitchen) -> impl Future<Output = Result<Self, Failure>> + Send {
+        prepare(self, kitchen)
     }
 }
 
@@ -103,10 +106,10 @@ impl Gathers for Together {
         self.0.iter().any(Gathers::gathers)
     }
 
-    async fn prepare(self, options: &HttpOptions) -> Result<Self, Failure> {
+    async fn prepare(self, kitchen: &Kitchen) -> Result<Self, Failure> {
         let mut prepared = Vec::with_capacity(self.0.len());
         for delivery in self.0 {
-            prepared.push(prepare(delivery, options).await?);
+            prepared.push(prepare(delivery, kitchen).await?);
         }
         Ok(Self(prepared))
     }
@@ -170,15 +173,15 @@ where
 }
 
 /// Gives a delivery that gathers the body that its handler gets; all others stay as they are.
-async fn prepare(mut delivery: Delivery, options: &HttpOptions) -> Result<Delivery, Failure> {
+async fn prepare(mut delivery: Delivery, kitchen: &Kitchen) -> Result<Delivery, Failure> {
     let Some(gathering) = delivery.gathering.take() else { return Ok(delivery) };
     let data = Data { bytes: delivery.data.clone(), content_type: delivery.content_type.to_string() };
-    let gathered = gathering.body(&data, options.gather_max).await;
+    let gathered = gathering.body(&data, kitchen.options.gather_max).await;
     let gathered = gathered.map_err(|error| Failure::delayed(format!("cannot gather: {error}"), None))?;
     delivery.data = match gathered {
         Some(body) => body,
         None => {
-            let url = url(options, &delivery.partition, gathering.gather())?;
+            let url = url(&kitchen.options, kitchen.key.get(), &delivery.partition, gathering.gather())?;
             format!("{{{},\"gathered_url\":{}}}", data_fields(&data), quoted(&url)).into()
         }
     };
@@ -186,8 +189,8 @@ async fn prepare(mut delivery: Delivery, options: &HttpOptions) -> Result<Delive
     Ok(delivery)
 }
 
-/// Where `gatefeed run --listen` serves what is gathered.
-fn url(options: &HttpOptions, partition: &str, gather: Gather) -> Result<String, Failure> {
+/// Where `gatefeed run --listen` serves what is gathered; to whoever has the token in it.
+fn url(options: &HttpOptions, key: Option<&Key>, partition: &str, gather: Gather) -> Result<String, Failure> {
     let max = options.gather_max;
     let nowhere = || {
         Failure::new(format!(
@@ -201,6 +204,9 @@ fn url(options: &HttpOptions, partition: &str, gather: Gather) -> Result<String,
         path.pop_if_empty().extend(["v1", "partitions", partition, "gathered", &gate]);
     }
     url.query_pairs_mut().clear().append_pair("status", gather.status.as_str());
+    if let Some(key) = key {
+        url.query_pairs_mut().append_pair("token", &key.sign_gathered(partition, gather));
+    }
     Ok(url.into())
 }
 
@@ -224,7 +230,7 @@ mod tests {
 
     fn url_of(base: &str, partition: &str) -> String {
         let options = HttpOptions { gather_url: Some(base.parse().unwrap()), ..HttpOptions::default() };
-        url(&options, partition, Gather { gate: 7, status: Ended::Any }).unwrap()
+        url(&options, None, partition, Gather { gate: 7, status: Ended::Any }).unwrap()
     }
 
     #[test]

@@ -227,7 +227,8 @@ fn stack(
             .timeout(options.request_timeout)
             .service(Exchange::new(Arc::clone(target), client.clone(), options, shared))
     });
-    let gather = GatherLayer::new(options.clone(), Arc::clone(&shared.gather_room));
+    let gather =
+        GatherLayer::new(options.clone(), Arc::clone(&shared.gather_room), Arc::clone(&shared.callback_key));
     ServiceBuilder::new().layer(gather).service(rotate)
 }
 
