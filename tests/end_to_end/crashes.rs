@@ -49,12 +49,22 @@ async fn killed_watchers_lose_nothing(database: Database) {
     assert_eq!(delivered.len(), 1800);
 }
 
+/// Stops a watcher, but not in the middle of a write to SQLite: nobody could write until it goes on.
+async fn put_to_sleep(database: &Database, watcher: &Gatefeed) {
+    watcher.signal(Signal::STOP);
+    while !database.can_be_written() {
+        watcher.signal(Signal::CONT);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        watcher.signal(Signal::STOP);
+    }
+}
+
 async fn a_sleeper_is_replaced_and_fenced(database: Database) {
     prepare(&database, 1, 200);
     let ledger = Ledger::start(&[0, 1], Duration::from_millis(30)).await;
     let mut sleeper = Gatefeed::run(&database, &ledger.url(), &QUICK);
     eventually("deliveries begin", || ledger.len() > 40).await;
-    sleeper.signal(Signal::STOP);
+    put_to_sleep(&database, &sleeper).await;
     let other = Gatefeed::run(&database, &ledger.url(), &QUICK);
     eventually("the other takes over", || ledger.epochs("p0").len() > 1).await;
     sleeper.signal(Signal::CONT);

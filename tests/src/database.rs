@@ -83,6 +83,18 @@ impl Database {
         self.sql(sql).into_iter().next().unwrap_or_default()
     }
 
+    /// Whether somebody may write now: SQLite has one writer at a time, who may have been stopped at it.
+    pub fn can_be_written(&self) -> bool {
+        match self {
+            Self::Sqlite { .. } => {
+                let mut command = Command::new("sqlite3");
+                command.arg("-cmd").arg(".timeout 1000").arg("-batch").arg(self.file());
+                command.arg("BEGIN IMMEDIATE; ROLLBACK").output().unwrap().status.success()
+            }
+            Self::Postgres(_) => true,
+        }
+    }
+
     /// A plain INSERT of `count` items named `{prefix}0…` at a gate.
     pub fn insert_items(&self, partition: &str, prefix: &str, gate: u32, count: usize) {
         let numbers = match self {

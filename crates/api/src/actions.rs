@@ -17,6 +17,7 @@ use crate::{
     etag::{expected, json},
     path::PartitionId,
     problem::{ChangeProblems, Problem, Problems},
+    query::{Nothing, Params},
     wait::glance,
 };
 
@@ -48,8 +49,13 @@ async fn told<T: DeserializeOwned + Default>(
     body: Body,
 ) -> Result<T, Problem> {
     let held = body::read(headers, body, BODY_MAX, &app.budget).await?;
-    if held.bytes.trim_ascii().is_empty() {
+    let text = held.bytes.trim_ascii();
+    if text.is_empty() {
         return Ok(T::default());
+    }
+    // A list would be taken for the fields in their order.
+    if !text.starts_with(b"{") {
+        return Err(Problem::unprocessable("the body is no JSON object"));
     }
     serde_json::from_slice(&held.bytes)
         .map_err(|error| Problem::unprocessable(format!("the body will not do: {error}")))
@@ -93,6 +99,7 @@ pub(crate) async fn retry(
     State(app): State<App>,
     may: May<Operates>,
     PartitionId(partition): PartitionId,
+    _: Params<Nothing>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -143,6 +150,7 @@ pub(crate) async fn rewind(
     State(app): State<App>,
     may: May<Operates>,
     PartitionId(partition): PartitionId,
+    _: Params<Nothing>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -183,9 +191,12 @@ pub(crate) async fn pause(
     State(app): State<App>,
     may: May<Operates>,
     PartitionId(partition): PartitionId,
+    _: Params<Nothing>,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     check(&app, &may, &partition, &headers).await?;
+    told::<Nothing>(&app, &headers, body).await?;
     app.store.pause(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Changed { partition, status: PartitionStatus::Paused }))
 }
@@ -207,9 +218,12 @@ pub(crate) async fn resume(
     State(app): State<App>,
     may: May<Operates>,
     PartitionId(partition): PartitionId,
+    _: Params<Nothing>,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     check(&app, &may, &partition, &headers).await?;
+    told::<Nothing>(&app, &headers, body).await?;
     app.store.resume(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Changed { partition, status: PartitionStatus::Available }))
 }
@@ -240,9 +254,12 @@ pub(crate) async fn cancel(
     State(app): State<App>,
     may: May<Operates>,
     PartitionId(partition): PartitionId,
+    _: Params<Nothing>,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     check(&app, &may, &partition, &headers).await?;
+    told::<Nothing>(&app, &headers, body).await?;
     let cancelled = app.store.cancel(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Cancelled { partition, cancelled }))
 }
@@ -271,9 +288,12 @@ pub(crate) async fn seal(
     State(app): State<App>,
     may: May<Operates>,
     PartitionId(partition): PartitionId,
+    _: Params<Nothing>,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     check(&app, &may, &partition, &headers).await?;
+    told::<Nothing>(&app, &headers, body).await?;
     app.store.seal(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Sealed { partition, sealed: true }))
 }
@@ -304,9 +324,12 @@ pub(crate) async fn advance(
     State(app): State<App>,
     may: May<Operates>,
     PartitionId(partition): PartitionId,
+    _: Params<Nothing>,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     check(&app, &may, &partition, &headers).await?;
+    told::<Nothing>(&app, &headers, body).await?;
     let gate = app.store.advance(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Advanced { partition, gate }))
 }

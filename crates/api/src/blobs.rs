@@ -5,8 +5,11 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Path, Query, State},
-    http::{StatusCode, header},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::header,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -14,13 +17,18 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use gatefeed_core::{Store, StoreError, blob::Blobs};
 use serde::Deserialize;
 
+use crate::problem::{Problem, no_method};
+
 /// Read and sent at a time.
 const PART_BYTES: u64 = 1 << 20;
 
 /// `GET /v1/blobs/{space}/{part}/{name}?expires=&signature=`: the bytes, for whoever has a link that gatefeed has signed.
 /// 403 for any other, 404 where the blob is gone. A body without its end means that the blob store went away meanwhile.
 pub fn blobs(store: Arc<dyn Store>) -> Router {
-    Router::new().route("/v1/blobs/{space}/{part}/{name}", get(fetch)).with_state(store)
+    Router::new()
+        .route("/v1/blobs/{space}/{part}/{name}", get(fetch))
+        .method_not_allowed_fallback(no_method)
+        .with_state(store)
 }
 
 #[derive(Deserialize)]
@@ -31,13 +39,12 @@ struct Signed {
 
 async fn fetch(
     State(store): State<Arc<dyn Store>>,
-    Path((space, part, name)): Path<(String, String, String)>,
-    Query(signed): Query<Signed>,
-) -> Response {
-    match first(store, format!("{space}/{part}/{name}"), &signed).await {
-        Ok(response) => response,
-        Err(error) => problem(&error),
-    }
+    path: Result<Path<(String, String, String)>, PathRejection>,
+    signed: Result<Query<Signed>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Path((space, part, name)) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let Query(signed) = signed.map_err(|error| Problem::bad_request(error.body_text()))?;
+    first(store, format!("{space}/{part}/{name}"), &signed).await.map_err(problem)
 }
 
 async fn first(store: Arc<dyn Store>, path: String, signed: &Signed) -> Result<Response, StoreError> {
@@ -55,14 +62,12 @@ async fn first(store: Arc<dyn Store>, path: String, signed: &Signed) -> Result<R
 }
 
 /// In words, for whoever reads the handler's log.
-fn problem(error: &StoreError) -> Response {
-    let status = match error {
-        StoreError::NotFound(_) => StatusCode::NOT_FOUND,
-        StoreError::Refused(_) => StatusCode::FORBIDDEN,
-        error if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    (status, error.to_string()).into_response()
+fn problem(error: StoreError) -> Problem {
+    match error {
+        StoreError::Refused(detail) => Problem::forbidden(detail),
+        error if error.is_retryable() => Problem::busy(error.to_string()),
+        error => error.into(),
+    }
 }
 
 /// The beginning is there, so that what is wrong is said with a status; the rest is read as it is sent.

@@ -8,6 +8,7 @@ use axum::{
     body::{Body, Bytes},
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -25,7 +26,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::problem::Problem;
+use crate::{
+    problem::{Problem, no_method},
+    router::private,
+};
 
 /// Answers that are read and written at a time; the next ones wait.
 const ANSWERS_MAX: usize = 64;
@@ -49,6 +53,8 @@ pub fn callbacks(store: Arc<dyn Store>) -> Router {
     Router::new()
         .route("/v1/callbacks/{token}", post(call_back))
         .route("/v1/callbacks/{token}/heartbeat", post(beat))
+        .method_not_allowed_fallback(no_method)
+        .layer(map_response(private))
         .with_state(Arc::new(shared))
 }
 
@@ -175,7 +181,7 @@ fn no_answer(detail: String) -> Problem {
         StatusCode::BAD_REQUEST,
         "bad-request",
         "This is no answer",
-        format!("{detail}; nothing was changed, and the token is as good as before"),
+        format!("{detail}; nothing was changed by this call"),
     )
 }
 

@@ -28,12 +28,17 @@ pub(crate) fn expected(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
 
 /// A thing with its tag, or 304 where `If-None-Match` names that.
 pub(crate) fn tagged(headers: &HeaderMap, version: i64, thing: &impl Serialize) -> Response {
+    let same = unchanged(headers, version);
+    same.unwrap_or_else(|| json(StatusCode::OK, &[(header::ETAG, tag(version))], thing))
+}
+
+/// 304, where `If-None-Match` names this version, or any.
+pub(crate) fn unchanged(headers: &HeaderMap, version: i64) -> Option<Response> {
     let tag = tag(version);
-    let seen = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    if seen.is_some_and(|seen| seen.split(',').any(|seen| seen.trim().trim_start_matches("W/") == tag)) {
-        return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
-    }
-    json(StatusCode::OK, &[(header::ETAG, tag)], thing)
+    let seen = headers.get(header::IF_NONE_MATCH)?.to_str().ok()?;
+    let is_same = |seen: &str| seen == "*" || seen.trim_start_matches("W/") == tag;
+    let response = || (StatusCode::NOT_MODIFIED, [(header::ETAG, &tag)]).into_response();
+    seen.split(',').map(str::trim).any(is_same).then(response)
 }
 
 /// A JSON answer.

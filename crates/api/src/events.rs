@@ -4,6 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::{
     extract::State,
+    http::HeaderMap,
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -26,6 +27,7 @@ use crate::{
     app::App,
     path::PartitionId,
     problem::{Problem, Problems},
+    query::{Nothing, Params},
     wait::{glance, room},
 };
 
@@ -55,7 +57,7 @@ pub(crate) struct Progress {
 ///
 /// Server-sent events: `progress` whenever something has changed, about once a second at most, and `end` when the
 /// partition is complete, failed or cancelled; then the stream ends. The data of both is JSON with `partition`, `status`,
-/// `gate`, `version` and `gates`.
+/// `gate`, `version` and `gates`. Once the token is revoked or has expired the stream ends without `end`.
 #[utoipa::path(
     get,
     path = "/v1/partitions/{id}/events",
@@ -71,12 +73,14 @@ pub(crate) async fn events(
     State(app): State<App>,
     May(caller, _): May<Looks>,
     PartitionId(partition): PartitionId,
+    _: Params<Nothing>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &partition).await?;
     let room = room(&app)?;
     glance(&app, &partition).await?;
-    let following =
-        Following { app, partition, told: None, next_at: Instant::now(), is_over: false, _room: room };
+    let (told, next_at) = (None, Instant::now());
+    let following = Following { app, headers, partition, told, next_at, is_over: false, _room: room };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((Ok::<_, Infallible>(event), following))
@@ -86,6 +90,7 @@ pub(crate) async fn events(
 
 struct Following {
     app: App,
+    headers: HeaderMap,
     partition: String,
     told: Option<Progress>,
     next_at: Instant,
@@ -94,10 +99,18 @@ struct Following {
 }
 
 impl Following {
-    /// The next event; `None`: that was the last one, or the database has no answer.
+    /// The next event; `None`: that was the last one, the database has no answer, or the token has been revoked.
     async fn next(&mut self) -> Option<Event> {
         while !self.is_over {
             tokio::time::sleep_until(self.next_at).await;
+            match May::<Looks>::check(&self.app, &self.headers).await {
+                Ok(_) => {}
+                Err(problem) if problem.is_busy() => {
+                    sleep(INTERVAL).await;
+                    continue;
+                }
+                Err(_) => return None,
+            }
             let started = Instant::now();
             let progress = match self.look().await {
                 Ok(progress) => progress,

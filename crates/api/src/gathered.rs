@@ -11,6 +11,7 @@ use axum::{
         rejection::{PathRejection, QueryRejection},
     },
     http::header,
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -21,7 +22,10 @@ use gatefeed_core::{
 };
 use serde::Deserialize;
 
-use crate::problem::Problem;
+use crate::{
+    problem::{Problem, no_method},
+    router::private,
+};
 
 const NDJSON: &str = "application/x-ndjson";
 
@@ -29,7 +33,11 @@ const NDJSON: &str = "application/x-ndjson";
 /// in `gathered`. `?status=` is `complete` (default), `failed`, `cancelled` or `any`; `?token=` is the watcher's signature of
 /// all that. A body without its end means that the database went away meanwhile.
 pub fn gathered(store: Arc<dyn Store>) -> Router {
-    Router::new().route("/v1/partitions/{id}/gathered/{gate}", get(stream_items)).with_state(store)
+    Router::new()
+        .route("/v1/partitions/{id}/gathered/{gate}", get(stream_items))
+        .method_not_allowed_fallback(no_method)
+        .layer(map_response(private))
+        .with_state(store)
 }
 
 #[derive(Deserialize)]

@@ -6,12 +6,15 @@ use axum::{
     Json, Router,
     extract::State,
     http::StatusCode,
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
 use futures_util::future::BoxFuture;
 use gatefeed_core::{Result, Store};
 use serde::Serialize;
+
+use crate::{problem::no_method, router::private};
 
 /// For how long the database may keep a probe waiting.
 const PING_MAX: Duration = Duration::from_secs(2);
@@ -61,6 +64,8 @@ pub fn health(store: Arc<dyn Store>, targets: Targets) -> Router {
     Router::new()
         .route("/livez", get("ok"))
         .route("/readyz", get(readyz))
+        .method_not_allowed_fallback(no_method)
+        .layer(map_response(private))
         .with_state(Arc::new(Checks { ping: Box::new(ping), targets }))
 }
 

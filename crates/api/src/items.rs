@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gatefeed_core::{
+    envelope::GATE,
     inspect::{DataPart, ItemFilter, ItemRow, JsonItem},
     item::ItemStatus,
 };
@@ -15,12 +16,12 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     access::{Looks, May},
     app::App,
-    etag::{json, tag, tagged},
+    etag::{json, tag, tagged, unchanged},
     ndjson,
     partitions::{WaitParams, cut, limit},
     path::{ItemId, PartitionId},
     problem::{Problem, Problems},
-    query::{self, Params},
+    query::{self, Nothing, Params},
     wait,
 };
 
@@ -35,6 +36,7 @@ pub(crate) struct ItemsParams {
     /// Only this status: available, waiting, blocked, complete, failed or cancelled.
     status: Option<String>,
     /// Only this gate.
+    #[param(minimum = 0, maximum = 2147483647)]
     gate: Option<i32>,
     /// Only ids after this one: `next` of the previous page.
     after: Option<String>,
@@ -76,6 +78,9 @@ pub(crate) async fn list_items(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &partition).await?;
+    if asked.gate.is_some_and(|gate| gate < 0) {
+        return Err(Problem::bad_request(format!("there is no such gate: expected {GATE}")));
+    }
     let filter = ItemFilter {
         partition,
         status: asked.status.as_deref().map(str::parse::<ItemStatus>).transpose()?,
@@ -156,7 +161,7 @@ pub(crate) async fn get_item(
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &partition).await?;
     let row = match query::wait(asked.wait.as_deref(), &headers)? {
-        Some(time) => wait::item(&app, &partition, &item, time).await?,
+        Some(time) => wait::item(&app, &headers, &partition, &item, time).await?,
         None => find(&app, &partition, &item, DataPart::None).await?,
     };
     Ok(tagged(&headers, row.version, &row))
@@ -189,6 +194,7 @@ pub(crate) async fn find(app: &App, partition: &str, item: &str, data: DataPart)
     responses(
         (status = 200, description = "The data, with the item's content type", body = serde_json::Value, content_type = "*/*",
             headers(("etag" = String, description = "The item's version"))),
+        (status = 304, description = "It is as `If-None-Match` has it"),
         (status = 422, description = "An id will not do", body = Problem, content_type = "application/problem+json"),
         Problems,
     ),
@@ -197,8 +203,16 @@ pub(crate) async fn get_data(
     State(app): State<App>,
     May(caller, _): May<Looks>,
     ItemId { partition, item }: ItemId,
+    _: Params<Nothing>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &partition).await?;
+    if headers.contains_key(header::IF_NONE_MATCH) {
+        let row = find(&app, &partition, &item, DataPart::None).await?;
+        if let Some(response) = unchanged(&headers, row.version) {
+            return Ok(response);
+        }
+    }
     let row = find(&app, &partition, &item, DataPart::All).await?;
     let content_type = HeaderValue::from_str(&row.content_type);
     let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));

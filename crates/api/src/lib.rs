@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | which operations are there, and how are they described? | `router.rs` |
 //! | how do items come in? | `post.rs`, `bulk.rs`, `body.rs` |
+//! | was it asked for before? | `replay.rs` |
 //! | how are they written together? | `group.rs` |
 //! | what keeps it from taking more than it can hold? | `budget.rs`, `backlog.rs` |
 //! | how are partitions made, and what is shown of them and their items? | `partitions.rs`, `items.rs`, `look.rs`, `ndjson.rs` |
@@ -40,6 +41,7 @@ mod path;
 mod post;
 mod problem;
 mod query;
+mod replay;
 mod router;
 mod secret;
 pub mod serve;

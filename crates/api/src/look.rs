@@ -14,7 +14,7 @@ use crate::{
     etag::json,
     path::PartitionId,
     problem::{Problem, Problems},
-    query::Params,
+    query::{Nothing, Params},
 };
 
 /// The feeds.
@@ -33,7 +33,11 @@ pub(crate) struct Feeds {
     tag = "feeds",
     responses((status = 200, description = "The feeds", body = Feeds, content_type = "application/json"), Problems),
 )]
-pub(crate) async fn feeds(State(app): State<App>, May(caller, _): May<Looks>) -> Result<Response, Problem> {
+pub(crate) async fn feeds(
+    State(app): State<App>,
+    May(caller, _): May<Looks>,
+    _: Params<Nothing>,
+) -> Result<Response, Problem> {
     Ok(json(StatusCode::OK, &[], &Feeds { feeds: seen(&app, &caller).await? }))
 }
 
@@ -72,6 +76,7 @@ pub(crate) struct Watchers {
 pub(crate) async fn watchers(
     State(app): State<App>,
     May(caller, _): May<Looks>,
+    _: Params<Nothing>,
 ) -> Result<Response, Problem> {
     let of_feed = |FeedStatus { feed, watchers, .. }: FeedStatus| {
         watchers.into_iter().map(move |watcher| WatcherOfFeed { feed: feed.clone(), watcher })
@@ -105,6 +110,7 @@ pub(crate) async fn gates(
     State(app): State<App>,
     May(caller, _): May<Looks>,
     PartitionId(partition): PartitionId,
+    _: Params<Nothing>,
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &partition).await?;
     Ok(json(StatusCode::OK, &[], &Gates { gates: app.store.gates(&partition).await? }))

@@ -8,12 +8,13 @@ use axum::{
 };
 use gatefeed_core::{
     envelope::Format,
-    id::{check_id, posted_id},
+    id::{check_id, posted_id, posted_item_id},
     inspect::{LIMIT_MAX, PartitionFilter, PartitionRow},
     item::NewItem,
     partition::{NewPartition, PartitionStatus},
+    store::Pushed,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
@@ -29,14 +30,16 @@ use crate::{
     path::{PartitionId, partition_url},
     post::{check_backlog, content_type, key},
     problem::{ChangeProblems, ERRORS_MAX, Problem, Problems, Wrong},
-    query::{self, Params},
+    query::{self, Nothing, Params},
+    replay::{Keyed, REPLAYED},
     wait,
 };
 
 /// Rows of a page that names no number.
 pub(crate) const PAGE: usize = 50;
 
-/// A partition to be made. Without an id it gets a fresh one, or one that is derived from the `Idempotency-Key`.
+/// A partition to be made. Without an id it gets a fresh one, or one that is derived from the `Idempotency-Key`; so do its
+/// items.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewPartitionBody<'a> {
@@ -129,12 +132,17 @@ impl NewPartitionBody<'_> {
         Ok(partition)
     }
 
-    fn items(&self, partition: &str) -> Result<Vec<NewItem>, Problem> {
+    fn items(&self, partition: &str, key: Option<&str>) -> Result<Vec<NewItem>, Problem> {
         let format = Format { partition: partition.to_owned(), gate: 0, is_envelope: true };
         let (mut items, mut wrong, mut number) = (Vec::new(), Vec::new(), 0);
-        for (line, item) in (1..).zip(&self.items) {
-            match format.item(item.get().trim().into(), 0) {
-                Ok(item) => items.push(item),
+        for (index, (line, text)) in (0..).zip((1..).zip(&self.items)) {
+            match format.item(text.get().trim().into(), 0) {
+                Ok(item) => items.push(match key {
+                    Some(key) if is_unnamed(text) => {
+                        NewItem { id: posted_item_id(partition, key, index), ..item }
+                    }
+                    _ => item,
+                }),
                 Err(detail) => {
                     number += 1;
                     if wrong.len() < ERRORS_MAX {
@@ -147,10 +155,19 @@ impl NewPartitionBody<'_> {
     }
 }
 
+/// Whether an envelope leaves its item without an id.
+fn is_unnamed(envelope: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Named {
+        id: Option<IgnoredAny>,
+    }
+    serde_json::from_str::<Named>(envelope.get()).is_ok_and(|named| named.id.is_none())
+}
+
 /// Make a partition
 ///
 /// With its items, if it comes with some, in one transaction. One that exists is left as it is, and so are items whose
-/// id exists.
+/// id exists. With an `Idempotency-Key` a repetition adds nothing, and its answer has `Idempotency-Replayed: true`.
 #[utoipa::path(
     post,
     path = "/v1/partitions",
@@ -168,6 +185,7 @@ impl NewPartitionBody<'_> {
 pub(crate) async fn create_partition(
     State(app): State<App>,
     May(caller, _): May<Pushes>,
+    _: Params<Nothing>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -177,15 +195,36 @@ pub(crate) async fn create_partition(
     let mut held = body::read(&headers, body, app.options.bulk_max, &app.budget).await?;
     let asked: NewPartitionBody<'_> = serde_json::from_slice(&held.bytes)
         .map_err(|error| Problem::unprocessable(format!("the body is no partition: {error}")))?;
-    let mut partition = asked.partition(key(&headers)?)?;
+    let key = key(&headers)?;
+    let mut partition = asked.partition(key)?;
     partition.feed = caller.feed_for(&app, &partition.id, asked.feed.as_deref()).await?;
-    let items = asked.items(&partition.id)?;
+    let items = asked.items(&partition.id, key)?;
+    let is_id_derived = key.is_some() && asked.id.is_none();
     hold(&mut held, &items)?;
-    check_backlog(&app, &partition.id, &partition.feed, items.len()).await?;
-    let pushed = app.store.push(&partition, &items).await?;
-    let status = if pushed.created { StatusCode::CREATED } else { StatusCode::OK };
-    let location = [(header::LOCATION, partition_url(&partition.id))];
-    Ok(json(status, &location, &Added::many(&partition.id, pushed)))
+    let is_done = match key {
+        Some(key) => Keyed { key, is_id_derived, partition: &partition, items: &items }.is_done(&app).await?,
+        None => false,
+    };
+    let pushed = if is_done {
+        Pushed { created: false, added: 0, existing: items.len() as u64 }
+    } else {
+        check_backlog(&app, &partition.id, &partition.feed, items.len()).await?;
+        app.store.push(&partition, &items).await?
+    };
+    // The same request may have come at the same time, too.
+    let is_replayed = is_done || (is_id_derived && !pushed.created && pushed.added == 0);
+    let is_made = pushed.created || (is_replayed && is_id_derived);
+    Ok(made(&partition.id, pushed, is_made, is_replayed))
+}
+
+/// `is_made` is by this request or the one that it repeats.
+fn made(partition: &str, pushed: Pushed, is_made: bool, is_replayed: bool) -> Response {
+    let status = if is_made { StatusCode::CREATED } else { StatusCode::OK };
+    let mut headers = vec![(header::LOCATION, partition_url(partition))];
+    if is_replayed {
+        headers.push((REPLAYED, "true".to_owned()));
+    }
+    json(status, &headers, &Added::many(partition, pushed))
 }
 
 /// Which partitions.
@@ -304,7 +343,7 @@ pub(crate) async fn get_partition(
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &id).await?;
     if let Some(time) = query::wait(asked.wait.as_deref(), &headers)? {
-        wait::partition(&app, &id, time).await?;
+        wait::partition(&app, &headers, &id, time).await?;
     }
     let row = app.store.partition(&id).await?;
     let row = row.ok_or_else(|| Problem::not_found(format!("partition {id:?} does not exist")))?;

@@ -27,10 +27,10 @@ use crate::{
     path::{PartitionId, item_url},
     problem::{ChangeProblems, Problem, Problems},
     query::Params,
+    replay::REPLAYED,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const EXISTING: HeaderName = HeaderName::from_static("gatefeed-existing");
 
 /// The content type of a body that names none.
@@ -185,7 +185,7 @@ impl Posted {
             (None, None) => Uuid::now_v7().to_string(),
         };
         check_id("id", &id).map_err(|error| Problem::unprocessable(error.to_string()))?;
-        let digest = key.map(|_| digest(&asked, &content_type, &held.bytes));
+        let digest = key.map(|key| digest(key, &asked, &content_type, &held.bytes));
         let available_at = asked.available_at.as_deref().map(time).transpose()?;
         let priority = asked.priority.unwrap_or(0);
         Ok(Self { partition, id, gate, priority, available_at, content_type, digest })
@@ -197,15 +197,16 @@ impl Posted {
         let item = NewItem { gate, priority, available_at, ..NewItem::new(&partition, &id, data) };
         let arrived = app.group.add(Arrival { feed, item, digest }, held.taken).await?;
         let mut headers = vec![(header::LOCATION, item_url(&partition, &id))];
-        match (arrived, digest) {
-            (Arrived::Conflict, _) => {
+        match arrived {
+            Arrived::Conflict => {
                 return Err(Problem::conflict(
-                    "this Idempotency-Key has been used for another request: use another key for another item",
+                    "this Idempotency-Key, or the item's id, has been used for another request: use another one for \
+                     another item",
                 ));
             }
-            (Arrived::Added, _) => {}
-            (Arrived::Existing, Some(_)) => headers.push((REPLAYED, "true".to_owned())),
-            (Arrived::Existing, None) => headers.push((EXISTING, "true".to_owned())),
+            Arrived::Added => {}
+            Arrived::Replayed => headers.push((REPLAYED, "true".to_owned())),
+            Arrived::Existing => headers.push((EXISTING, "true".to_owned())),
         }
         Ok(json(StatusCode::ACCEPTED, &headers, &Accepted { partition_id: &partition, id: &id }))
     }
@@ -231,9 +232,11 @@ fn time(text: &str) -> Result<DateTime<Utc>, Problem> {
 }
 
 /// What a request asks for. Each part with its length, so that no two requests read the same.
-fn digest(asked: &PostParams, content_type: &str, body: &[u8]) -> [u8; 32] {
+fn digest(key: &str, asked: &PostParams, content_type: &str, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     let parts = [
+        key.to_owned(),
+        asked.feed.clone().unwrap_or_default(),
         asked.id.clone().unwrap_or_default(),
         asked.gate.unwrap_or(0).to_string(),
         asked.priority.unwrap_or(0).to_string(),
@@ -255,11 +258,14 @@ mod tests {
     fn requests_that_differ_have_other_digests() {
         let plain = PostParams::default();
         let gate = PostParams { gate: Some(1), ..plain.clone() };
-        let of = |asked: &PostParams, content_type: &str, body: &[u8]| digest(asked, content_type, body);
+        let feed = PostParams { feed: Some("f".into()), ..plain.clone() };
+        let of = |asked: &PostParams, content_type: &str, body: &[u8]| digest("k", asked, content_type, body);
         let first = of(&plain, "a/b", b"body");
         assert_eq!(first, of(&PostParams { gate: Some(0), ..plain.clone() }, "a/b", b"body"));
         for other in [of(&gate, "a/b", b"body"), of(&plain, "a/bb", b"ody"), of(&plain, "a/b", b"bod")] {
             assert_ne!(first, other);
         }
+        assert_ne!(first, of(&feed, "a/b", b"body"));
+        assert_ne!(first, digest("another key", &plain, "a/b", b"body"));
     }
 }

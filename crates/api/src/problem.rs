@@ -1,7 +1,7 @@
 //! Errors as the API tells them: problem details (RFC 9457), for every one.
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use gatefeed_core::StoreError;
@@ -143,6 +143,11 @@ impl Problem {
         Self { retry_after: Some(SOON), ..problem }
     }
 
+    /// Whether there may be room in a moment.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()
+    }
+
     /// With what is wrong in detail.
     pub(crate) fn with(self, errors: Vec<Wrong>) -> Self {
         Self { errors, ..self }
@@ -173,7 +178,12 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        let headers = [
+            (header::CONTENT_TYPE, PROBLEM_JSON),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::CACHE_CONTROL, "no-store"),
+        ];
+        let mut response = (status, headers, body).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
@@ -182,6 +192,11 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// What answers where there is something, but not for this method.
+pub(crate) async fn no_method(method: Method, uri: Uri) -> Problem {
+    Problem::method(format!("{method} is nothing that {} knows", uri.path()))
 }
 
 /// What any operation may answer beside what it is for.

@@ -6,26 +6,44 @@ use axum::{
     extract::{FromRequestParts, Query},
     http::{HeaderMap, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::problem::Problem;
 
 /// The longest that one request waits.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// The parameters of a request.
+/// What an operation without parameters takes, and one without a body.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}
+
+/// The parameters of a request. Every operation has them, be it [`Nothing`].
 pub(crate) struct Params<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        if parts.uri.query().is_none_or(str::is_empty) {
+        let text = parts.uri.query().unwrap_or("");
+        if text.is_empty() {
             return Ok(Self(T::default()));
         }
+        check_text(text)?;
         let query = Query::<T>::from_request_parts(parts, state).await;
         query.map(|Query(params)| Self(params)).map_err(|error| Problem::bad_request(error.body_text()))
     }
+}
+
+/// Errs for what is no text, or none that a database can hold: replaced or cut off, it would be another value.
+fn check_text(query: &str) -> Result<(), Problem> {
+    let text = percent_decode_str(query).decode_utf8();
+    let text = text.map_err(|_| Problem::bad_request("the parameters are not UTF-8"))?;
+    if text.contains('\0') {
+        return Err(Problem::bad_request("a parameter has a NUL character"));
+    }
+    Ok(())
 }
 
 /// How long to wait, by `?wait=30s` or `Prefer: wait=30`; `None`: not at all.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Request},
     http::{HeaderValue, Method, Uri, header},
+    middleware::{Next, from_fn, map_response},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -14,14 +15,17 @@ use utoipa::{
     Modify, OpenApi,
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
     actions,
     app::{ApiOptions, App, Inner},
     events, items, look, partitions, post,
-    problem::{Problem, Wrong},
+    problem::{Problem, Wrong, no_method},
 };
 
 /// The REST API of `/v1`, its description at `/openapi.json` and pages about it at `/docs`. Of an application's own router it
@@ -33,8 +37,9 @@ pub fn api(store: Arc<dyn Store>, options: ApiOptions) -> Router {
     let pages = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
     router
         .route("/openapi.json", get(move || std::future::ready(Json(description.clone()))))
-        .merge(Router::from(pages).layer(axum::middleware::map_response(guard)))
+        .merge(Router::from(pages).layer(map_response(guard)))
         .layer(DefaultBodyLimit::disable())
+        .layer(map_response(private))
         .method_not_allowed_fallback(no_method)
         .with_state(Inner::start(store, options))
 }
@@ -51,12 +56,14 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 fn operations() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(partitions::list_partitions, partitions::create_partition))
+        .routes(
+            routes!(partitions::list_partitions, partitions::create_partition).layer(from_fn(unversioned)),
+        )
         .routes(routes!(partitions::get_partition))
         .routes(routes!(look::gates))
         .routes(routes!(look::why))
         .routes(routes!(events::events))
-        .routes(routes!(items::list_items, post::post_items))
+        .routes(routes!(items::list_items, post::post_items).layer(from_fn(unversioned)))
         .routes(routes!(items::get_item))
         .routes(routes!(items::get_data))
         .routes(routes!(actions::retry))
@@ -98,8 +105,25 @@ impl Modify for Tokens {
     }
 }
 
-async fn no_method(method: Method, uri: Uri) -> Problem {
-    Problem::method(format!("{method} is nothing that {} knows", uri.path()))
+/// Errs for a condition on what is made: it has no version to be compared.
+async fn unversioned(request: Request, next: Next) -> Result<Response, Problem> {
+    if request.method() == Method::POST && request.headers().contains_key(header::IF_MATCH) {
+        return Err(Problem::bad_request(
+            "If-Match is for the actions on a partition: nothing is added by it",
+        ));
+    }
+    Ok(next.run(request).await)
+}
+
+/// JSON is read as nothing else, and kept by nobody on the way.
+pub(crate) async fn private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if content_type.is_some_and(|text| text.contains("json")) {
+        headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
+    response
 }
 
 /// No other site may frame the pages, and they run nothing that is not served here.

@@ -3,13 +3,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::http::HeaderMap;
 use gatefeed_core::inspect::{DataPart, Glance, ItemRow};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, sleep},
 };
 
-use crate::{app::App, items::find, problem::Problem};
+use crate::{
+    access::{Looks, May},
+    app::App,
+    items::find,
+    problem::Problem,
+};
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -21,10 +27,16 @@ pub(crate) fn room(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
 }
 
 /// Until the partition has closed, or the time is over.
-pub(crate) async fn partition(app: &App, id: &str, time: Duration) -> Result<(), Problem> {
+pub(crate) async fn partition(
+    app: &App,
+    headers: &HeaderMap,
+    id: &str,
+    time: Duration,
+) -> Result<(), Problem> {
     let _room = room(app)?;
     let mut pauses = Pauses::until(Instant::now() + time);
     loop {
+        May::<Looks>::check(app, headers).await?;
         if glance(app, id).await?.status.is_closed() || !pauses.next().await {
             return Ok(());
         }
@@ -38,10 +50,17 @@ pub(crate) async fn glance(app: &App, id: &str) -> Result<Glance, Problem> {
 }
 
 /// Until the item has ended, or the time is over; the item as it is then.
-pub(crate) async fn item(app: &App, partition: &str, item: &str, time: Duration) -> Result<ItemRow, Problem> {
+pub(crate) async fn item(
+    app: &App,
+    headers: &HeaderMap,
+    partition: &str,
+    item: &str,
+    time: Duration,
+) -> Result<ItemRow, Problem> {
     let _room = room(app)?;
     let mut pauses = Pauses::until(Instant::now() + time);
     loop {
+        May::<Looks>::check(app, headers).await?;
         let row = find(app, partition, item, DataPart::None).await?;
         if !row.status.is_open() || !pauses.next().await {
             return Ok(row);

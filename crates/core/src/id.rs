@@ -60,6 +60,11 @@ pub fn posted_id(partition: &str, key: &str) -> String {
     derive(&["post", partition, key], &[]).to_string()
 }
 
+/// The id of an item without one that comes with a partition that is posted with an idempotency key.
+pub fn posted_item_id(partition: &str, key: &str, index: i32) -> String {
+    derive(&["posted", partition, key], &[index]).to_string()
+}
+
 /// The id of a child that its parent's answer left unnamed. A redelivery of the same pass derives the same
 /// ids and so adds nothing twice; a later pass derives its own.
 pub fn child_id(partition: &str, parent: &str, pass: i32, index: i32) -> String {

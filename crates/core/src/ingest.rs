@@ -12,7 +12,7 @@ pub struct Arrival {
     pub feed: String,
     /// The item. It may depend on nothing and gather nothing.
     pub item: NewItem,
-    /// What its caller asked for under an idempotency key, as a SHA-256; `None`: there was no key.
+    /// An idempotency key and what its caller asked for, as a SHA-256; `None`: there was no key.
     pub digest: Option<[u8; 32]>,
 }
 
@@ -21,9 +21,12 @@ pub struct Arrival {
 pub enum Arrived {
     /// It was added.
     Added,
-    /// An item of this id was there and was left as it is.
+    /// An item of this id was there, made without an idempotency key or asked for without one; it was left as it is.
     Existing,
-    /// An item of this id was there, made by a request with the same idempotency key that asked for something else.
+    /// The very same request made an item of this id before.
+    Replayed,
+    /// An item of this id was there, made by a request with an idempotency key that was another one, or asked for
+    /// something else.
     Conflict,
 }
 
@@ -31,7 +34,8 @@ impl Arrived {
     /// What an arrival comes to that found an item with this digest. Without a key on either side only the id counts.
     pub fn found(arrival: &Arrival, there: Option<&[u8]>) -> Self {
         match (&arrival.digest, there) {
-            (Some(asked), Some(there)) if asked != there => Self::Conflict,
+            (Some(asked), Some(there)) if asked == there => Self::Replayed,
+            (Some(_), Some(_)) => Self::Conflict,
             _ => Self::Existing,
         }
     }

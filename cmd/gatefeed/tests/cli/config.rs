@@ -65,7 +65,6 @@ fn mistakes_are_told_with_their_place_and_what_was_meant() {
     place.fails(&["config", "check"], 2, &["FILE"]);
     place.fails(&["run"], 2, &["--target", "--gate-target", "--config"]);
     place.fails(&["run", "--gate-target", "http://h/"], 2, &["--gate-target", "1=http://127.0.0.1:8000/"]);
-    place.fails(&["run", "--target", "http://h/", "--public-url", "http://me/"], 2, &["--listen"]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::place::{Client, Place, open};
 on_both!(
     without_tokens_only_this_machine_may_use_it nothing_is_answered_without_a_token a_role_allows_what_it_says
     a_token_of_a_feed_sees_no_other a_revoked_token_ends
+    a_revoked_token_waits_no_longer
 );
 
 async fn token(place: &Place, role: Role, feed: Option<&str>) -> (String, String) {
@@ -121,4 +122,26 @@ async fn a_revoked_token_ends(place: Arc<Place>) {
     place.store.add_token(&expired.1).await.unwrap();
     let client = place.serve(open()).await.with("Authorization", &format!("Bearer {}", expired.0));
     assert_eq!(client.get("/v1/feeds").await.problem().0, 401);
+}
+
+async fn a_revoked_token_waits_no_longer(place: Arc<Place>) {
+    place.store.push(&NewPartition::new("p"), &[NewItem::new("p", "i", Data::json("1"))]).await.unwrap();
+    let (id, bearer) = token(&place, Role::Read, None).await;
+    let client = place.serve(open()).await.with("Authorization", &bearer);
+    let paths =
+        ["/v1/partitions/p?wait=100s", "/v1/partitions/p/items/i?wait=100s", "/v1/partitions/p/events"];
+    let answers = paths.map(|path| {
+        let client = client.clone();
+        tokio::spawn(async move { client.get(path).await })
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let revoked = std::time::Instant::now();
+    place.store.revoke_token(&id).await.unwrap();
+    let [partition, item, events] = answers;
+    for wait in [partition, item] {
+        assert_eq!(wait.await.unwrap().problem(), (401, "unauthorized".into()));
+    }
+    let events = events.await.unwrap();
+    assert!(events.status == 200 && !events.text().contains("event: end"), "{events:?}");
+    assert!(revoked.elapsed() < Duration::from_secs(60));
 }

@@ -6,19 +6,19 @@ use crate::place::Place;
 
 on_both!(what_is_served_is_what_is_checked_in);
 
-const CHECKED_IN: &str = include_str!("../../../../docs/openapi.json");
+const CHECKED_IN: &str = include_str!("../../openapi.json");
 
 /// To write it anew: GATEFEED_WRITE_OPENAPI=1 cargo test -p gatefeed-api the_description
 #[test]
 fn the_description_is_checked_in() {
     let written = serde_json::to_string_pretty(&gatefeed_api::openapi()).unwrap() + "\n";
     if std::env::var_os("GATEFEED_WRITE_OPENAPI").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
         return std::fs::write(path, written).unwrap();
     }
     assert!(
         CHECKED_IN == written,
-        "docs/openapi.json is not what the code says: GATEFEED_WRITE_OPENAPI=1 writes it anew"
+        "crates/api/openapi.json is not what the code says: GATEFEED_WRITE_OPENAPI=1 writes it anew"
     );
 }
 

@@ -27,4 +27,6 @@ mod described;
 mod listing;
 mod place;
 mod posting;
+mod replaying;
+mod strict;
 mod waiting;

@@ -111,6 +111,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Of another server.
+    pub(crate) fn at(&self, address: SocketAddr) -> Self {
+        Self { address, headers: self.headers.clone() }
+    }
+
     /// With one header more in every request.
     pub(crate) fn with(&self, name: &str, value: &str) -> Self {
         Self { address: self.address, headers: format!("{}{name}: {value}\r\n", self.headers) }

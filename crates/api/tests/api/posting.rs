@@ -56,6 +56,17 @@ async fn a_key_is_one_item(place: Arc<Place>) {
     assert_eq!(second.headers["idempotency-replayed"], "true");
     assert_eq!(keyed.post(ITEMS, "{\"n\": 2}").await.problem(), (409, "refused".into()));
     assert_eq!(keyed.post(&format!("{ITEMS}?gate=1"), "{\"n\": 1}").await.problem().0, 409);
+    // Whatever has the id already was made by somebody else, and nothing is dropped in silence.
+    let named = format!("{ITEMS}?id=named");
+    assert_eq!(place.client().post(&named, "\"first\"").await.status, 202);
+    let existing = keyed.post(&named, "\"second\"").await;
+    assert_eq!((existing.status, &existing.headers["gatefeed-existing"]), (202, &"true".parse().unwrap()));
+    assert!(!existing.headers.contains_key("idempotency-replayed"));
+    let named = format!("{ITEMS}?id=keyed");
+    assert_eq!(keyed.post(&named, "1").await.status, 202);
+    assert_eq!(keyed.post(&named, "1").await.headers["idempotency-replayed"], "true");
+    let other = place.client().with("Idempotency-Key", "order-8");
+    assert_eq!(other.post(&named, "1").await.problem().0, 409);
     // At the same time too, and of all with other bodies one wins.
     let keyed = place.client().with("Idempotency-Key", "race");
     let posts = (0..40).map(|n| {
@@ -70,7 +81,7 @@ async fn a_key_is_one_item(place: Arc<Place>) {
         }
     }
     assert!(answers == [20, 0] || answers == [0, 20], "{answers:?}");
-    assert_eq!(place.client().get(ITEMS).await.json()["items"].as_array().unwrap().len(), 2);
+    assert_eq!(place.client().get(ITEMS).await.json()["items"].as_array().unwrap().len(), 4);
 }
 
 async fn many_at_once_and_the_bad_ones_fail_alone(place: Arc<Place>) {

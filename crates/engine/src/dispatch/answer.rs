@@ -31,15 +31,20 @@ pub(super) fn read(
     if !head.status.is_success() {
         return Err(failed(target, head, body));
     }
-    let body = body.map_err(Failure::new)?;
-    if flag(&head.headers, ASYNC)?.unwrap_or(false) {
+    if is_later(head)? {
         // Frameworks send bodies of their own with a 202; what counts comes with the callback.
         return later(callback);
     }
+    let body = body.map_err(Failure::new)?;
     if head.headers.keys().any(|name| name.as_str().starts_with(PREFIX) && name != ASYNC) {
         return Ok(steered(&head.headers, body)?);
     }
     answer::parse(&body)
+}
+
+/// Whether the handler says that its answer comes later.
+pub(super) fn is_later(head: &Parts) -> Result<bool, String> {
+    Ok(flag(&head.headers, ASYNC)?.unwrap_or(false))
 }
 
 fn later(callback: Option<Duration>) -> Verdict {

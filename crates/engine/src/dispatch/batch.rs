@@ -65,6 +65,12 @@ pub(super) fn read(
     if !head.status.is_success() {
         return Err(answer::failed(target, head, body));
     }
+    if answer::is_later(head)? {
+        return Err(Failure::new(
+            "the handler answered Gatefeed-Async: true to a batch, whose answers cannot come later: answer with an array, \
+             or set batch_size to 1 or leave it out",
+        ));
+    }
     let body = body.map_err(Failure::new)?;
     let items: Vec<&str> = items.iter().map(|item| &**item).collect();
     Ok(batch::parse(&body, &items))

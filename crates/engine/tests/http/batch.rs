@@ -81,6 +81,8 @@ async fn what_fails_by_itself_fails_alone_and_what_fails_as_a_whole_fails_for_ea
     };
     assert!(refused(Reply::status(500)).await.counted);
     assert!(refused(Reply::json("{}")).await.message.contains("not an array"));
+    let later = Reply::status(202).header("Gatefeed-Async", "true");
+    assert!(refused(later).await.message.contains("answers cannot come later"));
     let busy = refused(Reply::status(503).header("Retry-After", "7")).await;
     assert!(!busy.counted && busy.retry_after.unwrap().as_secs() == 7, "{busy:?}");
 }

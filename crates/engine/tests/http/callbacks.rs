@@ -66,6 +66,8 @@ async fn a_handler_is_told_where_to_call_back() {
 async fn the_body_of_a_202_does_not_count() {
     for reply in [
         later().body("accepted"),
+        later().body("x".repeat(10_000)),
+        later().header("Content-Encoding", "br").body("?"),
         Reply::json(r#"{"status":"queued"}"#).with_status(202).header("gatefeed-async", "1"),
         Reply::json(r#"{"gate":4}"#).header("Gatefeed-Async", "true").header("Gatefeed-Gate", "9"),
     ] {

@@ -77,7 +77,15 @@ impl Postgres {
         order.sort_by(|a, b| key(a).cmp(&key(b)));
         let sorted: Vec<&Arrival> = order.iter().map(|index| &arrivals[*index]).collect();
         let mut tx = self.begin_ingest().await?;
-        let added = self.insert_arrivals(&mut tx, &sorted).await?;
+        let added = match self.insert_arrivals(&mut tx, &sorted).await {
+            Ok(added) => added,
+            // The connection is well: others need not wait for a new one while the culprit is looked for.
+            Err(error) if error.is_data() || matches!(error, StoreError::Locked(_)) => {
+                tx.rollback().await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
         let found = if added == arrivals.len() as u64 {
             vec![Arrived::Added; arrivals.len()]
         } else {

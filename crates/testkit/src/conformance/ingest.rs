@@ -85,14 +85,14 @@ pub async fn a_key_with_another_body_is_told(db: TestDb) {
         keyed("p", "new", 3),
     ];
     let expected =
-        [Arrived::Existing, Arrived::Conflict, Arrived::Existing, Arrived::Added, Arrived::Conflict];
+        [Arrived::Replayed, Arrived::Conflict, Arrived::Existing, Arrived::Added, Arrived::Conflict];
     assert_eq!(ingest(&store, &again).await, expected);
     // One that was made without a key has nothing to compare with.
     assert_eq!(ingest(&store, &[arrival("p", "plain")]).await, [Arrived::Added]);
     assert_eq!(ingest(&store, &[keyed("p", "plain", 9)]).await, [Arrived::Existing]);
     // Also in a partition that takes nothing more: the answer stays the same.
     db.run("UPDATE gatefeed_partitions SET status = 'cancelled' WHERE id = 'p'").await;
-    assert_eq!(ingest(&store, &[keyed("p", "k", 1)]).await, [Arrived::Existing]);
+    assert_eq!(ingest(&store, &[keyed("p", "k", 1)]).await, [Arrived::Replayed]);
 }
 
 /// One that is refused takes the others along, so that its caller can split them.
