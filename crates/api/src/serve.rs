@@ -3,7 +3,7 @@
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, extract::Request, routing::any};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -15,11 +15,19 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tower::ServiceExt;
 
-use crate::tls::Tls;
+use crate::{problem::Problem, tls::Tls};
 
-/// The most connections at a time; the next ones wait in the kernel's queue.
+/// The most connections at a time.
 const CONNECTIONS_MAX: usize = 512;
+
+/// Beyond those, connections for one request each: who asks for health is answered, so that no supervisor takes a full
+/// process for a dead one, and everybody else hears 503. The next ones wait in the kernel's queue.
+const CROWDED_MAX: usize = 32;
+
+/// How long one of those may take for the head of its request.
+const CROWDED_READ_MAX: Duration = Duration::from_secs(2);
 
 /// How long a client may take for the head of a request; idle connections are closed after it too.
 const HEAD_READ_MAX: Duration = Duration::from_secs(30);
@@ -61,17 +69,16 @@ async fn accept_all(
     tls: Option<&Tls>,
     connections: &GracefulShutdown,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+    let rooms = Rooms::new(router);
+    loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 // Small answers must not wait for more data to fill a packet.
                 let _ = stream.set_nodelay(true);
+                let Some(seat) = rooms.seat().await else { return };
                 match tls {
-                    None => start(stream, router.clone(), connections.watcher(), permit),
-                    Some(tls) => {
-                        start_tls(stream, tls.clone(), router.clone(), connections.watcher(), permit)
-                    }
+                    None => start(stream, seat, connections.watcher()),
+                    Some(tls) => start_tls(stream, tls.clone(), seat, connections.watcher()),
                 }
             }
             Err(error) if is_clients_fault(&error) => {}
@@ -83,23 +90,75 @@ async fn accept_all(
     }
 }
 
+/// Where connections have their places.
+struct Rooms {
+    large: Arc<Semaphore>,
+    router: Router,
+    crowded: Arc<Semaphore>,
+    for_the_crowd: Router,
+}
+
+/// What a connection gets.
+struct Seat {
+    router: Router,
+    head_read_max: Duration,
+    keep_alive: bool,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Rooms {
+    fn new(router: &Router) -> Self {
+        Self {
+            large: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            router: router.clone(),
+            crowded: Arc::new(Semaphore::new(CROWDED_MAX)),
+            for_the_crowd: for_the_crowd(router),
+        }
+    }
+
+    /// The next place; `None`: never.
+    async fn seat(&self) -> Option<Seat> {
+        tokio::select! {
+            biased;
+            permit = Arc::clone(&self.large).acquire_owned() => {
+                let (router, head_read_max) = (self.router.clone(), HEAD_READ_MAX);
+                Some(Seat { router, head_read_max, keep_alive: true, permit: permit.ok()? })
+            }
+            permit = Arc::clone(&self.crowded).acquire_owned() => {
+                let (router, head_read_max) = (self.for_the_crowd.clone(), CROWDED_READ_MAX);
+                Some(Seat { router, head_read_max, keep_alive: false, permit: permit.ok()? })
+            }
+        }
+    }
+}
+
+/// Health as `router` tells it, and 503 for all else.
+fn for_the_crowd(router: &Router) -> Router {
+    let router = router.clone();
+    let health = any(move |request: Request| router.clone().oneshot(request));
+    let full = || async { Problem::busy("there are too many connections just now: ask again") };
+    Router::new().route("/livez", health.clone()).route("/readyz", health).fallback(full)
+}
+
 /// Agrees on keys beside the next connections.
-fn start_tls(stream: TcpStream, tls: Tls, router: Router, watcher: Watcher, permit: OwnedSemaphorePermit) {
+fn start_tls(stream: TcpStream, tls: Tls, seat: Seat, watcher: Watcher) {
     tokio::spawn(async move {
         match tls.accept(stream).await {
-            Ok(stream) => start(stream, router, watcher, permit),
+            Ok(stream) => start(stream, seat, watcher),
             Err(error) => tracing::debug!(%error, "a client speaks no TLS that is spoken here"),
         }
     });
 }
 
-fn start<S>(stream: S, router: Router, watcher: Watcher, permit: OwnedSemaphorePermit)
+fn start<S>(stream: S, seat: Seat, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Seat { router, head_read_max, keep_alive, permit } = seat;
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_READ_MAX)
+        .header_read_timeout(head_read_max)
+        .keep_alive(keep_alive)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let connection = watcher.watch(connection);
     tokio::spawn(async move {
@@ -130,11 +189,15 @@ mod tests {
     }
 
     fn router() -> Router {
-        Router::new().route("/hello", get("hello"))
+        Router::new().route("/hello", get("hello")).route("/livez", get("alive"))
     }
 
     async fn exchange(stream: &mut TcpStream) -> String {
-        stream.write_all(REQUEST).await.unwrap();
+        ask(stream, REQUEST).await
+    }
+
+    async fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
+        stream.write_all(request).await.unwrap();
         let mut answer = vec![0; 4096];
         let length = stream.read(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer[..length]).into_owned()
@@ -155,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_over_the_limit_wait_for_room() {
+    async fn clients_over_the_limit_hear_of_it_and_health_is_told() {
         let (listener, address) = listen().await;
         let server = tokio::spawn(serve(listener, router(), std::future::pending()));
         let mut held = Vec::new();
@@ -164,13 +227,17 @@ mod tests {
             assert!(exchange(&mut client).await.ends_with("hello"));
             held.push(client);
         }
-        let mut late = TcpStream::connect(address).await.unwrap();
-        let mut answer = Box::pin(exchange(&mut late));
-        let early = tokio::time::timeout(Duration::from_millis(200), &mut answer).await;
-        assert!(early.is_err(), "answered over the limit");
+        let late = async |request: &[u8]| {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            ask(&mut client, request).await
+        };
+        let refused = late(REQUEST).await;
+        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after"), "{refused}");
+        let alive = late(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        assert!(alive.starts_with("HTTP/1.1 200") && alive.contains("connection: close"), "{alive}");
         held.pop();
-        let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("room was made");
-        assert!(answer.ends_with("hello"));
+        let room = async { while !late(REQUEST).await.ends_with("hello") {} };
+        tokio::time::timeout(Duration::from_secs(20), room).await.expect("room was made");
         server.abort();
     }
 }
