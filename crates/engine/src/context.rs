@@ -29,7 +29,6 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     pub(crate) max_payload: u64,
     pub(crate) until_idle: bool,
-    pub(crate) blob_links: bool,
 }
 
 /// The store, the settings, the board, and the bells that say that the board has changed.

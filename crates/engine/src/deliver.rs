@@ -173,7 +173,7 @@ impl<P: Processor> Sender<P> {
     }
 
     async fn attempt(&self, origin: &Origin, item: &mut DueItem) -> Result<Verdict, Skip> {
-        let link = self.link(item).await?;
+        let link = self.link(origin, item).await?;
         let _large = match link {
             Some(_) => None,
             None => self.large_share(&[item]).await?,
@@ -275,9 +275,10 @@ impl<P: Processor> Sender<P> {
 
     /// If its data lies in the blob store, and handlers are to fetch it there. What is made of a blob, or joined with what
     /// came before, is sent whole.
-    async fn link(&self, item: &DueItem) -> Result<Option<Link>, Skip> {
+    async fn link(&self, origin: &Origin, item: &DueItem) -> Result<Option<Link>, Skip> {
+        let is_wanted = self.context.settings.policies.blob_links(&origin.feed, item.gate);
         let reference = item.reference.as_deref().filter(|reference| reference.is_whole());
-        let reference = reference.filter(|_| self.context.settings.blob_links && item.gather.is_none());
+        let reference = reference.filter(|_| is_wanted && item.gather.is_none());
         let (Some(reference), Some(blobs)) = (reference, self.context.store.blobs()) else { return Ok(None) };
         blobs.link(reference).await.map(Some).map_err(Skip::PutBack)
     }

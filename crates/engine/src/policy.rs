@@ -15,6 +15,8 @@ pub struct Policy {
     pub concurrency: Option<usize>,
     /// Items are handed over in batches; `None`: one by one.
     pub batch: Option<Batch>,
+    /// Data that lies in the blob store is handed over as a link to it, but in batches.
+    pub blob_links: bool,
 }
 
 /// How items are gathered into one delivery. They are of one partition and gate.
@@ -62,6 +64,11 @@ impl Policies {
     /// How failed attempts at this gate of this feed are repeated.
     pub(crate) fn retry(&self, feed: &str, gate: i32) -> &RetryPolicy {
         &self.of(feed, gate).retry
+    }
+
+    /// Whether large data is handed over as a link.
+    pub(crate) fn blob_links(&self, feed: &str, gate: i32) -> bool {
+        self.of(feed, gate).blob_links
     }
 
     fn of(&self, feed: &str, gate: i32) -> &Policy {

@@ -71,7 +71,6 @@ impl Watcher<()> {
             grace: Duration::from_secs(25),
             max_payload: 16 * 1024 * 1024,
             until_idle: false,
-            blob_links: false,
         };
         Builder { store, settings, shutdown: CancellationToken::new() }
     }
@@ -150,9 +149,9 @@ impl Builder {
         self
     }
 
-    /// Delivers links to data that lies in the blob store instead of the data.
+    /// Delivers links to data that lies in the blob store instead of the data, of feeds without a policy of their own.
     pub fn blob_links(mut self, blob_links: bool) -> Self {
-        self.settings.blob_links = blob_links;
+        self.settings.policies.others.blob_links = blob_links;
         self
     }
 

@@ -63,6 +63,7 @@ pub(crate) struct Handling {
     pub(crate) spread: Spreading,
     pub(crate) batch_size: Option<usize>,
     pub(crate) batch_linger: Option<Duration>,
+    pub(crate) blob_links: Option<bool>,
     /// Signing secrets.
     pub(crate) signing: Option<Source>,
     pub(crate) access: AccessKeys,
@@ -103,6 +104,7 @@ impl Handling {
             concurrency: self.concurrency,
             batch_size: self.batch_size.or(wider.batch_size),
             batch_linger: self.batch_linger.or(wider.batch_linger),
+            blob_links: self.blob_links.or(wider.blob_links),
             signing: self.signing.clone().or_else(|| wider.signing.clone()),
             access: match self.targets.is_some() || self.access != AccessKeys::default() {
                 true => self.access.clone(),
@@ -241,6 +243,7 @@ fn read_handling(section: &mut Section<'_, '_>) -> Handling {
         concurrency: section.value("concurrency", parse::concurrency),
         batch_size: section.value("batch_size", parse::batch_size),
         batch_linger: section.value("batch_linger", parse::duration),
+        blob_links: section.flag("blob_links"),
         signing: source(section, "signing_secret_file", "signing_secret_env"),
         access: AccessKeys {
             bearer: source(section, "bearer_file", "bearer_env"),

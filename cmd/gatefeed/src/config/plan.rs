@@ -187,7 +187,8 @@ impl Plan {
         for feed in &self.feeds {
             for (gate, handling) in self.levels(feed) {
                 let (concurrency, batch) = (handling.concurrency, batch(&handling));
-                let policy = Policy { retry: retry_policy(&handling), concurrency, batch };
+                let (retry, blob_links) = (retry_policy(&handling), handling.blob_links.unwrap_or(false));
+                let policy = Policy { retry, concurrency, batch, blob_links };
                 builder = match gate {
                     Some(gate) => builder.gate_policy(feed, gate, policy),
                     None => builder.feed_policy(feed, policy),
@@ -206,9 +207,20 @@ impl Plan {
         builder
     }
 
+    /// Whether any handler gets links to large data.
+    pub(crate) fn has_blob_links(&self) -> bool {
+        let is_linked = |handling: Handling| handling.blob_links == Some(true);
+        self.feeds.iter().any(|feed| self.levels(feed).into_values().any(is_linked))
+    }
+
     /// Where to listen, if anywhere.
     pub(crate) fn listen(&self) -> Option<&str> {
         self.file.listen.as_deref()
+    }
+
+    /// Whether handlers can reach gatefeed by some address.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.file.listen.is_some() || self.file.public_url.is_some()
     }
 
     /// What the watcher is to be called.

@@ -61,6 +61,9 @@ fn mistakes_are_told_with_their_place_and_what_was_meant() {
     refused("target = \n", &["bad.toml:1:"]);
     refused("[feeds.a]\n", &["feed \"a\" has no handler", "--target"]);
     refused("target = \"http://h/\"\ntarget_health = \"//elsewhere/\"\n", &["health path"]);
+    fs::write(place.path().join("links.toml"), "target = \"http://h/\"\n[feeds.a]\nblob_links = true\n")
+        .unwrap();
+    place.fails(&["run", "--config", "links.toml", "--feed", "a"], 1, &["blob_links needs --blob-store"]);
     place.fails(&["config", "check", "missing.toml"], 2, &["missing.toml", "No such file"]);
     place.fails(&["config", "check"], 2, &["FILE"]);
     place.fails(&["run"], 2, &["--target", "--gate-target", "--config"]);

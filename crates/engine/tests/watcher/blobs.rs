@@ -17,6 +17,7 @@ use gatefeed_core::{
     partition::NewPartition,
     store::Rewound,
 };
+use gatefeed_engine::Policy;
 
 use crate::{
     db::{Db, child, item, retries, watcher, within},
@@ -24,7 +25,7 @@ use crate::{
 };
 
 on_both! {
-    handlers_get_the_bytes handlers_get_links a_rewind_brings_the_first_data_back a_blob_that_is_gone_fails_its_item
+    handlers_get_the_bytes handlers_get_links a_gate_gets_links a_rewind_brings_the_first_data_back a_blob_that_is_gone_fails_its_item
     an_answer_cannot_refer_to_blobs a_full_blob_store_delays_only
 }
 
@@ -93,6 +94,26 @@ async fn handlers_get_links(db: Arc<Db>) {
     });
     // Less than the data has.
     let run = watcher(store).blob_links(true).max_payload(100).processor(processor).run();
+    assert!(!within("idle", run).await.unwrap().failed);
+    log.assert_once(2);
+}
+
+/// One gate gets links, the others the data.
+async fn a_gate_gets_links(db: Arc<Db>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = db.with_blobs(folder.path(), 1000).await;
+    let items = [0, 1].map(|gate| NewItem { data: large(b'a'), ..item("p", &format!("i{gate}"), gate) });
+    store.push(&NewPartition::new("p"), &items).await.unwrap();
+    let log = Log::new();
+    let processor = log.processor(async |delivery| {
+        assert_eq!(
+            (delivery.link.is_some(), delivery.data.is_empty()),
+            (delivery.gate == 1, delivery.gate == 1)
+        );
+        Ok(Answer::done())
+    });
+    let policy = Policy { blob_links: true, ..Policy::default() };
+    let run = watcher(store).gate_policy("default", 1, policy).processor(processor).run();
     assert!(!within("idle", run).await.unwrap().failed);
     log.assert_once(2);
 }

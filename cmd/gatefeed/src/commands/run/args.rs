@@ -352,6 +352,9 @@ impl RunArgs {
         enter(&mut file.listen, &self.listen);
         enter(&mut file.public_url, &self.public_url);
         enter(&mut file.name, &self.name);
+        if self.blob_links {
+            top.blob_links = Some(true);
+        }
         if self.deny_private {
             top.deny_private = Some(true);
         }

@@ -50,7 +50,7 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         Some(listener) => Some(Health::start(listener, &store, &processor, &args).await?),
         None => None,
     };
-    check_links(&*store, &args)?;
+    check_links(&*store, &plan)?;
     let _collector = blobs::collect(&*store, args.blob_grace);
     let watched = watch(store, &args, &plan, processor, shutdown).await;
     if let Some(health) = health {
@@ -81,13 +81,16 @@ pub(crate) async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Ar
 }
 
 /// A link that leads nowhere would fail every delivery.
-fn check_links(store: &dyn Store, args: &RunArgs) -> Result<()> {
-    match args.blob_links
-        && args.listen.is_none()
-        && store.blobs().is_some_and(|blobs| blobs.links_lead_here())
-    {
-        true => bail!("--blob-links with a folder needs --listen, where handlers fetch the data"),
-        false => Ok(()),
+fn check_links(store: &dyn Store, plan: &Plan) -> Result<()> {
+    if !plan.has_blob_links() {
+        return Ok(());
+    }
+    match store.blobs() {
+        None => bail!("blob_links needs --blob-store, where the data lies that is linked to"),
+        Some(blobs) if blobs.links_lead_here() && !plan.is_reached() => {
+            bail!("--blob-links with a folder needs --listen, where handlers fetch the data")
+        }
+        Some(_) => Ok(()),
     }
 }
 
@@ -100,7 +103,7 @@ async fn watch(
 ) -> Result<u8> {
     let owner = plan.name().map_or_else(default_owner, str::to_owned);
     tracing::info!(owner, feeds = ?plan.feeds, "watching");
-    let watcher = plan.apply(Watcher::builder(store).owner(owner)).blob_links(args.blob_links);
+    let watcher = plan.apply(Watcher::builder(store).owner(owner));
     let watcher = watcher.until_idle(args.until_idle).shutdown(shutdown).shared_processor(processor);
     let concurrency = watcher.concurrency();
     let finished = tokio::select! {
