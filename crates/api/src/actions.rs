@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::State,
+    extract::{FromRequest, FromRequestParts, Request, State},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -23,6 +23,26 @@ use crate::{
 
 /// What an action is told is small.
 const BODY_MAX: usize = 64 * 1024;
+
+/// An action on a partition that its caller may act on and that is as `If-Match` has it, and what it is told.
+pub(crate) struct Action<T> {
+    partition: String,
+    told: T,
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for Action<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (mut head, body) = request.into_parts();
+        let may: May<Operates> = May::from_request_parts(&mut head, app).await?;
+        let PartitionId(partition) = PartitionId::from_request_parts(&mut head, app).await?;
+        Params::<Nothing>::from_request_parts(&mut head, app).await?;
+        check(app, &may, &partition, &head.headers).await?;
+        let told = told(app, &head.headers, body).await?;
+        Ok(Self { partition, told })
+    }
+}
 
 /// Errs unless the caller may act on the partition, and it is as `If-Match` has it.
 async fn check(
@@ -97,14 +117,8 @@ pub(crate) struct Retried {
 )]
 pub(crate) async fn retry(
     State(app): State<App>,
-    may: May<Operates>,
-    PartitionId(partition): PartitionId,
-    _: Params<Nothing>,
-    headers: HeaderMap,
-    body: Body,
+    Action { partition, told }: Action<RetryBody>,
 ) -> Result<Response, Problem> {
-    check(&app, &may, &partition, &headers).await?;
-    let told: RetryBody = told(&app, &headers, body).await?;
     let filter = RetryFilter { item: told.item, gate: told.gate };
     let retried = app.store.retry(&partition, &filter).await?;
     Ok(json(StatusCode::OK, &[], &Retried { partition, retried }))
@@ -148,14 +162,8 @@ pub(crate) struct RewoundBody {
 )]
 pub(crate) async fn rewind(
     State(app): State<App>,
-    may: May<Operates>,
-    PartitionId(partition): PartitionId,
-    _: Params<Nothing>,
-    headers: HeaderMap,
-    body: Body,
+    Action { partition, told }: Action<RewindBody>,
 ) -> Result<Response, Problem> {
-    check(&app, &may, &partition, &headers).await?;
-    let told: RewindBody = told(&app, &headers, body).await?;
     let gate = told.gate.filter(|gate| *gate >= 0);
     let gate = gate.ok_or_else(|| {
         Problem::unprocessable("say where to: {\"gate\": 0}, or a higher one that was reached")
@@ -189,14 +197,8 @@ pub(crate) struct Changed {
 )]
 pub(crate) async fn pause(
     State(app): State<App>,
-    may: May<Operates>,
-    PartitionId(partition): PartitionId,
-    _: Params<Nothing>,
-    headers: HeaderMap,
-    body: Body,
+    Action { partition, .. }: Action<Nothing>,
 ) -> Result<Response, Problem> {
-    check(&app, &may, &partition, &headers).await?;
-    told::<Nothing>(&app, &headers, body).await?;
     app.store.pause(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Changed { partition, status: PartitionStatus::Paused }))
 }
@@ -216,14 +218,8 @@ pub(crate) async fn pause(
 )]
 pub(crate) async fn resume(
     State(app): State<App>,
-    may: May<Operates>,
-    PartitionId(partition): PartitionId,
-    _: Params<Nothing>,
-    headers: HeaderMap,
-    body: Body,
+    Action { partition, .. }: Action<Nothing>,
 ) -> Result<Response, Problem> {
-    check(&app, &may, &partition, &headers).await?;
-    told::<Nothing>(&app, &headers, body).await?;
     app.store.resume(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Changed { partition, status: PartitionStatus::Available }))
 }
@@ -252,14 +248,8 @@ pub(crate) struct Cancelled {
 )]
 pub(crate) async fn cancel(
     State(app): State<App>,
-    may: May<Operates>,
-    PartitionId(partition): PartitionId,
-    _: Params<Nothing>,
-    headers: HeaderMap,
-    body: Body,
+    Action { partition, .. }: Action<Nothing>,
 ) -> Result<Response, Problem> {
-    check(&app, &may, &partition, &headers).await?;
-    told::<Nothing>(&app, &headers, body).await?;
     let cancelled = app.store.cancel(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Cancelled { partition, cancelled }))
 }
@@ -286,14 +276,8 @@ pub(crate) struct Sealed {
 )]
 pub(crate) async fn seal(
     State(app): State<App>,
-    may: May<Operates>,
-    PartitionId(partition): PartitionId,
-    _: Params<Nothing>,
-    headers: HeaderMap,
-    body: Body,
+    Action { partition, .. }: Action<Nothing>,
 ) -> Result<Response, Problem> {
-    check(&app, &may, &partition, &headers).await?;
-    told::<Nothing>(&app, &headers, body).await?;
     app.store.seal(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Sealed { partition, sealed: true }))
 }
@@ -322,14 +306,8 @@ pub(crate) struct Advanced {
 )]
 pub(crate) async fn advance(
     State(app): State<App>,
-    may: May<Operates>,
-    PartitionId(partition): PartitionId,
-    _: Params<Nothing>,
-    headers: HeaderMap,
-    body: Body,
+    Action { partition, .. }: Action<Nothing>,
 ) -> Result<Response, Problem> {
-    check(&app, &may, &partition, &headers).await?;
-    told::<Nothing>(&app, &headers, body).await?;
     let gate = app.store.advance(&partition).await?;
     Ok(json(StatusCode::OK, &[], &Advanced { partition, gate }))
 }
