@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use gatefeed_core::{
     callback::{Callback, CalledBack, Heartbeat, KEY_BYTES, Key, Refusal, Standing, Ticket, judge},
-    item::{DueItem, content_type},
+    item::DueItem,
     lease::Lease,
     outcome::Completion,
     partition::PartitionStatus,
@@ -20,7 +19,7 @@ use super::{
     fence::held,
     history::keep,
     renew::borrowed,
-    rows::{at, born, by_key, now, seconds, word},
+    rows::{at, born, by_key, due_item, now, seconds, word},
 };
 use crate::unsettled::Unsettled;
 
@@ -32,10 +31,10 @@ const PARTITION: &str = concat!(
 
 /// The data only where a history is kept.
 const SEE: &str = concat!(
-    "SELECT status, version, created_at, expired_version, waiting_until, waiting_until <= ",
+    "SELECT id, status, version, created_at, expired_version, waiting_until, waiting_until <= ",
     now!(),
     " AS is_overdue, gate, pass, retry_count, suspect_count, content_type, octet_length(data) AS size,
-        CASE WHEN ?3 THEN CAST(data AS BLOB) END AS data, error_messages
+        CASE WHEN ?3 THEN CAST(data AS BLOB) END AS data, error_messages, NULL AS gather
     FROM gatefeed_items ",
     by_key!(items),
     " WHERE partition_id = ?1 AND id = ?2"
@@ -72,7 +71,7 @@ const EXTEND: &str = concat!(
 /// The first of a partition to be over their time.
 pub(super) const OVERDUE: &str = concat!(
     "SELECT id, version, created_at, gate, pass, retry_count, suspect_count, content_type, octet_length(data) AS size,
-        NULL AS data, error_messages
+        NULL AS data, error_messages, NULL AS gather
     FROM gatefeed_items INDEXED BY gatefeed_items_waiting
     WHERE partition_id = ?1 AND status = 'waiting' AND waiting_until <= ",
     now!(),
@@ -116,7 +115,7 @@ impl Sqlite {
         if let Err(refusal) = judge(ticket, Some(&standing(&row, &partition)?)) {
             return Ok(CalledBack::Refused(refusal));
         }
-        let item = item(&row, ticket.item.clone())?;
+        let item = due_item(&row)?;
         let feed: &str = partition.try_get("feed")?;
         let completion = callback.completion(feed.into(), &item, keep_history);
         let unsettled = has_dependencies.then_some(&self.unsettled);
@@ -162,7 +161,7 @@ impl Sqlite {
             }
             let query = sqlx::query(OVERDUE).bind(&*lease.partition).bind(limit as i64);
             let rows = query.fetch_all(&mut *connection).await?;
-            let items = rows.iter().map(|row| item(row, row.try_get::<&str, _>("id")?.into()));
+            let items = rows.iter().map(due_item);
             found.push(items.collect::<Result<_>>()?);
         }
         Ok(found)
@@ -213,23 +212,5 @@ fn standing(row: &SqliteRow, partition: &SqliteRow) -> Result<Standing> {
         born: born(row)?,
         is_overdue: row.try_get("is_overdue")?,
         expired_version: row.try_get("expired_version")?,
-    })
-}
-
-fn item(row: &SqliteRow, id: Arc<str>) -> Result<DueItem> {
-    Ok(DueItem {
-        id,
-        gate: row.try_get("gate")?,
-        pass: row.try_get("pass")?,
-        retry_count: row.try_get("retry_count")?,
-        suspect_count: row.try_get("suspect_count")?,
-        version: row.try_get("version")?,
-        content_type: content_type(row.try_get("content_type")?),
-        size: row.try_get::<i64, _>("size")?.unsigned_abs(),
-        data: row.try_get::<Option<Vec<u8>>, _>("data")?.map(Bytes::from),
-        error_messages: row.try_get("error_messages")?,
-        gather: None,
-        born: born(row)?,
-        reference: None,
     })
 }

@@ -17,7 +17,7 @@ use url::Url;
 
 use super::{
     HttpArgs, LoadArgs,
-    drain::BLOCK,
+    drain::beside_updates,
     figures::{Load, per_second},
     handler::{BATCH_PATH, Child},
     place::Place,
@@ -68,25 +68,8 @@ async fn one_by_one(place: &Place, args: &LoadArgs) -> Result<Load> {
 async fn batched(place: &Place, args: &LoadArgs, size: usize) -> Result<Load> {
     let handler = Child::start()?;
     let target = parse_target(&handler.url)?.join(BATCH_PATH)?;
-    let store = place.open().await?;
-    let mut limit = place.limit().await?;
-    let mut figures = Load::new("http", "the batched UPDATE alone", place, args);
     let batch = Batch { size, linger: LINGER };
-    for round in 0.. {
-        let items = figures.items_of_round();
-        work::load(&*store, args, 2 * round, items).await?;
-        limit.vacuum().await?;
-        let (rows, by_itself) = limit.update_all(BLOCK).await?;
-        limit.clear().await?;
-        work::load(&*store, args, 2 * round + 1, items).await?;
-        limit.vacuum().await?;
-        let took = work::put_through(place.open().await?, args, items, Some(batch), client(&target)?).await?;
-        limit.clear().await?;
-        if figures.round(took, per_second(rows, by_itself)) {
-            break;
-        }
-    }
-    Ok(figures)
+    beside_updates("http", place, args, Some(batch), || client(&target)).await
 }
 
 fn client(target: &Url) -> Result<HttpProcessor> {
