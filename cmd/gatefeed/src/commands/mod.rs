@@ -45,7 +45,7 @@ async fn perform(command: Command, database: &DatabaseArgs) -> Result<u8> {
         Command::Serve(args) => return serve::serve(database, *args).await,
         Command::Bench(args) => return bench::bench(database, args).await,
         Command::Push(args) => return push::push(database, *args).await,
-        Command::Config(args) => config::config(args)?,
+        Command::Config(args) => config::config(database, args)?,
         Command::Migrate(args) => migrate::migrate(database, args).await?,
         Command::Token(args) => token::token(database, args).await?,
         Command::Status(args) => status::status(database, args).await?,

@@ -324,6 +324,7 @@ fn the_errors_of_the_page_are_those_that_people_see() {
     for answer in [
         "500 Internal Server Error",
         "302 Found\r\nLocation: http://h/x",
+        "200 OK\r\nGatefeed-Async: true",
         "200 OK\r\n\r\nhello",
         "200 OK\r\n\r\n{\"x\": 1}",
     ] {
@@ -336,7 +337,8 @@ fn the_errors_of_the_page_are_those_that_people_see() {
     let url = format!("http://{}/", silent.local_addr().unwrap());
     failing(&mut seen, &url, &["--request-timeout", "200ms"]);
 
-    fs::write(seen.place.path().join("gatefeed.toml"), "concurency = 5").unwrap();
+    let text = "concurency = 5\nretry_base = \"5s\"\nretry_cap = \"1s\"";
+    fs::write(seen.place.path().join("gatefeed.toml"), text).unwrap();
     seen.run(&["config", "check", "gatefeed.toml"]);
     for variable in ["NO_SUCH_SECRET", "PATH"] {
         let text = format!("target = \"http://h/\"\nsigning_secret_env = \"{variable}\"");

@@ -25,6 +25,13 @@ pub struct BlobOptions {
     pub inline_max: u64,
 }
 
+impl BlobOptions {
+    /// Whether it names a folder, whose links lead to gatefeed; buckets have links of their own.
+    pub fn is_folder(&self) -> bool {
+        self.url.starts_with("file:")
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
