@@ -3,6 +3,7 @@
 pub(crate) mod advance;
 pub(crate) mod bench;
 pub(crate) mod cancel;
+mod collect;
 pub(crate) mod config;
 pub(crate) mod items;
 pub(crate) mod listen;

@@ -117,6 +117,10 @@ impl Objects {
     ) -> Result<T> {
         match timeout(CALL_MAX, work).await {
             Ok(Ok(value)) => Ok(value),
+            // A bucket that is not there has lost nothing: it may be the wrong one, and is no reason to give an item up.
+            Ok(Err(Error::NotFound { source, .. })) if verb == "put" || is_bucket(&*source) => {
+                Err(StoreError::Unavailable(format!("cannot {verb} the blob {path}: {}", text(&*source))))
+            }
             Ok(Err(Error::NotFound { .. })) => {
                 Err(StoreError::NotFound(format!("the blob {path} is not in the blob store")))
             }
@@ -128,6 +132,11 @@ impl Objects {
             ))),
         }
     }
+}
+
+/// Whether what is missing is the bucket itself, by what S3 answers.
+fn is_bucket(error: &(dyn std::error::Error + 'static)) -> bool {
+    text(error).contains("NoSuchBucket")
 }
 
 /// An error with its causes, on one line.

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::spread_args::SpreadArgs;
 use crate::{
-    commands::listen::ApiArgs,
+    commands::{collect::CollectArgs, listen::ApiArgs},
     config::{self, File, Plan, SIGNING_VARIABLE, Source},
     parse,
 };
@@ -259,16 +259,8 @@ pub(crate) struct RunArgs {
         value_parser = parse_target
     )]
     pub(crate) public_url: Option<Url>,
-    /// Remove blobs that no item refers to from --blob-store once they are so old, longer than any push takes; 0s: never
-    #[arg(
-        long,
-        env = "GATEFEED_BLOB_GRACE",
-        value_name = "DURATION",
-        default_value = "1d",
-        help_heading = "Process",
-        value_parser = parse::duration
-    )]
-    pub(crate) blob_grace: Duration,
+    #[command(flatten)]
+    pub(crate) collect: CollectArgs,
     /// Leave the tables as they are, and exit unless they are up to date
     #[arg(
         long,

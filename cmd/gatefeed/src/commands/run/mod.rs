@@ -13,7 +13,6 @@ macro_rules! enter {
 }
 
 mod args;
-mod blobs;
 mod reload;
 mod spread_args;
 
@@ -62,7 +61,7 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         Some(listener) => Some(Health::start(listener, &store, &processor, &args).await?),
         None => None,
     };
-    let _collector = blobs::collect(&*store, args.blob_grace);
+    let _collector = args.collect.start(&*store);
     let watched = watch(store, database, &args, &plan, processor, shutdown).await;
     if let Some(health) = health {
         health.stop().await;
