@@ -8,14 +8,19 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use gatefeed_testkit::handler::{Handler, Recorded, Reply};
 use gatefeed_tests::{Database, Gatefeed, binary, eventually, gatefeed};
 use serde_json::{Value, json};
 
-crate::on_both!(a_crash_leaves_no_reference_without_its_blob, handlers_fetch_what_they_get_a_link_to);
+crate::on_both!(
+    a_crash_leaves_no_reference_without_its_blob,
+    a_collection_that_dies_among_pushes_takes_nothing_that_is_needed,
+    a_server_collects_too,
+    handlers_fetch_what_they_get_a_link_to
+);
 
 const ITEMS: usize = 120;
 
@@ -137,6 +142,62 @@ async fn a_crash_leaves_no_reference_without_its_blob(database: Database) {
     let items = with(&["items", "p", "--id", "007", "--data", "--json"], &flags);
     let items: Value = serde_json::from_str(&run_command(&database, &items)).unwrap();
     assert_eq!(items[0]["data"], json!("b".repeat(2 * length(7))).to_string());
+}
+
+/// What nobody refers to any more goes without a watcher; what somebody does stays.
+async fn a_server_collects_too(database: Database) {
+    assert!(gatefeed(&database, &["migrate"]).status.success());
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = dir.path().join("blobs");
+    let (flags, input) = (flags(&blobs), envelopes(dir.path()));
+    run_command(&database, &with(&["push", "--partition", "p", "--envelope", &input], &flags));
+    database.sql("DELETE FROM gatefeed_items WHERE id > '009'");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--blob-grace", "1s"];
+    let server = start(&database, &with(&serve, &flags));
+    eventually("the garbage is gone", || files(&blobs).len() == 10).await;
+    assert_eq!(assert_nothing_dangles(&database, &blobs).len(), 10);
+    assert!(server.terminate().await.success());
+}
+
+/// As if it had lain there for longer than any push takes.
+fn make_old(blobs: &Path) {
+    let then = SystemTime::now() - Duration::from_secs(2 * 3600);
+    for file in files(blobs) {
+        fs::File::options().write(true).open(file).unwrap().set_modified(then).unwrap();
+    }
+}
+
+/// Collections are killed at any moment while producers bring the same data again and again, some of which is given up.
+async fn a_collection_that_dies_among_pushes_takes_nothing_that_is_needed(database: Database) {
+    assert!(gatefeed(&database, &["migrate"]).status.success());
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = dir.path().join("blobs");
+    let (flags, input) = (flags(&blobs), envelopes(dir.path()));
+    let push = |partition: &str| with(&["push", "--partition", partition, "--envelope", &input], &flags);
+    run_command(&database, &push("first"));
+    database.sql("DELETE FROM gatefeed_items WHERE partition_id = 'first' AND id > '059'");
+    make_old(&blobs);
+    let prune = with(&["prune", "--blobs", "--older-than", "1h", "--json"], &flags);
+    for round in 0..4 {
+        let partition = format!("p{round}");
+        let mut pushing = start(&database, &push(&partition));
+        let (before, pruning) = (files(&blobs).len(), start(&database, &prune));
+        eventually("blobs come or go", || files(&blobs).len() != before).await;
+        pruning.kill();
+        if round % 2 == 0 {
+            pushing.kill();
+        } else {
+            assert!(pushing.ended().await.success());
+        }
+        assert_nothing_dangles(&database, &blobs);
+    }
+    make_old(&blobs);
+    run_command(&database, &prune);
+    let references = assert_nothing_dangles(&database, &blobs);
+    let left = files(&blobs).into_iter().map(|file| file.strip_prefix(&blobs).unwrap().display().to_string());
+    assert_eq!(left.collect::<BTreeSet<_>>(), references);
+    // All of the first that was kept, and the pushes that ended.
+    assert!(references.len() >= 60 + 2 * ITEMS, "{}", references.len());
 }
 
 /// Status and body of a GET.

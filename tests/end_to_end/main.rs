@@ -19,6 +19,7 @@ mod nested;
 mod outages;
 mod push;
 mod routing;
+mod s3;
 mod schemathesis;
 mod signing;
 mod spreading;

@@ -24,11 +24,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if duration > DURATION_MAX { Err("expected at most 366 days".to_owned()) } else { Ok(duration) }
 }
 
-/// A timeout: zero would fire at once and is nobody's wish.
+/// A timeout: zero would fire at once and is nobody's wish, and clocks here know no less than a millisecond.
 pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration.is_zero() {
         return Err("expected more than zero, such as 200ms, 30s or 5m".to_owned());
+    }
+    if !duration.as_nanos().is_multiple_of(1_000_000) {
+        return Err("expected whole milliseconds, such as 200ms, 30s or 5m".to_owned());
     }
     Ok(duration)
 }
@@ -260,6 +263,9 @@ mod tests {
         assert_eq!(timeout("1m 30s"), Ok(Duration::from_secs(90)));
         for bad in ["0s", "0ms", "30", "soon", "-1s", "", "9999y"] {
             assert!(timeout(bad).unwrap_err().contains("expected"), "{bad}");
+        }
+        for bad in ["200us", "1500us", "1ms 1ns"] {
+            assert!(timeout(bad).unwrap_err().contains("whole milliseconds"), "{bad}");
         }
         assert!(poll_interval("9ms").is_err() && poll_interval("10ms").is_ok());
         assert!(watch_interval("99ms").is_err() && watch_interval("100ms").is_ok());

@@ -43,7 +43,7 @@ pub(crate) struct ItemsParams {
     /// At most this many, 50 without. As NDJSON: all of them without. With data a page may end sooner.
     #[param(minimum = 1, maximum = 9999)]
     limit: Option<usize>,
-    /// With their data: as `data`, or as `data_base64` where it is not UTF-8.
+    /// With their data: as `data`, or as `data_base64` where it is not UTF-8; `data_error` says why there is neither.
     data: Option<bool>,
 }
 
@@ -180,6 +180,17 @@ pub(crate) async fn find(app: &App, partition: &str, item: &str, data: DataPart)
     row.ok_or_else(|| Problem::not_found(format!("partition {partition:?} has no item {item:?}")))
 }
 
+/// The item is there and its data is not.
+fn unreadable(app: &App, why: String) -> Problem {
+    match app.store.blobs() {
+        Some(_) => Problem::new(StatusCode::GONE, "data-gone", "The item's data is gone", why),
+        None => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Problem::new(status, "no-blob-store", "The item's data is in a blob store", why)
+        }
+    }
+}
+
 /// Get an item's data
 ///
 /// As it is stored now, with its content type: what was posted, or what its handler has answered.
@@ -195,6 +206,8 @@ pub(crate) async fn find(app: &App, partition: &str, item: &str, data: DataPart)
         (status = 200, description = "The data, with the item's content type", body = serde_json::Value, content_type = "*/*",
             headers(("etag" = String, description = "The item's version"))),
         (status = 304, description = "It is as `If-None-Match` has it"),
+        (status = 410, description = "It is not in the blob store any more", body = Problem,
+            content_type = "application/problem+json"),
         (status = 422, description = "An id will not do", body = Problem, content_type = "application/problem+json"),
         Problems,
     ),
@@ -214,6 +227,9 @@ pub(crate) async fn get_data(
         }
     }
     let row = find(&app, &partition, &item, DataPart::All).await?;
+    if let Some(why) = row.data_error {
+        return Err(unreadable(&app, why));
+    }
     let content_type = HeaderValue::from_str(&row.content_type);
     let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
     // What somebody pushed is nothing that a browser should run in the API's name.

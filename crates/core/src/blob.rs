@@ -193,9 +193,6 @@ pub trait Blobs: Send + Sync + Debug {
     /// Data with more bytes than this goes there.
     fn inline_max(&self) -> u64;
 
-    /// Whether its links lead to `gatefeed run --listen` ([`Link::Relative`]).
-    fn links_lead_here(&self) -> bool;
-
     /// A link to a blob, good for [`LINK_VALID`].
     async fn link(&self, reference: &Reference) -> Result<Link>;
 

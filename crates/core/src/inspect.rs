@@ -293,6 +293,9 @@ pub struct ItemRow {
     /// The data, or the part of it, that was asked for.
     #[serde(skip)]
     pub data: Option<Vec<u8>>,
+    /// Why the data that was asked for cannot be read: it is not in the blob store, or this process has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_error: Option<String>,
     /// What its attempts failed with.
     pub error_messages: Option<String>,
     /// Grows on every change.
@@ -308,6 +311,9 @@ impl ItemRow {
     /// another type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
         let Some(data) = &self.data else {
+            if let Some(why) = &self.data_error {
+                return Err(StoreError::data(format!("item {:?} has no data: {why}", self.id)));
+            }
             return Err(StoreError::data(format!("item {:?} was listed without its data", self.id)));
         };
         serde_json::from_slice(data).map_err(|error| {

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use gatefeed_core::Store;
@@ -15,6 +15,8 @@ use sqlx::{
 };
 
 gatefeed_testkit::conformance!(make_db);
+#[cfg(feature = "s3")]
+gatefeed_testkit::bucket_conformance!(make_db);
 
 struct PostgresDb {
     url: String,
@@ -72,8 +74,8 @@ impl Db for PostgresDb {
         open(&self.url, &self.schema).await
     }
 
-    async fn store_with_blobs(&self, folder: &Path, inline_max: u64) -> Arc<dyn Store> {
-        let blobs = Some(BlobOptions { url: format!("file://{}", folder.display()), inline_max });
+    async fn store_with_blobs(&self, url: &str, inline_max: u64) -> Arc<dyn Store> {
+        let blobs = Some(BlobOptions { url: url.to_owned(), inline_max });
         let options = Options { schema: Some(self.schema.clone()), blobs, ..Options::default() };
         connect(&self.url, &options).await.unwrap()
     }

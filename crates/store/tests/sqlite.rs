@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use gatefeed_core::Store;
@@ -15,6 +15,8 @@ use sqlx::{
 use tempfile::TempDir;
 
 gatefeed_testkit::conformance!(make_db);
+#[cfg(feature = "s3")]
+gatefeed_testkit::bucket_conformance!(make_db);
 
 struct SqliteDb {
     url: String,
@@ -68,8 +70,8 @@ impl Db for SqliteDb {
         open(&self.url).await
     }
 
-    async fn store_with_blobs(&self, folder: &Path, inline_max: u64) -> Arc<dyn Store> {
-        let blobs = Some(BlobOptions { url: format!("file://{}", folder.display()), inline_max });
+    async fn store_with_blobs(&self, url: &str, inline_max: u64) -> Arc<dyn Store> {
+        let blobs = Some(BlobOptions { url: url.to_owned(), inline_max });
         let options = Options { blobs, ..Options::default() };
         connect(&self.url, &options).await.unwrap()
     }

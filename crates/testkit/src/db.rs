@@ -1,9 +1,11 @@
 //! A database as a test sees it: through the store, and through plain SQL as a user would write it.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use gatefeed_core::Store;
+
+use crate::bucket::Bucket;
 
 /// One namespace for one test, empty at first: a Postgres schema or a SQLite file. Tables are named without a
 /// schema in SQL that goes through [`Db::execute`], [`Db::rows`] and [`OpenTx::execute`].
@@ -18,8 +20,13 @@ pub trait Db: Send + Sync + 'static {
     /// A second process's view of the same namespace: nothing is shared but the database.
     async fn another_store(&self) -> Arc<dyn Store>;
 
-    /// As [`Db::another_store`], with data of more than `inline_max` bytes in this folder.
-    async fn store_with_blobs(&self, folder: &Path, inline_max: u64) -> Arc<dyn Store>;
+    /// As [`Db::another_store`], with data of more than `inline_max` bytes in this blob store.
+    async fn store_with_blobs(&self, url: &str, inline_max: u64) -> Arc<dyn Store>;
+
+    /// Where blobs are to lie; `None`: in a folder.
+    fn bucket(&self) -> Option<Bucket> {
+        None
+    }
 
     /// A table or function with its schema, quoted.
     fn table(&self, name: &str) -> String;

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests state what they expect by unwrapping")]
 
+pub mod bucket;
 pub mod conformance;
 pub mod db;
 pub mod faults;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     args::JsonArg,
     config::{self, Handling, Plan, request_timeout, retry_policy, shown},
+    database::DatabaseArgs,
     output::{self, Kind, Table, quoted},
 };
 
@@ -30,8 +31,9 @@ enum ConfigCommand {
 
 /// Say everything that is wrong with a configuration file, or what it comes to.
 ///
-/// Mistakes are told with line, column and the nearest key that there is, and it exits with 2. Else it lists where the
-/// items of each feed and gate would go. It reads no database and asks no handler.
+/// Mistakes are told with line, column and the nearest key that there is, all at once, and it exits with 2. Else it lists
+/// where the items of each feed and gate would go. What counts is what `gatefeed run --config FILE` would do with no other
+/// flag but --blob-store, secrets and certificates included. It reads no database and asks no handler.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed config check gatefeed.toml
@@ -47,12 +49,12 @@ struct CheckArgs {
     json: JsonArg,
 }
 
-pub(crate) fn config(args: ConfigArgs) -> Result<()> {
+pub(crate) fn config(database: &DatabaseArgs, args: ConfigArgs) -> Result<()> {
     let ConfigCommand::Check(args) = args.command;
     // One of them is there, as clap has seen to.
     let path = args.file.or(args.config).unwrap_or_default();
-    let plan = Plan::new(config::load(&path)?, Vec::new())?;
-    HttpRoutes::new(plan.routes(None)?).map_err(|error| StoreError::Config(error.to_string()))?;
+    let plan = Plan::new(config::load(&path)?, Vec::new(), database.blobs.options().as_ref())?;
+    HttpRoutes::new(plan.routes(None)).map_err(|error| StoreError::Config(error.to_string()))?;
     let routes: Vec<Route> = plan.feeds.iter().flat_map(|feed| routes(&plan, feed)).collect();
     if args.json.json {
         return output::json_object(&Checked { valid: true, routes });

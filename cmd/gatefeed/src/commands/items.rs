@@ -199,7 +199,7 @@ fn data_cell(row: &ItemRow) -> String {
     match row.data.as_deref().map(|data| text(data, row.size)) {
         Some(Some(text)) => text.to_owned(),
         Some(None) => format!("({}, not text)", row.content_type),
-        None => String::new(),
+        None => row.data_error.as_ref().map(|why| format!("({why})")).unwrap_or_default(),
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod advance;
 pub(crate) mod bench;
 pub(crate) mod cancel;
+mod collect;
 pub(crate) mod config;
 pub(crate) mod items;
 pub(crate) mod listen;
@@ -45,7 +46,7 @@ async fn perform(command: Command, database: &DatabaseArgs) -> Result<u8> {
         Command::Serve(args) => return serve::serve(database, *args).await,
         Command::Bench(args) => return bench::bench(database, args).await,
         Command::Push(args) => return push::push(database, *args).await,
-        Command::Config(args) => config::config(args)?,
+        Command::Config(args) => config::config(database, args)?,
         Command::Migrate(args) => migrate::migrate(database, args).await?,
         Command::Token(args) => token::token(database, args).await?,
         Command::Status(args) => status::status(database, args).await?,

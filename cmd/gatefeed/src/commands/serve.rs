@@ -8,6 +8,7 @@ use gatefeed_api::{Targets, axum::Router};
 use gatefeed_core::Store;
 
 use super::{
+    collect::CollectArgs,
     listen::{ApiArgs, listen},
     run::open,
 };
@@ -40,6 +41,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "GATEFEED_NO_MIGRATE", help_heading = "Process", value_parser = FalseyValueParser::new())]
     no_migrate: bool,
     #[command(flatten)]
+    collect: CollectArgs,
+    #[command(flatten)]
     api: ApiArgs,
 }
 
@@ -53,6 +56,7 @@ pub(crate) async fn serve(database: &DatabaseArgs, args: ServeArgs) -> Result<u8
     let store = store?;
     args.api.check(address, &store).await?;
     let router = router(&store, gatefeed_api::api(Arc::clone(&store), args.api.options(address)));
+    let _collector = args.collect.start(&*store);
     args.api.tell(address, &store).await;
     gatefeed_api::serve_with(listener, router, tls, shutdown.cancelled_owned()).await;
     Ok(exit::OK)

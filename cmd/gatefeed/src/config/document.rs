@@ -7,31 +7,42 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+use super::origin::Origins;
+
+/// Where something stands in the text.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Place {
+    /// From 1.
+    pub(super) line: usize,
+    /// From 1, in characters.
+    pub(super) column: usize,
+}
+
 /// Something that is wrong, and where.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Problem {
-    /// From 1.
-    line: usize,
-    /// From 1, in characters.
-    column: usize,
-    message: String,
+    pub(super) place: Place,
+    pub(super) message: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.line, self.column, self.message)
+        write!(f, "{}:{}: {}", self.place.line, self.place.column, self.message)
     }
 }
 
 /// The text, and what is wrong with it so far.
 pub(super) struct Document<'d> {
     text: &'d str,
+    /// Where each line begins.
+    lines: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
 }
 
 impl<'d> Document<'d> {
     pub(super) fn new(text: &'d str) -> Self {
-        Self { text, problems: RefCell::default() }
+        let lines = text.match_indices('\n').map(|(end, _)| end + 1);
+        Self { text, lines: [0].into_iter().chain(lines).collect(), problems: RefCell::default() }
     }
 
     /// The whole as a table; `None`: it is no TOML.
@@ -44,10 +55,14 @@ impl<'d> Document<'d> {
     }
 
     pub(super) fn problem(&self, at: Range<usize>, message: String) {
-        let before = self.text.get(..at.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        self.problems.borrow_mut().push(Problem { line, column, message });
+        self.problems.borrow_mut().push(Problem { place: self.place(at.start), message });
+    }
+
+    fn place(&self, at: usize) -> Place {
+        let line = self.lines.partition_point(|begin| *begin <= at);
+        let begin = self.lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
+        let before = self.text.get(begin..at).unwrap_or_default();
+        Place { line, column: before.chars().count() + 1 }
     }
 
     /// What is wrong, in the order of the text.
@@ -66,8 +81,18 @@ pub(super) struct Section<'d, 's> {
     table: &'s DeTable<'d>,
     /// Where it begins.
     at: Range<usize>,
+    /// Where its keys stand.
+    origins: Origins,
     known: Vec<&'static str>,
 }
+
+/// How narrow a table is: what a narrower one says goes before what a wider one says.
+pub(super) type Depth = u8;
+
+/// Of the top of the file; `[[gates]]` are one deeper.
+pub(super) const TOP: Depth = 0;
+/// Of `[feeds.NAME]`; its gates are one deeper.
+const FEED: Depth = 2;
 
 impl<'d, 's> Section<'d, 's> {
     pub(super) fn new(
@@ -75,8 +100,18 @@ impl<'d, 's> Section<'d, 's> {
         name: String,
         table: &'s DeTable<'d>,
         at: Range<usize>,
+        depth: Depth,
     ) -> Self {
-        Self { document, name, table, at, known: Vec::new() }
+        let mut origins = Origins::new(document.place(at.start), depth);
+        for name in table.keys() {
+            origins.set(name.get_ref(), document.place(name.span().start));
+        }
+        Self { document, name, table, at, origins, known: Vec::new() }
+    }
+
+    /// Where its keys stand, those of its [`pairs`](Section::pairs) too, once they have been read.
+    pub(super) fn origins(&self) -> Origins {
+        self.origins.clone()
     }
 
     fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'d>>> {
@@ -124,7 +159,7 @@ impl<'d, 's> Section<'d, 's> {
         self.or_problem(value.span(), key, read)
     }
 
-    /// A table of names and what they stand for.
+    /// A table of names, in which case makes no difference, and what they stand for.
     pub(super) fn pairs<T>(
         &mut self,
         key: &'static str,
@@ -136,11 +171,24 @@ impl<'d, 's> Section<'d, 's> {
                 .problem(value.span(), format!("{key}: expected a table such as {{ Name = \"value\" }}"));
             return Vec::new();
         };
-        let pair = |(name, value): (&Spanned<_>, &Spanned<DeValue<'d>>)| {
-            let name: &std::borrow::Cow<'d, str> = name.get_ref();
-            self.or_problem(value.span(), key, read(name, value.get_ref()))
-        };
-        table.iter().filter_map(pair).collect()
+        let mut pairs: Vec<_> = table.iter().collect();
+        pairs.sort_by_key(|(name, _)| name.span().start);
+        let mut seen: Vec<String> = Vec::new();
+        let mut all = Vec::new();
+        for (name, value) in pairs {
+            self.origins.set(&format!("{key}.{}", name.get_ref()), self.document.place(name.span().start));
+            let lower = name.get_ref().to_ascii_lowercase();
+            if seen.contains(&lower) {
+                let message = format!(
+                    "{key}: {} is there twice; upper and lower case make no difference",
+                    name.get_ref()
+                );
+                self.document.problem(name.span(), message);
+            }
+            seen.push(lower);
+            all.extend(self.or_problem(value.span(), key, read(name.get_ref(), value.get_ref())));
+        }
+        all
     }
 
     /// The tables in a table, each by its name.
@@ -155,7 +203,7 @@ impl<'d, 's> Section<'d, 's> {
             match value.get_ref() {
                 DeValue::Table(table) => {
                     let shown = format!("[{key}.{name}]");
-                    Some((name.as_ref(), Section::new(self.document, shown, table, value.span())))
+                    Some((name.as_ref(), Section::new(self.document, shown, table, value.span(), FEED)))
                 }
                 _ => {
                     self.document.problem(value.span(), format!("expected a table such as [{key}.{name}]"));
@@ -174,8 +222,11 @@ impl<'d, 's> Section<'d, 's> {
             self.document.problem(value.span(), expected());
             return Vec::new();
         };
+        let depth = self.origins.depth() + 1;
         let section = |value: &'s Spanned<DeValue<'d>>| match value.get_ref() {
-            DeValue::Table(table) => Some(Section::new(self.document, shown.to_owned(), table, value.span())),
+            DeValue::Table(table) => {
+                Some(Section::new(self.document, shown.to_owned(), table, value.span(), depth))
+            }
             _ => {
                 self.document.problem(value.span(), expected());
                 None

@@ -11,7 +11,8 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::{
-    document::{Document, Problem, Section},
+    document::{Document, Problem, Section, TOP},
+    origin::Origins,
     secret::Source,
     spread::Spreading,
 };
@@ -34,8 +35,10 @@ pub(crate) struct File {
     pub(crate) listen: Option<String>,
     pub(crate) public_url: Option<Url>,
     pub(crate) name: Option<String>,
-    /// Where paths in it begin.
-    pub(crate) base: PathBuf,
+    /// What it was read from, if it was.
+    pub(super) path: Option<PathBuf>,
+    /// What of it could not be read.
+    pub(super) problems: Vec<Problem>,
 }
 
 /// `[feeds.NAME]`
@@ -69,6 +72,8 @@ pub(crate) struct Handling {
     pub(crate) access: AccessKeys,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) deny_private: Option<bool>,
+    /// Where each of these stands.
+    pub(crate) origins: Origins,
 }
 
 /// What a target wants to see with each request.
@@ -118,7 +123,13 @@ impl Handling {
                 .or(self.deny_private)
                 .or(wider.deny_private),
             spread: self.spread.or(&wider.spread),
+            origins: self.origins.or(&wider.origins),
         }
+    }
+
+    /// Whether it has this key, though its value could not be read.
+    pub(super) fn is_unread(&self, key: &str, is_read: bool) -> bool {
+        !is_read && self.origins.of(key).is_some()
     }
 }
 
@@ -136,19 +147,19 @@ const TOP_ONLY: [&str; 10] = [
     "name",
 ];
 
-/// Reads the text of a file. Errs with everything that is wrong, in order.
+/// Reads the text of a file, with what is wrong with its values. Errs where it is no TOML; all that is wrong is in order.
 pub(super) fn read(text: &str) -> Result<File, Vec<Problem>> {
     let document = Document::new(text);
     let table = document.parse();
     let file = table.as_ref().map(|table| {
-        let top = Section::new(&document, "the file".to_owned(), table, 0..0);
+        let top = Section::new(&document, "the file".to_owned(), table, 0..0, TOP);
         read_file(top)
     });
     drop(table);
     let problems = document.into_problems();
     match file {
-        Some(file) if problems.is_empty() => Ok(file),
-        _ => Err(problems),
+        Some(file) => Ok(File { problems, ..file }),
+        None => Err(problems),
     }
 }
 
@@ -167,7 +178,8 @@ fn read_file(mut top: Section<'_, '_>) -> File {
         listen: top.value("listen", parse::address),
         public_url: top.value("public_url", target),
         name: top.value("name", parse::name),
-        base: PathBuf::new(),
+        path: None,
+        problems: Vec::new(),
     };
     top.finish(|key| match key {
         "database_url" | "database" | "schema" => Some(
@@ -230,7 +242,7 @@ fn misplaced(key: &str) -> Option<String> {
 }
 
 fn read_handling(section: &mut Section<'_, '_>) -> Handling {
-    Handling {
+    let handling = Handling {
         targets: section.list("target", target),
         request_timeout: section.value("request_timeout", parse::timeout),
         connect_timeout: section.value("connect_timeout", parse::timeout),
@@ -245,15 +257,23 @@ fn read_handling(section: &mut Section<'_, '_>) -> Handling {
         batch_linger: section.value("batch_linger", parse::duration),
         blob_links: section.flag("blob_links"),
         signing: source(section, "signing_secret_file", "signing_secret_env"),
-        access: AccessKeys {
-            bearer: source(section, "bearer_file", "bearer_env"),
-            basic: source(section, "basic_file", "basic_env"),
-            headers: section.pairs("headers", header),
-        },
+        access: read_access(section),
         ca_file: section.value("ca_file", path),
         deny_private: section.flag("deny_private"),
         spread: Spreading::read(section),
+        origins: Origins::default(),
+    };
+    Handling { origins: section.origins(), ..handling }
+}
+
+fn read_access(section: &mut Section<'_, '_>) -> AccessKeys {
+    let bearer = source(section, "bearer_file", "bearer_env");
+    let basic = source(section, "basic_file", "basic_env");
+    if let Some(basic) = basic.as_ref().filter(|_| bearer.is_some()) {
+        let key = basic.key("basic_file", "basic_env");
+        section.problem_at(key, format!("{key} stands beside a bearer token: a target has one credential"));
     }
+    AccessKeys { bearer, basic, headers: section.pairs("headers", header) }
 }
 
 /// Where a secret is: in a file, or in a variable.
@@ -301,7 +321,8 @@ mod tests {
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
-        read(text).map(drop).unwrap_err().iter().map(ToString::to_string).collect()
+        let problems = read(text).map_or_else(|problems| problems, |file| file.problems);
+        problems.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -411,6 +432,8 @@ mod tests {
             ),
             ("bearer_file = \"a\"\nbearer_env = \"B\"", "2:1: bearer_file and bearer_env are both there"),
             ("headers = { Host = \"hunter2\" }", "1:20: headers: the header Host is not free"),
+            ("bearer_file = \"a\"\nbasic_env = \"B\"", "2:1: basic_env stands beside a bearer token"),
+            ("headers = { X = \"1\", Y = \"2\", x = \"3\" }", "1:31: headers: x is there twice"),
             ("headers = { X = 5 }", "1:17: headers: X: expected a string"),
             ("headers = { X = { path = \"a\" } }", "1:17: headers: X: expected a string"),
             ("deny_private = \"yes\"", "1:16: deny_private: expected true or false"),

@@ -1,8 +1,12 @@
 //! The configuration file of `gatefeed run`: what its flags say, and what feeds and gates have of their own.
 //! docs/configuration.md is the page for people.
 
+mod check;
+mod credentials;
 mod document;
 mod file;
+mod findings;
+mod origin;
 mod plan;
 mod secret;
 mod spread;
@@ -19,16 +23,14 @@ pub(crate) use self::{
     secret::{SIGNING_VARIABLE, Source},
 };
 
-/// Reads a file. Errs with everything that is wrong with it, each with its line and column.
+/// Reads a file. What is wrong with its values is kept, so that a [`Plan`] can tell it with all that is found later; errs
+/// where it cannot be read, or is no TOML.
 pub(crate) fn load(path: &Path) -> Result<File> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|error| StoreError::Config(format!("cannot read the configuration {shown}: {error}")))?;
     let problems = match file::read(&text) {
-        Ok(file) => {
-            let base = path.parent().unwrap_or(Path::new("")).to_owned();
-            return Ok(File { base, ..file });
-        }
+        Ok(file) => return Ok(File { path: Some(path.to_owned()), ..file }),
         Err(problems) => problems,
     };
     let lines = problems.iter().map(|problem| format!("{shown}:{problem}")).collect::<Vec<_>>();

@@ -4,57 +4,53 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
     time::Duration,
 };
 
-use bytes::Bytes;
 use gatefeed_core::{
     StoreError, budget::Bounds, id::DEFAULT_FEED, lease::DURATION_DEFAULT, retry::RetryPolicy,
 };
 use gatefeed_engine::{
     Batch, Builder, Policy,
-    dispatch::{Access, HttpOptions, InvalidTarget, RateLimit, Route, Signer},
+    dispatch::{HttpOptions, RateLimit, Route},
 };
+use gatefeed_store::BlobOptions;
 use url::Url;
 
 use super::{
-    file::{AccessKeys, File, Handling, HeaderText},
-    secret::{Source, read_file},
+    check::check,
+    file::{File, Handling},
 };
 
 /// Everything that is decided before a watcher starts.
 pub(crate) struct Plan {
-    file: File,
+    pub(super) file: File,
     /// The feeds to serve.
     pub(crate) feeds: Vec<String>,
+    /// How requests go, of each feed and gate that has a target.
+    options: BTreeMap<Level, HttpOptions>,
 }
 
+/// A feed, and one of its gates if that has something of its own.
+pub(super) type Level = (String, Option<i32>);
+
 impl Plan {
-    /// Of a file in which the flags have been entered. `feeds`: those that were named, if any were. Errs where nothing
-    /// can be delivered.
-    pub(crate) fn new(file: File, feeds: Vec<String>) -> Result<Self, StoreError> {
+    /// Of a file in which the flags have been entered. `feeds`: those that were named, if any were. `blobs`: the blob store.
+    /// Reads secrets and certificates. Errs with everything that is wrong, each with its place, also where nothing can be
+    /// delivered.
+    pub(crate) fn new(
+        file: File,
+        feeds: Vec<String>,
+        blobs: Option<&BlobOptions>,
+    ) -> Result<Self, StoreError> {
         let feeds = match feeds.is_empty() {
             false => feeds,
             true if file.feeds.is_empty() => vec![DEFAULT_FEED.to_owned()],
             true => file.feeds.keys().cloned().collect(),
         };
-        let plan = Self { file, feeds };
-        plan.concurrency().check().map_err(StoreError::Config)?;
-        for feed in &plan.feeds {
-            plan.levels(feed).values().try_for_each(|handling| handling.spread.check(feed))?;
-        }
-        match plan.feeds.iter().find(|feed| !plan.has_target(feed)) {
-            Some(feed) => Err(StoreError::Config(format!(
-                "feed {feed:?} has no handler: name one with --target URL or --gate-target GATE=URL, or in the file \
-                 of --config"
-            ))),
-            None => Ok(plan),
-        }
-    }
-
-    fn has_target(&self, feed: &str) -> bool {
-        self.levels(feed).iter().any(|(_, handling)| handling.targets.is_some())
+        let mut plan = Self { file, feeds, options: BTreeMap::new() };
+        plan.options = check(&plan, blobs)?;
+        Ok(plan)
     }
 
     /// How a feed is handled (`None`), and each of its gates that has something of its own, with what holds for all.
@@ -85,18 +81,17 @@ impl Plan {
         }
     }
 
-    /// Where items go. `listening`: where this watcher serves what is gathered. Errs where a secret cannot be read or will
-    /// not do.
-    pub(crate) fn routes(&self, listening: Option<SocketAddr>) -> Result<Vec<Route>, StoreError> {
-        let own_url = self.file.public_url.clone().or_else(|| listening.and_then(own_url));
+    /// Where items go. `listening`: where this watcher serves what is gathered.
+    pub(crate) fn routes(&self, listening: Option<SocketAddr>) -> Vec<Route> {
+        let own_url = listening.and_then(own_url);
         let mut routes = Vec::new();
         let limits = self.rate_limits();
         for feed in &self.feeds {
             for (gate, handling) in self.levels(feed) {
-                if let Some(targets) = &handling.targets {
-                    let targets = targets.clone();
-                    let mut options =
-                        HttpOptions { gather_url: own_url.clone(), ..self.http_options(feed, &handling)? };
+                let options = self.options.get(&(feed.clone(), gate));
+                if let Some((targets, options)) = handling.targets.zip(options) {
+                    let mut options = options.clone();
+                    options.gather_url = options.gather_url.or_else(|| own_url.clone());
                     // The narrowest first; without a gate there are two levels.
                     let levels = [(Some(feed), gate), (None, gate), (Some(feed), None), (None, None)];
                     let levels = &levels[if gate.is_some() { 0 } else { 2 }..];
@@ -106,7 +101,7 @@ impl Plan {
                 }
             }
         }
-        Ok(routes)
+        routes
     }
 
     /// The limits that stand at each level. Those who share a level share its limit.
@@ -119,61 +114,6 @@ impl Plan {
         });
         let levels = of_all.chain(of_feeds).chain([((None, None), handling)]);
         levels.filter_map(|(level, handling)| Some((level, handling.spread.rate_limit()?))).collect()
-    }
-
-    /// How a request goes.
-    fn http_options(&self, feed: &str, handling: &Handling) -> Result<HttpOptions, StoreError> {
-        let defaults = HttpOptions::default();
-        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        Ok(HttpOptions {
-            request_timeout: request_timeout(handling),
-            connect_timeout: handling.connect_timeout.unwrap_or(defaults.connect_timeout),
-            max_answer: handling.max_answer.map_or(defaults.max_answer, bytes),
-            callback_timeout: handling.callback_timeout.unwrap_or(defaults.callback_timeout),
-            health_path: handling.target_health.clone(),
-            gather_max: self.file.gather_max.map_or(defaults.gather_max, bytes),
-            spread: handling.spread.spread(Vec::new()),
-            gather_url: None,
-            signer: handling.signing.as_ref().map(|secrets| self.signer(feed, secrets)).transpose()?,
-            access: self.access(feed, &handling.access)?,
-            ca: handling.ca_file.as_ref().map(|path| self.ca(path)).transpose()?,
-            deny_private: handling.deny_private.unwrap_or(defaults.deny_private),
-        })
-    }
-
-    fn signer(&self, feed: &str, secrets: &Source) -> Result<Signer, StoreError> {
-        let what = format!("the signing secret of feed {feed:?}");
-        let text = secrets.read(&what, &self.file.base)?;
-        Signer::parse(&text).map_err(|error| StoreError::Config(format!("{what}: {error}")))
-    }
-
-    fn access(&self, feed: &str, keys: &AccessKeys) -> Result<Access, StoreError> {
-        let what = |kind: &str| format!("the {kind} of feed {feed:?}");
-        let read = |kind: &str, source: &Source| source.read(&what(kind), &self.file.base);
-        let refused =
-            |kind: &str, error: InvalidTarget| StoreError::Config(format!("{}: {error}", what(kind)));
-        let mut access = Access::default();
-        if let Some(source) = &keys.bearer {
-            let token = read("bearer token", source)?;
-            access = access.bearer(&token).map_err(|error| refused("bearer token", error))?;
-        }
-        if let Some(source) = &keys.basic {
-            let text = read("basic credential", source)?;
-            access = access.basic(&text).map_err(|error| refused("basic credential", error))?;
-        }
-        for (name, text) in &keys.headers {
-            let kind = format!("header {name}");
-            let text = match text {
-                HeaderText::Plain(text) => text.clone(),
-                HeaderText::Secret(source) => read(&kind, source)?.trim().to_owned(),
-            };
-            access = access.header(name, &text).map_err(|error| refused(&kind, error))?;
-        }
-        Ok(access)
-    }
-
-    fn ca(&self, path: &Path) -> Result<Bytes, StoreError> {
-        read_file("the certificate authorities", &self.file.base.join(path)).map(Bytes::from)
     }
 
     /// Sets up a watcher.
@@ -205,12 +145,6 @@ impl Plan {
             builder = builder.max_payload(bytes);
         }
         builder
-    }
-
-    /// Whether any handler gets links to large data.
-    pub(crate) fn has_blob_links(&self) -> bool {
-        let is_linked = |handling: Handling| handling.blob_links == Some(true);
-        self.feeds.iter().any(|feed| self.levels(feed).into_values().any(is_linked))
     }
 
     /// Where to listen, if anywhere.
@@ -248,11 +182,14 @@ pub(crate) fn request_timeout(handling: &Handling) -> Duration {
 /// How often failed attempts are repeated.
 pub(crate) fn retry_policy(handling: &Handling) -> RetryPolicy {
     let defaults = RetryPolicy::default();
+    // Where one of two is said, the default of the other gives way to it.
+    let base = handling.retry_base.unwrap_or(defaults.base);
+    let cap = handling.retry_cap.unwrap_or(defaults.cap.max(base));
     RetryPolicy {
         // Every negative number has been refused but -1, which is no u32 and means for ever.
         max_retries: handling.max_retries.map_or(defaults.max_retries, |max| u32::try_from(max).ok()),
-        base: handling.retry_base.unwrap_or(defaults.base),
-        cap: handling.retry_cap.unwrap_or(defaults.cap),
+        base: base.min(cap),
+        cap,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use gatefeed_core::StoreError;
 use gatefeed_engine::dispatch::{
     Balance, BreakerOptions, HedgeAfter, HedgeOptions, Rate, RateLimit, Spread, TargetLimits,
 };
@@ -16,8 +15,8 @@ pub(crate) struct Spreading {
     balance: Option<Balance>,
     pub(crate) breaker_failures: Option<u32>,
     breaker_share: Option<u8>,
-    breaker_open: Option<Duration>,
-    breaker_open_max: Option<Duration>,
+    pub(super) breaker_open: Option<Duration>,
+    pub(super) breaker_open_max: Option<Duration>,
     pub(crate) target_max_in_flight: Option<usize>,
     pub(crate) target_rate_limit: Option<Duration>,
     target_burst: Option<NonZeroU32>,
@@ -25,8 +24,8 @@ pub(crate) struct Spreading {
     pub(crate) rate_limit: Option<Duration>,
     pub(crate) burst: Option<NonZeroU32>,
     /// The handler may get the same item twice at a time.
-    idempotent: Option<bool>,
-    hedge_after: Option<HedgeAfter>,
+    pub(super) idempotent: Option<bool>,
+    pub(super) hedge_after: Option<HedgeAfter>,
     hedge_targets: Option<usize>,
     hedge_budget: Option<u8>,
     hedge_greatest: Option<String>,
@@ -87,17 +86,6 @@ impl Spreading {
         }
     }
 
-    /// Refuses what may not be. `name` is that of the feed.
-    pub(super) fn check(&self, feed: &str) -> Result<(), StoreError> {
-        if self.hedge_after.is_some() && self.idempotent != Some(true) {
-            return Err(StoreError::Config(format!(
-                "feed {feed:?} has hedge_after, with which two targets may be at work on the same item: say \
-                 idempotent = true beside it if its handler stands that"
-            )));
-        }
-        Ok(())
-    }
-
     /// The limit of this level itself.
     pub(super) fn rate_limit(&self) -> Option<RateLimit> {
         self.rate_limit.map(|every| RateLimit::new(rate(every, self.burst)))
@@ -106,11 +94,14 @@ impl Spreading {
     /// What it comes to, with the limits of all levels.
     pub(super) fn spread(&self, rates: Vec<RateLimit>) -> Spread {
         let defaults = BreakerOptions::default();
+        // Where one of two is said, the default of the other gives way to it.
+        let open = self.breaker_open.unwrap_or(defaults.open);
+        let open_max = self.breaker_open_max.unwrap_or(defaults.open_max.max(open));
         let breaker = BreakerOptions {
             failures: self.breaker_failures,
             share: self.breaker_share,
-            open: self.breaker_open.unwrap_or(defaults.open),
-            open_max: self.breaker_open_max.unwrap_or(defaults.open_max),
+            open: open.min(open_max),
+            open_max,
         };
         let limits = TargetLimits {
             breaker,

@@ -61,13 +61,176 @@ fn mistakes_are_told_with_their_place_and_what_was_meant() {
     refused("target = \n", &["bad.toml:1:"]);
     refused("[feeds.a]\n", &["feed \"a\" has no handler", "--target"]);
     refused("target = \"http://h/\"\ntarget_health = \"//elsewhere/\"\n", &["health path"]);
-    fs::write(place.path().join("links.toml"), "target = \"http://h/\"\n[feeds.a]\nblob_links = true\n")
-        .unwrap();
-    place.fails(&["run", "--config", "links.toml", "--feed", "a"], 1, &["blob_links needs --blob-store"]);
     place.fails(&["config", "check", "missing.toml"], 2, &["missing.toml", "No such file"]);
     place.fails(&["config", "check"], 2, &["FILE"]);
     place.fails(&["run"], 2, &["--target", "--gate-target", "--config"]);
     place.fails(&["run", "--gate-target", "http://h/"], 2, &["--gate-target", "1=http://127.0.0.1:8000/"]);
+}
+
+/// What cannot work although each value by itself is one: by text, what has to be told of it.
+const AT_FAULT: [(&str, &[&str]); 27] = [
+    (
+        "min_concurrency = 5\nmax_concurrency = 4\n",
+        &["bad.toml:2:1: the least concurrency, 5, is above the greatest, 4"],
+    ),
+    (
+        "concurrency = 3\nmin_concurrency = 9\n",
+        &["bad.toml:3:1: the least concurrency, 9, is above the greatest, 3"],
+    ),
+    ("retry_base = \"5s\"\nretry_cap = \"1s\"\n", &["bad.toml:3:1: retry_cap, 1s, is below retry_base, 5s"]),
+    (
+        "retry_cap = \"1s\"\n[feeds.a]\nretry_base = \"5s\"\n",
+        &["bad.toml:4:1: retry_cap, 1s, is below retry_base, 5s"],
+    ),
+    (
+        "breaker_failures = 3\nbreaker_open = \"2m\"\nbreaker_open_max = \"1m\"\n",
+        &["bad.toml:4:1: breaker_open_max, 1m, is below breaker_open, 2m"],
+    ),
+    ("[feeds.a]\n  hedge_after = \"1s\"\n", &["bad.toml:3:3: with hedge_after", "say idempotent = true"]),
+    ("hedge_after = \"1s\"\n[feeds.a]\n[feeds.b]\nidempotent = true\n", &["bad.toml:2:1: with hedge_after"]),
+    (
+        "hedge_after = \"2m\"\nidempotent = true\n",
+        &["bad.toml:2:1: hedge_after is a time above zero and below"],
+    ),
+    (
+        "hedge_after = \"2s\"\nidempotent = true\n[[gates]]\ngate = 1\nrequest_timeout = \"1s\"\n",
+        &["bad.toml:6:1: hedge_after is a time above zero and below"],
+    ),
+    ("bearer_file = \"none\"\n", &["bad.toml:2:1: bearer_file: cannot read none", "No such file"]),
+    (
+        "bearer_env = \"GATEFEED_UNSET\"\n",
+        &["bad.toml:2:1: bearer_env: the variable GATEFEED_UNSET is not set"],
+    ),
+    ("bearer_file = \"empty\"\n", &["bad.toml:2:1: bearer_file: the file empty is empty"]),
+    ("basic_file = \"word\"\n", &["bad.toml:2:1: basic_file: the basic credential has to be user:password"]),
+    (
+        "[feeds.a]\nsigning_secret_file = \"word\"\n",
+        &["bad.toml:3:1: signing_secret_file: signing secret 1 of 1"],
+    ),
+    ("signing_secret_env = \"GATEFEED_UNSET\"\n", &["bad.toml:2:1: signing_secret_env: the variable"]),
+    (
+        "headers = { X-Team = \"blue\", X-Key = { file = \"empty\" } }\n",
+        &["bad.toml:2:30: headers.X-Key: the file empty is empty"],
+    ),
+    ("headers = { X-Team = \"blue\\n\" }\n", &["bad.toml:2:22: headers: the value of the header X-Team"]),
+    ("ca_file = \"word\"\n", &["bad.toml:2:1: the CA file has no certificate"]),
+    ("ca_file = \"none\"\n", &["bad.toml:2:1: ca_file: cannot read none"]),
+    ("target_health = \"//elsewhere/\"\n", &["bad.toml:2:1: the health path"]),
+    (
+        "deny_private = true\n[feeds.a]\ntarget = \"http://10.0.0.1/\"\n",
+        &["bad.toml:4:1: the target http://10.0.0.1/ will not do"],
+    ),
+    ("callback_timeout = \"5m\"\n", &["bad.toml:2:1: callback_timeout needs --listen or --public-url"]),
+    ("[feeds.a]\nblob_links = true\n", &["bad.toml:3:1: blob_links needs --blob-store"]),
+    (
+        "breaker_open = \"5s\"\n",
+        &["bad.toml:2:1: breaker_open does nothing without breaker_failures or breaker_share"],
+    ),
+    ("batch_linger = \"5ms\"\n", &["bad.toml:2:1: batch_linger does nothing without batch_size"]),
+    ("request_timeout = \"200us\"\n", &["bad.toml:2:19: request_timeout: expected whole milliseconds"]),
+    (
+        "bearer_file = \"word\"\nbasic_file = \"word\"\n",
+        &["bad.toml:3:1: basic_file stands beside a bearer token"],
+    ),
+];
+
+#[test]
+fn what_cannot_work_together_is_told_with_its_place_too() {
+    let place = Place::new();
+    fs::write(place.path().join("empty"), "\n").unwrap();
+    fs::write(place.path().join("word"), "hunter2").unwrap();
+    for (text, expected) in AT_FAULT {
+        let text = format!("target = [\"http://8.8.8.8/\", \"http://8.8.4.4/\"]\n{text}");
+        fs::write(place.path().join("bad.toml"), &text).unwrap();
+        for args in [["config", "check", "bad.toml"].as_slice(), &["run", "--config", "bad.toml"]] {
+            let done = place.run(args);
+            assert_eq!(done.code, Some(2), "{text}: {}", done.err);
+            assert!(!done.err.contains("hunter2"), "{}", done.err);
+            for expected in expected {
+                assert!(done.err.contains(expected), "{text}: {} instead of {expected}", done.err);
+            }
+            assert_eq!(done.err.matches("bad.toml:").count(), 1, "once: {}", done.err);
+        }
+    }
+}
+
+#[test]
+fn everything_is_told_at_once_in_the_order_of_the_file() {
+    let place = Place::new();
+    let text = "\
+max_concurrency = 2
+min_concurrency = 3
+retry_cap = \"1x\"
+[feeds.b]
+bearer_env = \"GATEFEED_UNSET\"
+max_retrys = 3
+[feeds.a]
+target = \"http://127.0.0.1:9/\"
+target_health = \"//elsewhere/\"
+[[feeds.a.gates]]
+gate = 1
+hedge_after = \"1s\"
+[[feeds.a.gates]]
+gate = 1
+";
+    fs::write(place.path().join("bad.toml"), text).unwrap();
+    let expected = [
+        "bad.toml:2:1: the least concurrency, 3",
+        "bad.toml:3:13: retry_cap: expected a duration",
+        "bad.toml:4:1: feed \"b\" has no handler",
+        "bad.toml:5:1: bearer_env: the variable GATEFEED_UNSET is not set",
+        "bad.toml:6:1: unknown key \"max_retrys\" in [feeds.b]; did you mean \"max_retries\"?",
+        "bad.toml:9:1: the health path",
+        "bad.toml:12:1: with hedge_after",
+        "bad.toml:14:1: gate 1 is there twice",
+    ];
+    for args in [["config", "check", "bad.toml"].as_slice(), &["run", "--config", "bad.toml"]] {
+        let said = place.run(args).err;
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("bad.toml:")).collect();
+        assert_eq!(lines.len(), expected.len(), "{said}");
+        for (line, expected) in lines.iter().zip(expected) {
+            assert!(line.contains(expected), "{line} instead of {expected}");
+        }
+    }
+}
+
+#[test]
+fn what_flags_bring_about_is_told_too_and_what_they_mend_is_not() {
+    let place = Place::new();
+    let file = |text: &str| fs::write(place.path().join("a.toml"), text).unwrap();
+    let refused = |args: &[&str], expected: &str| place.fails(&[&["run"], args].concat(), 2, &[expected]);
+    let to = ["--target", "http://127.0.0.1:9/"];
+    let with = |args: &[&'static str]| [&to, args].concat();
+    refused(&with(&["--callback-timeout", "5m"]), "callback_timeout needs --listen");
+    refused(&with(&["--batch-linger", "5ms"]), "batch_linger does nothing without batch_size");
+    refused(&with(&["--request-timeout", "200us"]), "expected whole milliseconds");
+    refused(&with(&["--ca-file", "none"]), "the certificate authorities: cannot read");
+    refused(&with(&["--deny-private"]), "the target http://127.0.0.1:9/ will not do");
+    refused(&with(&["--signing-secret-file", "none"]), "the signing secret: cannot read");
+    file("max_concurrency = 2\n");
+    refused(&with(&["--config", "a.toml", "--min-concurrency", "3"]), "a.toml:1:1: the least concurrency, 3");
+    file("request_timeout = \"1s\"\nidempotent = true\nhedge_after = \"5s\"\ncallback_timeout = \"1m\"\n");
+    let args = [&["run", "--config", "a.toml", "--until-idle"], to.as_slice()].concat();
+    place.fails(&args, 2, &["a.toml:3:1: hedge_after", "a.toml:4:1: callback_timeout"]);
+    place.succeeds(&[&args, ["--request-timeout", "1m", "--listen", "127.0.0.1:0"].as_slice()].concat());
+    let both = place
+        .command(&[&args, ["--signing-secret-file", "none"].as_slice()].concat())
+        .env("GATEFEED_SIGNING_SECRET", "x")
+        .output();
+    let said = String::from_utf8(both.unwrap().stderr).unwrap();
+    assert!(said.contains("--signing-secret-file and GATEFEED_SIGNING_SECRET are both there"), "{said}");
+}
+
+/// Of two keys of which one is above the other's default, that one is said; the default gives way.
+#[test]
+fn a_default_gives_way_to_what_is_said() {
+    let place = Place::new();
+    for text in
+        ["retry_cap = \"100ms\"", "retry_base = \"10m\"", "breaker_failures = 1\nbreaker_open = \"10m\""]
+    {
+        fs::write(place.path().join("good.toml"), format!("target = \"http://h/\"\n{text}\n")).unwrap();
+        place.succeeds(&["config", "check", "good.toml"]);
+    }
 }
 
 #[test]

@@ -70,6 +70,12 @@ fn keeps_its_word(command: &str, outputs: &[String]) {
 fn json_has_the_documented_fields() {
     let place = Place::migrated();
     place.push(NewPartition::new("p"), &[("text", 0, b"{}"), ("bytes", 0, b"\xff")]);
+    // Not to be read without the blob store.
+    let blobs = format!("file://{}", place.path().join("blobs").display());
+    fs::write(place.path().join("large.txt"), "large").unwrap();
+    let push =
+        ["push", "--partition", "p", "--files", "large.txt", "--blob-store", &blobs, "--inline-max", "1"];
+    place.succeeds(&push);
     let held = NewPartition { manual_checkpoint: true, ..NewPartition::new("held") };
     place.push(held, &[("late", 1, b"{}")]);
     let kept = NewPartition { keep_history: true, ..NewPartition::new("kept") };
@@ -324,6 +330,7 @@ fn the_errors_of_the_page_are_those_that_people_see() {
     for answer in [
         "500 Internal Server Error",
         "302 Found\r\nLocation: http://h/x",
+        "200 OK\r\nGatefeed-Async: true",
         "200 OK\r\n\r\nhello",
         "200 OK\r\n\r\n{\"x\": 1}",
     ] {
@@ -336,7 +343,11 @@ fn the_errors_of_the_page_are_those_that_people_see() {
     let url = format!("http://{}/", silent.local_addr().unwrap());
     failing(&mut seen, &url, &["--request-timeout", "200ms"]);
 
-    fs::write(seen.place.path().join("gatefeed.toml"), "concurency = 5").unwrap();
+    seen.run(&["status", "--blob-store", "ftp://h/"]);
+    fs::write(seen.place.path().join("gatefeed.toml"), "target = \"http://h/\"\nblob_links = true").unwrap();
+    seen.run(&["config", "check", "gatefeed.toml"]);
+    let text = "concurency = 5\nretry_base = \"5s\"\nretry_cap = \"1s\"";
+    fs::write(seen.place.path().join("gatefeed.toml"), text).unwrap();
     seen.run(&["config", "check", "gatefeed.toml"]);
     for variable in ["NO_SUCH_SECRET", "PATH"] {
         let text = format!("target = \"http://h/\"\nsigning_secret_env = \"{variable}\"");

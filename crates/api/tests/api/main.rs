@@ -22,6 +22,7 @@ macro_rules! on_both {
 
 mod access;
 mod acting;
+mod blobs;
 mod bounds;
 mod described;
 mod listing;

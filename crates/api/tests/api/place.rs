@@ -1,10 +1,10 @@
 //! A database, the API over it on a free port, and a client that speaks to it.
 
-use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use gatefeed_api::{ApiOptions, Openness};
 use gatefeed_core::Store;
-use gatefeed_store::{Options, connect};
+use gatefeed_store::{BlobOptions, Options, connect};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -21,6 +21,8 @@ pub(crate) struct Place {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) is_postgres: bool,
     pub(crate) address: SocketAddr,
+    url: String,
+    options: Options,
     _dir: Option<TempDir>,
 }
 
@@ -89,7 +91,16 @@ impl Place {
         let store = connect(&url, &options).await.unwrap();
         store.migrate().await.unwrap();
         let address = serve(&store, open()).await;
-        Self { store, is_postgres: dir.is_none(), address, _dir: dir }
+        Self { store, is_postgres: dir.is_none(), address, url, options, _dir: dir }
+    }
+
+    /// The same database with a blob store, and a server of that.
+    pub(crate) async fn with_blobs(&self, folder: &Path, inline_max: u64) -> (Arc<dyn Store>, Client) {
+        let blobs = BlobOptions { url: format!("file://{}", folder.display()), inline_max };
+        let options = Options { blobs: Some(blobs), ..self.options.clone() };
+        let store = connect(&self.url, &options).await.unwrap();
+        let address = serve(&store, open()).await;
+        (store, Client { address, headers: String::new() })
     }
 
     /// Another server of the same database, with other options.

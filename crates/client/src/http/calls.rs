@@ -176,11 +176,11 @@ impl Backend for Arc<Remote> {
         for _ in 0..VERSION_TRIES {
             let row = self.get(&["partitions", partition, "items", id]).find::<ItemRow>().await?;
             let Some(before) = row else { return Ok(None) };
-            let Some((version, data)) =
-                self.get(&["partitions", partition, "items", id, "data"]).data().await?
-            else {
-                return Ok(None);
-            };
+            let read = self.get(&["partitions", partition, "items", id, "data"]).data().await;
+            if let Err(StoreError::Refused(why)) = read {
+                return Ok(Some(ItemRow { data_error: Some(why), ..before }));
+            }
+            let Some((version, data)) = read? else { return Ok(None) };
             if version == before.version {
                 return Ok(Some(ItemRow { data: Some(data), ..before }));
             }

@@ -192,7 +192,8 @@ impl Call<'_> {
         }
     }
 
-    /// The bytes of an item's data, and of which version of the item they are; `None`: there is no such thing.
+    /// The bytes of an item's data, and of which version of the item they are; `None`: there is no such thing. `Refused` where
+    /// the item is there and its data is gone.
     pub(super) async fn data(self) -> Result<Option<(i64, Vec<u8>)>> {
         let (head, body) = match timeout(REQUEST_MAX, self.exchange()).await {
             Ok(Ok(answer)) => answer,
@@ -275,7 +276,7 @@ fn error(status: StatusCode, body: &[u8]) -> StoreError {
         404 => StoreError::NotFound(detail),
         400 | 422 => StoreError::Data(detail),
         401 | 403 => StoreError::Config(detail),
-        409 | 412 | 413 => StoreError::Refused(detail),
+        409 | 410 | 412 | 413 => StoreError::Refused(detail),
         408 | 429 | 502..=504 => StoreError::Unavailable(detail),
         _ => StoreError::Defect(detail),
     }

@@ -32,6 +32,9 @@ pub(super) fn read(
         return Err(failed(target, head, body));
     }
     if is_later(head)? {
+        if head.status != StatusCode::ACCEPTED {
+            return Err(not_accepted(head.status));
+        }
         // Frameworks send bodies of their own with a 202; what counts comes with the callback.
         return later(callback);
     }
@@ -45,6 +48,14 @@ pub(super) fn read(
 /// Whether the handler says that its answer comes later.
 pub(super) fn is_later(head: &Parts) -> Result<bool, String> {
     Ok(flag(&head.headers, ASYNC)?.unwrap_or(false))
+}
+
+/// 202 alone says so: behind any other 2xx may be somebody who never calls.
+fn not_accepted(status: StatusCode) -> Failure {
+    Failure::new(format!(
+        "the handler answered Gatefeed-Async: true with {}: an answer that comes later is told by 202",
+        status_line(status)
+    ))
 }
 
 fn later(callback: Option<Duration>) -> Verdict {

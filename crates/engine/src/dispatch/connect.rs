@@ -77,8 +77,6 @@ impl Connector {
         plain.set_nodelay(true);
         plain.enforce_http(false);
         plain.set_keepalive(Some(IDLE_TIMEOUT));
-        // Also where no target needs them yet: a mistake is better known now.
-        options.ca.map(roots).transpose()?;
         let tls = if options.tls { Some(https(plain.clone(), options.ca)?) } else { None };
         Ok(Self { plain, tls, limit: options.limit, deny_private: options.deny_private })
     }
@@ -104,6 +102,11 @@ fn https(plain: Plain, ca: Option<&[u8]>) -> io::Result<HttpsConnector<Plain>> {
         }
     };
     Ok(builder.https_or_http().enable_http1().wrap_connector(plain))
+}
+
+/// Refuses what has no certificates; also where no target needs them yet, since a mistake is better known early.
+pub(super) fn check_authorities(pem: &[u8]) -> Result<(), String> {
+    roots(pem).map(drop).map_err(|error| error.to_string())
 }
 
 /// The certificates of a PEM file.

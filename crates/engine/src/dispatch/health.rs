@@ -8,13 +8,7 @@ use serde::Serialize;
 use tokio::{net::TcpStream, time::timeout};
 use url::Url;
 
-use super::{
-    HttpProcessor,
-    exchange::causes,
-    request, resolve,
-    rotation::Rotation,
-    target::{InvalidTarget, Target},
-};
+use super::{HttpProcessor, exchange::causes, request, resolve, target::Target};
 
 /// A target that takes longer is not well.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -59,7 +53,7 @@ impl HttpProcessor {
                 .await
                 .map(|()| "accepts connections".to_owned());
         };
-        let uri = resolve(target, path).map_err(|error| error.0)?;
+        let uri = resolve(&target.url, path)?;
         let mut probe = request::probe(uri);
         self.options.access.add_to(probe.headers_mut());
         let response = self.client.request(probe).await.map_err(|error| causes(&error))?;
@@ -82,16 +76,13 @@ async fn connect(url: &Url, deny_private: bool) -> Result<(), String> {
 }
 
 /// Refuses a health path that does not lead to each target's own host.
-pub(super) fn check_path(rotation: &Rotation, path: Option<&str>) -> Result<(), InvalidTarget> {
+pub(super) fn check_path(targets: &[Url], path: Option<&str>) -> Result<(), String> {
     let Some(path) = path else { return Ok(()) };
-    rotation.targets().try_for_each(|target| resolve(target, path).map(drop))
+    targets.iter().try_for_each(|target| resolve(target, path).map(drop))
 }
 
-fn resolve(target: &Target, path: &str) -> Result<Uri, InvalidTarget> {
-    let url =
-        target.url.join(path).ok().filter(|url| path.starts_with('/') && url.origin() == target.url.origin());
+fn resolve(target: &Url, path: &str) -> Result<Uri, String> {
+    let url = target.join(path).ok().filter(|url| path.starts_with('/') && url.origin() == target.origin());
     let uri = url.and_then(|url| url.as_str().parse().ok());
-    uri.ok_or_else(|| {
-        InvalidTarget(format!("the health path {path:?} will not do; expected one such as /healthz"))
-    })
+    uri.ok_or_else(|| format!("the health path {path:?} will not do; expected one such as /healthz"))
 }

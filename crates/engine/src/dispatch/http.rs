@@ -37,11 +37,9 @@ use super::{
     connect::{self, ConnectOptions},
     exchange::Exchange,
     gather::{self, GatherLayer, Gathered},
-    health,
     hedge::Hedge,
     missed::Missed,
     place::Place,
-    resolve,
     rotate::Rotate,
     rotation::Rotation,
     sign::Signer,
@@ -153,9 +151,8 @@ impl Shared {
 }
 
 impl HttpProcessor {
-    /// Errs where a target is none ([`super::parse_target`]), where there is none at all, where a timeout is
-    /// zero, where the health path leads elsewhere, and where `https` finds no root certificates. Within a
-    /// Tokio runtime only.
+    /// Errs with the first of [`HttpOptions::flaws`], and where `https` finds no root certificates. Within a Tokio
+    /// runtime only.
     pub fn new(targets: Vec<Url>, options: HttpOptions) -> Result<Self, InvalidTarget> {
         let shared = Shared::new(options.gather_max);
         Self::sharing(targets, options, &shared)
@@ -167,29 +164,18 @@ impl HttpProcessor {
         options: HttpOptions,
         shared: &Shared,
     ) -> Result<Self, InvalidTarget> {
-        let times = [options.request_timeout, options.connect_timeout, options.callback_timeout];
-        if times.iter().any(Duration::is_zero) {
-            return Err(InvalidTarget("a timeout of zero would end every request at once".into()));
+        if let Some(flaw) = options.flaws(&targets).into_iter().next() {
+            return Err(InvalidTarget(flaw.message));
         }
         let tls = targets.iter().any(|url| url.scheme() == "https");
-        options.spread.check(options.request_timeout).map_err(InvalidTarget)?;
         let place = |url| shared.place(url, &options.spread.limits);
         let places = targets.into_iter().map(place).collect::<Result<_, _>>()?;
-        let rotation = Arc::new(Rotation::new(places, &options.spread, Arc::clone(&shared.changed))?);
-        health::check_path(&rotation, options.health_path.as_deref())?;
+        let rotation = Arc::new(Rotation::new(places, &options.spread, Arc::clone(&shared.changed)));
         let limit = options.connect_timeout.min(options.request_timeout / 10 * 9);
         let connecting =
             ConnectOptions { limit, tls, ca: options.ca.as_deref(), deny_private: options.deny_private };
         let client = connect::client(&connecting)
             .map_err(|error| InvalidTarget(format!("cannot prepare for https targets: {error}")))?;
-        if let Some(target) = rotation.targets().find(|target| options.deny_private && target.is_private()) {
-            return Err(InvalidTarget(format!(
-                "the target {} will not do: {}",
-                target.shown,
-                resolve::DENIED
-            )));
-        }
-        gather::check_url(options.gather_url.as_ref()).map_err(InvalidTarget)?;
         let stack = stack(&rotation, &client, &options, shared);
         let (changed, callback_key) = (Arc::clone(&shared.changed), Arc::clone(&shared.callback_key));
         Ok(Self { client, rotation, options, changed, callback_key, stack })

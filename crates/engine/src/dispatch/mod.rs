@@ -11,7 +11,7 @@
 //! | where does it call back? | `callback.rs` |
 //! | where does a handler fetch large data? | `link.rs` |
 //! | what does its answer mean? | `answer.rs`, of one that is compressed `unpack.rs` |
-//! | which URLs will do? | `target.rs` |
+//! | which URLs will do, and which options? | `target.rs`, `check.rs` |
 //! | which target is next? | `rotate.rs`, `rotation.rs`, `spread.rs`, `load.rs` |
 //! | which one is left alone for now, or has enough? | `place.rs`, `breaker.rs`, `limit.rs` |
 //! | when do several get the same delivery? | `hedge.rs` |
@@ -25,6 +25,7 @@ mod answer;
 mod batch;
 mod breaker;
 mod callback;
+mod check;
 mod connect;
 mod exchange;
 mod gather;
@@ -49,6 +50,7 @@ mod unpack;
 pub use self::{
     access::Access,
     breaker::BreakerOptions,
+    check::{Flaw, Part},
     health::TargetHealth,
     hedge::{HedgeAfter, HedgeOptions},
     http::{HttpOptions, HttpProcessor},

@@ -203,7 +203,7 @@ pub(super) mod tests {
             Arc::new(Place::new(Arc::new(Target::new(url).unwrap()), &spread.limits, Arc::default()))
         };
         let places = (0..targets).map(place).collect();
-        let rotation = Arc::new(Rotation::new(places, spread, Arc::default()).unwrap());
+        let rotation = Arc::new(Rotation::new(places, spread, Arc::default()));
         let mut index = 0..;
         let hedge = spread.hedge.clone().map(Hedge::new);
         BoxCloneSyncService::new(Rotate::new(rotation, LIMIT, hedge, move |_| {

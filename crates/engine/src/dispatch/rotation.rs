@@ -20,7 +20,7 @@ use super::{
     limit::RateLimit,
     place::{Flight, Place},
     spread::{Balance, Spread},
-    target::{InvalidTarget, Target},
+    target::Target,
 };
 
 /// A reserved place that nobody has used for so long is free again: what it was for has been given up.
@@ -70,16 +70,9 @@ pub(super) struct Refused {
 }
 
 impl Rotation {
-    /// At least one target. `changed` is rung when a pause begins or ends early.
-    pub(super) fn new(
-        places: Vec<Arc<Place>>,
-        spread: &Spread,
-        changed: Arc<Notify>,
-    ) -> Result<Self, InvalidTarget> {
-        if places.is_empty() {
-            return Err(InvalidTarget("there is no target; expected at least one URL".into()));
-        }
-        Ok(Self {
+    /// `changed` is rung when a pause begins or ends early.
+    pub(super) fn new(places: Vec<Arc<Place>>, spread: &Spread, changed: Arc<Notify>) -> Self {
+        Self {
             is_guarded: !spread.rates.is_empty() || places.iter().any(|place| place.is_guarded()),
             places,
             balance: spread.balance,
@@ -87,7 +80,7 @@ impl Rotation {
             rates: spread.rates.clone(),
             desk: Mutex::default(),
             changed,
-        })
+        }
     }
 
     pub(super) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
@@ -301,7 +294,7 @@ mod tests {
             let url = Url::parse(&format!("http://127.0.0.1:{}/", 9000 + n)).unwrap();
             Arc::new(Place::new(Arc::new(Target::new(url).unwrap()), &spread.limits, Arc::clone(&changed)))
         };
-        Rotation::new((0..count).map(place).collect(), spread, changed.clone()).unwrap()
+        Rotation::new((0..count).map(place).collect(), spread, changed.clone())
     }
 
     fn rotation(count: usize) -> Rotation {
@@ -387,12 +380,6 @@ mod tests {
         assert!((&mut ready).now_or_never().is_none());
         early.ended(Fared::Well);
         assert!(ready.now_or_never().is_some(), "a success ends the pause at once");
-    }
-
-    #[test]
-    fn no_target_is_refused() {
-        let none = Rotation::new(Vec::new(), &Spread::default(), Arc::default());
-        assert!(none.err().unwrap().to_string().contains("at least one"));
     }
 
     /// What each target got, of deliveries that take so many milliseconds there, or fail at once (`None`).

@@ -100,7 +100,7 @@ async fn an_answer_outside_the_contract_is_a_failed_attempt_that_says_why() {
         ),
         (Reply::json("{}").header("Content-Encoding", "gzip"), "the answer is no gzip"),
         (Reply::status(202).header("Gatefeed-Async", "true"), "was not told where to call back"),
-        (Reply::status(200).header("Gatefeed-Async", "1").body("x"), "was not told where to call back"),
+        (Reply::status(200).header("Gatefeed-Async", "1").body("x"), "is told by 202"),
     ] {
         let failure = failure(reply).await;
         assert!(failure.message.contains(expected), "{expected}: {failure:?}");

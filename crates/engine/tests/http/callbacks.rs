@@ -69,7 +69,7 @@ async fn the_body_of_a_202_does_not_count() {
         later().body("x".repeat(10_000)),
         later().header("Content-Encoding", "br").body("?"),
         Reply::json(r#"{"status":"queued"}"#).with_status(202).header("gatefeed-async", "1"),
-        Reply::json(r#"{"gate":4}"#).header("Gatefeed-Async", "true").header("Gatefeed-Gate", "9"),
+        later().header("Gatefeed-Gate", "9"),
     ] {
         let handler = Handler::always(reply).await;
         let verdict = calling_back(&handler, "http://h/").process(delivery()).await;
@@ -78,11 +78,20 @@ async fn the_body_of_a_202_does_not_count() {
 }
 
 #[tokio::test]
-async fn only_a_success_that_says_so_is_waited_for() {
+async fn only_a_202_that_says_so_is_waited_for() {
     for (reply, expected) in [
         (Reply::status(202), Ok(Answer::done())),
         (Reply::status(202).header("Gatefeed-Async", "false"), Ok(Answer::done())),
         (later().with_status(500), Err("HTTP 500 Internal Server Error")),
+        (later().with_status(200), Err("with HTTP 200 OK: an answer that comes later is told by 202")),
+        (
+            later().with_status(204),
+            Err("with HTTP 204 No Content: an answer that comes later is told by 202"),
+        ),
+        (
+            Reply::json(r#"{"gate":4}"#).header("Gatefeed-Async", "true").header("Gatefeed-Gate", "9"),
+            Err("is told by 202"),
+        ),
         (Reply::status(202).header("Gatefeed-Async", "maybe"), Err("expected true or false")),
     ] {
         let handler = Handler::always(reply).await;

@@ -20,10 +20,6 @@ impl Blobs for Depot {
         self.inline_max()
     }
 
-    fn links_lead_here(&self) -> bool {
-        self.objects.as_ref().is_some_and(|objects| objects.folder().is_some())
-    }
-
     async fn link(&self, reference: &Reference) -> Result<Link> {
         match self.objects()?.place() {
             Place::Folder(_) => {

@@ -217,18 +217,38 @@ impl Depot {
         };
         row.size = reference.shown_size() as i64;
         row.content_type = reference.shown_type().to_owned();
-        row.data = match part {
-            DataPart::None => None,
+        match self.read_part(&reference, part).await {
+            Ok((data, whole)) => {
+                row.data = data;
+                row.size = whole.unwrap_or(row.size);
+            }
+            // One that is gone is no reason not to show the others, and none here is known by what they have in common.
+            Err(error @ (StoreError::NotFound(_) | StoreError::Defect(_) | StoreError::Config(_))) => {
+                row.data_error = Some(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(row)
+    }
+
+    /// The part that was asked for, and the size of all of it where that has been seen.
+    async fn read_part(
+        &self,
+        reference: &Reference,
+        part: DataPart,
+    ) -> Result<(Option<Vec<u8>>, Option<i64>)> {
+        match part {
+            DataPart::None => Ok((None, None)),
             DataPart::First(bytes) if reference.is_whole() => {
-                Some(self.objects()?.get_range(reference.path(), 0, bytes.into()).await?.to_vec())
+                let read = self.objects()?.get_range(reference.path(), 0, bytes.into()).await?;
+                Ok((Some(read.to_vec()), None))
             }
             DataPart::First(_) | DataPart::All => {
-                let data = reference.resolve(self.fetch(&reference).await?);
-                row.size = data.bytes.len() as i64;
-                cut(data.bytes.to_vec(), part)
+                let data = reference.resolve(self.fetch(reference).await?);
+                let size = data.bytes.len() as i64;
+                Ok((cut(data.bytes.to_vec(), part), Some(size)))
             }
-        };
-        Ok(row)
+        }
     }
 }
 

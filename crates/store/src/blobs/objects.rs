@@ -25,6 +25,13 @@ pub struct BlobOptions {
     pub inline_max: u64,
 }
 
+impl BlobOptions {
+    /// Whether it names a folder, whose links lead to gatefeed; buckets have links of their own.
+    pub fn is_folder(&self) -> bool {
+        self.url.starts_with("file:")
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
@@ -110,6 +117,10 @@ impl Objects {
     ) -> Result<T> {
         match timeout(CALL_MAX, work).await {
             Ok(Ok(value)) => Ok(value),
+            // A bucket that is not there has lost nothing: it may be the wrong one, and is no reason to give an item up.
+            Ok(Err(Error::NotFound { source, .. })) if verb == "put" || is_bucket(&*source) => {
+                Err(StoreError::Unavailable(format!("cannot {verb} the blob {path}: {}", text(&*source))))
+            }
             Ok(Err(Error::NotFound { .. })) => {
                 Err(StoreError::NotFound(format!("the blob {path} is not in the blob store")))
             }
@@ -121,6 +132,11 @@ impl Objects {
             ))),
         }
     }
+}
+
+/// Whether what is missing is the bucket itself, by what S3 answers.
+fn is_bucket(error: &(dyn std::error::Error + 'static)) -> bool {
+    text(error).contains("NoSuchBucket")
 }
 
 /// An error with its causes, on one line.

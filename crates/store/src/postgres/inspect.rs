@@ -269,6 +269,7 @@ fn item_row(row: &PgRow) -> Result<ItemRow> {
         content_type: get(row, "content_type")?,
         size: get(row, "size")?,
         data: get(row, "data")?,
+        data_error: None,
         error_messages: get(row, "error_messages")?,
         version: get(row, "version")?,
         created_at: get(row, "created_at")?,

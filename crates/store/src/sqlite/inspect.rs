@@ -207,6 +207,7 @@ fn item_row(row: &SqliteRow) -> Result<ItemRow> {
         content_type: row.try_get("content_type")?,
         size: row.try_get("size")?,
         data: row.try_get("data")?,
+        data_error: None,
         error_messages: row.try_get("error_messages")?,
         version: row.try_get("version")?,
         created_at: at(row, "created_at")?,

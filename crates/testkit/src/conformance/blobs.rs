@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use gatefeed_core::{
     Store, StoreError,
     blob::{BLOB_TYPE, Collected, Link, MARK, PATH_BYTES, Reference},
@@ -18,6 +19,7 @@ use gatefeed_core::{
 use tempfile::TempDir;
 
 use super::given::*;
+use crate::bucket::{Bucket, fetch};
 
 /// Data with more bytes goes to the blob store.
 const INLINE_MAX: u64 = 100;
@@ -25,13 +27,22 @@ const INLINE_MAX: u64 = 100;
 /// A store with a blob store of its own.
 struct WithBlobs {
     store: Arc<dyn Store>,
-    folder: TempDir,
+    place: Place,
+}
+
+/// Where the blobs lie.
+enum Place {
+    Folder(TempDir),
+    Bucket(Bucket),
 }
 
 async fn with_blobs(db: &TestDb) -> WithBlobs {
-    let folder = tempfile::tempdir().unwrap();
-    let store = db.store_with_blobs(folder.path(), INLINE_MAX).await;
-    WithBlobs { store, folder }
+    let place = match db.bucket() {
+        Some(bucket) => Place::Bucket(bucket),
+        None => Place::Folder(tempfile::tempdir().unwrap()),
+    };
+    let store = db.store_with_blobs(&place.url(), INLINE_MAX).await;
+    WithBlobs { store, place }
 }
 
 fn large(letter: char) -> Data {
@@ -41,6 +52,51 @@ fn large(letter: char) -> Data {
 
 fn large_item(id: &str, letter: char) -> NewItem {
     NewItem::new("p", id, large(letter))
+}
+
+impl Place {
+    fn url(&self) -> String {
+        match self {
+            Self::Folder(folder) => format!("file://{}", folder.path().display()),
+            Self::Bucket(bucket) => bucket.url(),
+        }
+    }
+
+    /// What lies there.
+    async fn paths(&self) -> Vec<String> {
+        match self {
+            Self::Folder(folder) => {
+                let files = files(folder.path()).into_iter();
+                files.map(|file| file.strip_prefix(folder.path()).unwrap().display().to_string()).collect()
+            }
+            Self::Bucket(bucket) => bucket.paths().await,
+        }
+    }
+
+    async fn read(&self, path: &str) -> Bytes {
+        match self {
+            Self::Folder(folder) => std::fs::read(folder.path().join(path)).unwrap().into(),
+            Self::Bucket(bucket) => bucket.read(path).await,
+        }
+    }
+
+    async fn write(&self, path: &str, bytes: &[u8]) {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, bytes).unwrap();
+            }
+            Self::Bucket(bucket) => bucket.write(path, bytes).await,
+        }
+    }
+
+    async fn remove(&self, path: &str) {
+        match self {
+            Self::Folder(folder) => std::fs::remove_file(folder.path().join(path)).unwrap(),
+            Self::Bucket(bucket) => bucket.remove(path).await,
+        }
+    }
 }
 
 /// The files under a folder.
@@ -54,8 +110,8 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 impl WithBlobs {
-    fn blobs(&self) -> usize {
-        files(self.folder.path()).len()
+    async fn blobs(&self) -> usize {
+        self.place.paths().await.len()
     }
 
     async fn push(&self, items: &[NewItem]) {
@@ -90,8 +146,8 @@ pub async fn large_data_lies_in_the_blob_store(db: TestDb) {
     let with = with_blobs(&db).await;
     let fits = Data { bytes: "x".repeat(INLINE_MAX as usize).into(), ..Data::json("") };
     with.push(&[large_item("large", 'a'), NewItem::new("p", "small", fits.clone())]).await;
-    assert_eq!(with.blobs(), 1);
-    assert_eq!(std::fs::read(&files(with.folder.path())[0]).unwrap(), large('a').bytes);
+    assert_eq!(with.blobs().await, 1);
+    assert_eq!(with.place.read(&with.place.paths().await[0]).await, large('a').bytes);
     let row =
         format!("octet_length(data) = {PATH_BYTES} AND content_type LIKE '{MARK} size=101; of=text/plain%'");
     assert!(db.item_is("p", "large", &row).await);
@@ -126,7 +182,7 @@ pub async fn every_way_in_is_one_out(db: TestDb) {
     for (item, letter) in [("pushed", 'a'), ("child", 'c'), ("bits", 'd'), ("posted", 'e')] {
         assert_eq!(with.data(item).await, large(letter), "{item}");
     }
-    assert_eq!(with.blobs(), 5, "what was replaced is garbage");
+    assert_eq!(with.blobs().await, 5, "what was replaced is garbage");
 }
 
 /// With the size and the content type of what lies there, and as much of it as is asked for.
@@ -156,7 +212,7 @@ pub async fn references_go_where_data_goes(db: TestDb) {
     let lease = lease(&with.store, "w", "p").await;
     assert_eq!(complete_all(&with.store, &lease).await, 1);
     while checkpoint(&with.store, &lease).await == Checkpointed::Busy {}
-    assert_eq!((with.data("b").await, with.blobs()), (large('a'), 1));
+    assert_eq!((with.data("b").await, with.blobs().await), (large('a'), 1));
     db.run("DELETE FROM gatefeed_items WHERE id = 'a'").await;
     assert_eq!(with.collect(Duration::ZERO).await, Collected { kept: 1, ..Collected::default() });
     assert_eq!(with.data("b").await, large('a'));
@@ -255,13 +311,38 @@ pub async fn without_the_blob_store_nothing_is_lost(db: TestDb) {
     assert!(matches!(&told, StoreError::Config(why) if why.contains("--blob-store")), "{told}");
     let rows = store.items(&ItemFilter { data: DataPart::None, ..all_items("p") }).await.unwrap();
     assert_eq!((rows[0].size, rows[0].content_type.as_str()), (101, "text/plain; charset=utf-8"));
-    assert!(store.items(&all_items("p")).await.is_err());
+    let row = item_row(&store, "p", "i").await;
+    assert!(row.data.is_none() && row.data_error.unwrap().contains("--blob-store"));
     assert_eq!(with.data("i").await, large('a'));
-    for file in files(with.folder.path()) {
-        std::fs::remove_file(file).unwrap();
+    for path in with.place.paths().await {
+        with.place.remove(&path).await;
     }
     let gone = with.store.load("p", "i", due[0].version).await.unwrap_err();
     assert!(matches!(gone, StoreError::NotFound(_)), "{gone}");
+}
+
+/// The others are shown, and it says why that one is not.
+pub async fn a_listing_shows_the_others_where_one_is_gone(db: TestDb) {
+    let with = with_blobs(&db).await;
+    with.push(&[large_item("gone", 'a')]).await;
+    let gone = with.place.paths().await.remove(0);
+    with.push(&[large_item("here", 'b'), item("p", "small", 0)]).await;
+    with.place.remove(&gone).await;
+    for part in [DataPart::All, DataPart::First(3)] {
+        let rows = with.store.items(&ItemFilter { data: part, ..all_items("p") }).await.unwrap();
+        assert!(
+            rows[0].data.is_none()
+                && rows[0].data_error.as_ref().unwrap().contains("is not in the blob store")
+        );
+        assert_eq!((rows[0].size, rows[0].content_type.as_str()), (101, "text/plain; charset=utf-8"));
+        assert!(rows[1..].iter().all(|row| row.data.is_some() && row.data_error.is_none()));
+    }
+    let rows = with.store.items(&ItemFilter { data: DataPart::None, ..all_items("p") }).await.unwrap();
+    assert!(rows.iter().all(|row| row.data_error.is_none()), "nobody asked for it");
+    // Another length is another blob.
+    with.place.write(&gone, b"short").await;
+    let told = item_row(&with.store, "p", "gone").await.data_error.unwrap();
+    assert!(told.contains("has 5 bytes instead of 101"), "{told}");
 }
 
 /// It would read what is another's.
@@ -298,13 +379,21 @@ pub async fn a_push_that_ends_early_leaves_garbage_only(db: TestDb) {
     with.push(&[large_item("kept", 'b')]).await;
     // An id that exists is left as it is, and so is its data.
     with.push(&[large_item("kept", 'c')]).await;
-    let half_written = files(with.folder.path())[0].with_file_name("half#1");
-    std::fs::write(&half_written, "half").unwrap();
-    assert_eq!(with.blobs(), 4);
+    // What is put into a bucket is there as a whole or not at all.
+    let mut blobs = 3;
+    if let Place::Folder(folder) = &with.place {
+        std::fs::write(files(folder.path())[0].with_file_name("half#1"), "half").unwrap();
+        blobs += 1;
+    }
+    assert_eq!(with.blobs().await, blobs);
     let young = with.collect(Duration::from_secs(3600)).await;
-    assert_eq!((young, with.blobs()), (Collected::default(), 4), "it may be about to be referred to");
+    assert_eq!(
+        (young, with.blobs().await),
+        (Collected::default(), blobs),
+        "it may be about to be referred to"
+    );
     assert_eq!(with.collect(Duration::ZERO).await, Collected { blobs: 2, bytes: 202, kept: 1 });
-    assert_eq!((with.blobs(), with.data("kept").await), (1, large('b')));
+    assert_eq!((with.blobs().await, with.data("kept").await), (1, large('b')));
     assert_eq!(with.collect(Duration::ZERO).await, Collected { kept: 1, ..Collected::default() });
 }
 
@@ -328,11 +417,14 @@ pub async fn each_database_collects_its_own(db: TestDb) {
     let own = db.store().blob_space().await.unwrap();
     assert_eq!(own, db.another_store().await.blob_space().await.unwrap());
     // As of another database.
-    let another =
-        with.folder.path().join(own.id.simple().to_string().replace(|c: char| c.is_ascii_digit(), "e"));
-    std::fs::rename(with.folder.path().join(own.id.simple().to_string()), another).unwrap();
+    let path = with.place.paths().await.remove(0);
+    let (space, rest) = path.split_once('/').unwrap();
+    assert_eq!(space, own.id.simple().to_string());
+    let another = format!("{}/{rest}", space.replace(|c: char| c.is_ascii_digit(), "e"));
+    with.place.write(&another, &with.place.read(&path).await).await;
+    with.place.remove(&path).await;
     assert_eq!(with.collect(Duration::ZERO).await, Collected::default());
-    assert_eq!(with.blobs(), 1);
+    assert_eq!(with.blobs().await, 1);
 }
 
 /// For one blob, and for a time.
@@ -343,14 +435,19 @@ pub async fn links_are_signed(db: TestDb) {
     let due = due(&with.store, &lease).await;
     let references: Vec<&Reference> = due.iter().filter_map(|item| item.reference.as_deref()).collect();
     let blobs = with.store.blobs().unwrap();
-    let Link::Relative(link) = blobs.link(references[0]).await.unwrap() else {
-        panic!("a folder has no URL")
+    let link = match (blobs.link(references[0]).await.unwrap(), &with.place) {
+        (Link::Relative(link), Place::Folder(_)) => link,
+        (Link::Absolute(url), Place::Bucket(_)) => {
+            assert!(url.contains("X-Amz-Signature=") && url.contains("X-Amz-Expires=3600"), "{url}");
+            return assert_eq!(fetch(&url).await, large('a').bytes);
+        }
+        (link, _) => panic!("{link:?}"),
     };
     let (path, query) = link.strip_prefix("v1/blobs/").unwrap().split_once("?expires=").unwrap();
     let (expires, signature) = query.split_once("&signature=").unwrap();
     let expires: u64 = expires.parse().unwrap();
     // Any process of this database knows it.
-    let another = db.store_with_blobs(with.folder.path(), 1).await.blobs().unwrap();
+    let another = db.store_with_blobs(&with.place.url(), 1).await.blobs().unwrap();
     assert_eq!(another.linked(path, expires, signature).await.unwrap(), 101);
     assert_eq!(another.read(path, 99, 1000).await.unwrap(), "aa");
     assert_eq!(another.read(path, 101, 1).await.unwrap(), "");
@@ -365,4 +462,21 @@ pub async fn links_are_signed(db: TestDb) {
         let refused = blobs.linked(path, expires, signature).await.unwrap_err();
         assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
     }
+}
+
+/// It may be the wrong one: what has to be tried again is told from what is gone.
+pub async fn a_bucket_that_is_not_there_loses_nothing(db: TestDb) {
+    let with = with_blobs(&db).await;
+    let Place::Bucket(_) = &with.place else { return };
+    with.push(&[large_item("i", 'a')]).await;
+    let elsewhere = db.store_with_blobs("s3://no-such-bucket/some/where", INLINE_MAX).await;
+    let lease = lease(&elsewhere, "w", "p").await;
+    let due = due(&elsewhere, &lease).await;
+    let loaded = elsewhere.load("p", "i", due[0].version).await.unwrap_err();
+    let pushed =
+        elsewhere.push(&NewPartition::new("q"), &[NewItem::new("q", "i", large('b'))]).await.unwrap_err();
+    for error in [loaded, pushed] {
+        assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("NoSuchBucket")), "{error}");
+    }
+    assert_eq!(with.data("i").await, large('a'));
 }

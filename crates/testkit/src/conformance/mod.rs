@@ -171,16 +171,50 @@ macro_rules! conformance {
                 waiting_items_are_not_idle what_waits_for_people_is_idle;
             gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
             why: what_holds_the_gate the_next_gate an_item the_watchers_of_its_feed looks_are_bounded;
-            blobs: large_data_lies_in_the_blob_store every_way_in_is_one_out a_listing_shows_what_lies_there
+            blobs: large_data_lies_in_the_blob_store every_way_in_is_one_out a_listing_shows_what_lies_there a_listing_shows_the_others_where_one_is_gone
                 references_go_where_data_goes a_rewind_brings_references_back
                 nested_partitions_are_put_around_a_blob what_is_gathered_is_fetched_in_pages
                 without_the_blob_store_nothing_is_lost a_reference_from_outside_is_refused
                 a_push_that_ends_early_leaves_garbage_only what_is_referred_to_is_kept
-                each_database_collects_its_own links_are_signed;
+                each_database_collects_its_own links_are_signed
+                a_bucket_that_is_not_there_loses_nothing;
             race: no_stale_completion_after_a_steal outcomes_against_a_cancellation
                 outcomes_against_a_rewind retries_against_outcomes eight_claimers
                 callbacks_against_waiting;
             strand: no_insert_is_stranded no_insert_is_stranded_in_an_idle_partition;
+        }
+    };
+}
+
+/// Makes a test of every case about blobs, with those in a bucket ([`Bucket`](crate::bucket::Bucket)); without a server for
+/// it each says so and passes.
+#[macro_export]
+macro_rules! bucket_conformance {
+    ($make_db:ident) => {
+        $crate::bucket_cases! { $make_db;
+            large_data_lies_in_the_blob_store every_way_in_is_one_out a_listing_shows_what_lies_there
+            a_listing_shows_the_others_where_one_is_gone references_go_where_data_goes a_rewind_brings_references_back
+            nested_partitions_are_put_around_a_blob what_is_gathered_is_fetched_in_pages
+            without_the_blob_store_nothing_is_lost a_reference_from_outside_is_refused
+            a_push_that_ends_early_leaves_garbage_only what_is_referred_to_is_kept each_database_collects_its_own
+            links_are_signed a_bucket_that_is_not_there_loses_nothing
+        }
+    };
+}
+
+/// The tests of [`bucket_conformance!`](crate::bucket_conformance!), from its list.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! bucket_cases {
+    ($make_db:ident; $($case:ident)*) => {
+        mod bucket {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let Some(bucket) = $crate::bucket::Bucket::make().await else { return };
+                let db = $crate::bucket::WithBucket(super::$make_db().await, bucket);
+                let db = std::sync::Arc::new(db);
+                $crate::conformance::run(db, "blobs", $crate::conformance::blobs::$case).await;
+            })*
         }
     };
 }

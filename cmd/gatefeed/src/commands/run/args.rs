@@ -9,11 +9,12 @@ use anyhow::{Context, Result};
 use clap::Args;
 use gatefeed_core::StoreError;
 use gatefeed_engine::dispatch::parse_target;
+use gatefeed_store::BlobOptions;
 use url::Url;
 
 use super::spread_args::SpreadArgs;
 use crate::{
-    commands::listen::ApiArgs,
+    commands::{collect::CollectArgs, listen::ApiArgs},
     config::{self, File, Plan, SIGNING_VARIABLE, Source},
     parse,
 };
@@ -105,7 +106,7 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) batch_linger: Option<Duration>,
     /// A file with the secrets that sign each delivery (Standard Webhooks), one a line; or they are in the variable
-    /// GATEFEED_SIGNING_SECRET
+    /// GATEFEED_SIGNING_SECRET, but not in both
     #[arg(long, env = "GATEFEED_SIGNING_SECRET_FILE", value_name = "FILE", help_heading = "Handler")]
     pub(crate) signing_secret_file: Option<PathBuf>,
     /// A PEM file with the only certificate authorities that https targets are trusted by [default: this machine's]
@@ -258,16 +259,8 @@ pub(crate) struct RunArgs {
         value_parser = parse_target
     )]
     pub(crate) public_url: Option<Url>,
-    /// Remove blobs that no item refers to from --blob-store once they are so old, longer than any push takes; 0s: never
-    #[arg(
-        long,
-        env = "GATEFEED_BLOB_GRACE",
-        value_name = "DURATION",
-        default_value = "1d",
-        help_heading = "Process",
-        value_parser = parse::duration
-    )]
-    pub(crate) blob_grace: Duration,
+    #[command(flatten)]
+    pub(crate) collect: CollectArgs,
     /// Leave the tables as they are, and exit unless they are up to date
     #[arg(
         long,
@@ -291,18 +284,19 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    /// What this watcher is to do: these flags, and the file that they name.
-    pub(crate) fn plan(&self) -> Result<Plan> {
+    /// What this watcher is to do: these flags, and the file that they name. `blobs`: the blob store.
+    pub(crate) fn plan(&self, blobs: Option<&BlobOptions>) -> Result<Plan> {
         let mut file = match &self.config {
             Some(path) => config::load(path)?,
             None => File::default(),
         };
         self.enter(&mut file);
         self.enter_secrets(&mut file)?;
-        Ok(Plan::new(file, self.feeds.clone())?)
+        Ok(Plan::new(file, self.feeds.clone(), blobs)?)
     }
 
     fn enter_secrets(&self, file: &mut File) -> Result<()> {
+        let top = &mut file.handling;
         let variable = std::env::var_os(SIGNING_VARIABLE).filter(|value| !value.is_empty());
         let source = match (&self.signing_secret_file, variable) {
             (Some(_), Some(_)) => {
@@ -315,54 +309,50 @@ impl RunArgs {
             (None, Some(_)) => Some(Source::Variable(SIGNING_VARIABLE.to_owned())),
             (None, None) => None,
         };
-        if source.is_some() {
-            file.handling.signing = source;
+        if let Some(source) = source {
+            top.signing = Some(source);
+            top.origins.set_flag("signing_secret_file");
+            top.origins.set_flag("signing_secret_env");
         }
         if let Some(path) = &self.ca_file {
-            file.handling.ca_file = Some(absolute(path)?);
+            top.ca_file = Some(absolute(path)?);
+            top.origins.set_flag("ca_file");
         }
         Ok(())
     }
 
     /// Each flag that is there takes the place of its key.
     fn enter(&self, file: &mut File) {
-        fn enter<T: Clone>(key: &mut Option<T>, flag: &Option<T>) {
-            if flag.is_some() {
-                key.clone_from(flag);
-            }
-        }
         let top = &mut file.handling;
         if !self.targets.is_empty() {
             top.targets = Some(self.targets.clone());
+            top.origins.set_flag("target");
         }
-        enter(&mut top.request_timeout, &self.request_timeout);
-        enter(&mut top.connect_timeout, &self.connect_timeout);
-        enter(&mut top.target_health, &self.target_health);
-        enter(&mut top.max_answer, &self.max_answer);
-        enter(&mut top.callback_timeout, &self.callback_timeout);
-        enter(&mut top.max_retries, &self.max_retries);
-        enter(&mut top.concurrency, &self.concurrency);
-        enter(&mut top.batch_size, &self.batch_size);
-        enter(&mut top.batch_linger, &self.batch_linger);
-        enter(&mut file.max_payload, &self.max_payload);
-        enter(&mut file.gather_max, &self.gather_max);
-        enter(&mut file.lease_duration, &self.lease_duration);
-        enter(&mut file.poll_interval, &self.poll_interval);
-        enter(&mut file.grace, &self.grace);
-        enter(&mut file.listen, &self.listen);
-        enter(&mut file.public_url, &self.public_url);
-        enter(&mut file.name, &self.name);
+        enter!(
+            self => top, top.origins;
+            request_timeout, connect_timeout, target_health, max_answer, callback_timeout, max_retries, concurrency,
+            batch_size, batch_linger
+        );
+        enter!(
+            self => file, file.handling.origins;
+            max_payload, gather_max, lease_duration, poll_interval, grace, listen, public_url, name
+        );
+        let top = &mut file.handling;
         if self.blob_links {
             top.blob_links = Some(true);
+            top.origins.set_flag("blob_links");
         }
         if self.deny_private {
             top.deny_private = Some(true);
+            top.origins.set_flag("deny_private");
         }
         self.spread.enter(file);
         for (gate, _) in &self.gate_targets {
             let targets = self.gate_targets.iter().filter(|(other, _)| other == gate);
             let targets = targets.map(|(_, url)| url.clone()).collect();
-            file.gates.entry(*gate).or_default().targets = Some(targets);
+            let gate = file.gates.entry(*gate).or_default();
+            gate.targets = Some(targets);
+            gate.origins.set_flag("target");
         }
     }
 }

@@ -1,13 +1,24 @@
 //! `gatefeed run`: one watcher.
 
+/// Enters flags in the place of the keys of the same names.
+macro_rules! enter {
+    ($flags:expr => $keys:expr, $origins:expr; $($key:ident),+) => {
+        $(
+            if $flags.$key.is_some() {
+                $keys.$key.clone_from(&$flags.$key);
+                $origins.set_flag(stringify!($key));
+            }
+        )+
+    };
+}
+
 mod args;
-mod blobs;
 mod reload;
 mod spread_args;
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use gatefeed_api::{TargetHealth, Targets};
 use gatefeed_core::{Store, StoreError};
 use gatefeed_engine::{
@@ -27,14 +38,14 @@ use crate::{
 };
 
 pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
-    let plan = args.plan()?;
+    let plan = args.plan(database.blobs.options().as_ref())?;
     let shutdown = signals::clean_stop()?;
     let listener = match plan.listen() {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
     let listening = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let routes = plan.routes(listening)?;
+    let routes = plan.routes(listening);
     tell(&routes);
     let takes_callbacks = routes.iter().any(|route| route.options.gather_url.is_some());
     let mut processor = HttpRoutes::new(routes).map_err(|error| StoreError::Config(error.to_string()))?;
@@ -50,9 +61,8 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         Some(listener) => Some(Health::start(listener, &store, &processor, &args).await?),
         None => None,
     };
-    check_links(&*store, &plan)?;
-    let _collector = blobs::collect(&*store, args.blob_grace);
-    let watched = watch(store, &args, &plan, processor, shutdown).await;
+    let _collector = args.collect.start(&*store);
+    let watched = watch(store, database, &args, &plan, processor, shutdown).await;
     if let Some(health) = health {
         health.stop().await;
     }
@@ -80,22 +90,9 @@ pub(crate) async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Ar
     Ok(store)
 }
 
-/// A link that leads nowhere would fail every delivery.
-fn check_links(store: &dyn Store, plan: &Plan) -> Result<()> {
-    if !plan.has_blob_links() {
-        return Ok(());
-    }
-    match store.blobs() {
-        None => bail!("blob_links needs --blob-store, where the data lies that is linked to"),
-        Some(blobs) if blobs.links_lead_here() && !plan.is_reached() => {
-            bail!("--blob-links with a folder needs --listen, where handlers fetch the data")
-        }
-        Some(_) => Ok(()),
-    }
-}
-
 async fn watch(
     store: Arc<dyn Store>,
+    database: &DatabaseArgs,
     args: &RunArgs,
     plan: &Plan,
     processor: Arc<HttpRoutes>,
@@ -108,7 +105,7 @@ async fn watch(
     let concurrency = watcher.concurrency();
     let finished = tokio::select! {
         finished = watcher.run() => finished?,
-        never = reload::on_hangup(args, &concurrency) => match never {},
+        never = reload::on_hangup(args, database, &concurrency) => match never {},
     };
     if finished.failed {
         tracing::warn!("a partition has failed: `gatefeed partitions --status failed` shows which");

@@ -6,10 +6,15 @@ use gatefeed_engine::Concurrency;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::RunArgs;
+use crate::database::DatabaseArgs;
 
 /// Reads the file of `--config` again at each SIGHUP; without one, the signal ends the process as ever. A file that is
 /// wrong changes nothing.
-pub(super) async fn on_hangup(args: &RunArgs, concurrency: &Concurrency) -> Infallible {
+pub(super) async fn on_hangup(
+    args: &RunArgs,
+    database: &DatabaseArgs,
+    concurrency: &Concurrency,
+) -> Infallible {
     if args.config.is_none() {
         return std::future::pending().await;
     }
@@ -22,14 +27,14 @@ pub(super) async fn on_hangup(args: &RunArgs, concurrency: &Concurrency) -> Infa
     };
     loop {
         match hangups.recv().await {
-            Some(()) => reload(args, concurrency),
+            Some(()) => reload(args, database, concurrency),
             None => std::future::pending().await,
         }
     }
 }
 
-fn reload(args: &RunArgs, concurrency: &Concurrency) {
-    let bounds = match args.plan() {
+fn reload(args: &RunArgs, database: &DatabaseArgs, concurrency: &Concurrency) {
+    let bounds = match args.plan(database.blobs.options().as_ref()) {
         Ok(plan) => plan.concurrency(),
         Err(error) => return tracing::warn!("the configuration was not read again: {error:#}"),
     };

@@ -75,13 +75,13 @@ pub(crate) struct SpreadArgs {
 impl SpreadArgs {
     /// Each flag that is there takes the place of its key.
     pub(super) fn enter(&self, file: &mut File) {
-        let spread = &mut file.handling.spread;
+        let top = &mut file.handling;
         if self.rate_limit.is_some() {
-            (spread.rate_limit, spread.burst) = (self.rate_limit, self.burst);
+            // With the limit of the file goes the burst that stands beside it.
+            (top.spread.rate_limit, top.spread.burst) = (self.rate_limit, self.burst);
+            top.origins.set_flag("rate_limit");
         }
-        spread.target_max_in_flight = self.target_max_in_flight.or(spread.target_max_in_flight);
-        spread.breaker_failures = self.breaker_failures.or(spread.breaker_failures);
-        file.min_concurrency = self.min_concurrency.or(file.min_concurrency);
-        file.max_concurrency = self.max_concurrency.or(file.max_concurrency);
+        enter!(self => top.spread, top.origins; target_max_in_flight, breaker_failures);
+        enter!(self => file, file.handling.origins; min_concurrency, max_concurrency);
     }
 }
