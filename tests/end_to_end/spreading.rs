@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,10 +13,13 @@ use std::{
 use gatefeed_testkit::handler::{Handler, Recorded, Reply};
 use gatefeed_tests::{Database, Gatefeed, eventually, gatefeed};
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
 crate::on_both!(
     an_outage_costs_no_item_its_retries,
+    an_open_circuit_is_told_until_it_closes,
+    a_target_that_cannot_be_reached_is_told,
     a_rate_is_kept,
     a_slow_target_gets_less_and_none_more_than_it_may,
     a_target_that_hangs_is_hedged_and_each_item_has_one_outcome,
@@ -62,6 +66,71 @@ async fn an_outage_costs_no_item_its_retries(database: Database) {
     assert_eq!((database.items("complete"), handler.requests().len()), (2, 14));
     assert_eq!(database.value("SELECT sum(retry_count) FROM gatefeed_items"), "2", "those before it opened");
     assert!(watcher.log().contains("a circuit is open") && watcher.log().contains("closed again"));
+}
+
+/// What `gatefeed status` says of the only watcher's circuits.
+fn circuits(database: &Database) -> Vec<Value> {
+    let told = gatefeed(database, &["status", "--json"]);
+    let feeds: Value = serde_json::from_slice(&told.stdout).unwrap();
+    feeds[0]["watchers"][0]["circuits"].as_array().cloned().unwrap_or_default()
+}
+
+fn told(database: &Database, args: &[&str]) -> String {
+    String::from_utf8(gatefeed(database, args).stdout).unwrap()
+}
+
+async fn an_open_circuit_is_told_until_it_closes(database: Database) {
+    prepare(&database, 3);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = is_down.clone();
+    let handler = Handler::start(move |_: Recorded| {
+        let down = down.clone();
+        async move { if down.load(Ordering::SeqCst) { Reply::status(500) } else { Reply::ok() } }
+    })
+    .await;
+    let file = file(&format!(
+        "target = \"{}?key=secret\"\nretry_base = \"1ms\"\nbreaker_failures = 2\nbreaker_open = \"2s\"\n\
+         breaker_open_max = \"2s\"\n",
+        handler.url()
+    ));
+    let mut watcher = configured(&database, &file);
+    eventually("the circuit is listed", || circuits(&database).len() == 1).await;
+    let circuit = circuits(&database).remove(0);
+    assert_eq!((&circuit["target"], &circuit["gate"]), (&Value::from(handler.url()), &Value::Null));
+    assert!(["open", "half-open"].iter().any(|state| circuit["state"] == *state), "{circuit}");
+    assert!(
+        circuit["since"].as_str() <= circuit["until"].as_str() && circuit["targets_left"] == 0,
+        "{circuit}"
+    );
+    let status = told(&database, &["status"]);
+    assert!(status.contains("CIRCUIT") && status.contains("1 of 1"), "{status}");
+    for args in [&["why", "p"][..], &["why", "p", "i0"]] {
+        let why = told(&database, args);
+        assert!(
+            why.contains(&format!("The target {}", handler.url())) && why.contains("loses no retry"),
+            "{why}"
+        );
+    }
+    is_down.store(false, Ordering::SeqCst);
+    eventually("it is listed no more", || circuits(&database).is_empty()).await;
+    assert!(watcher.ended().await.success(), "{}", watcher.log());
+    assert_eq!((database.items("complete"), circuits(&database).len()), (3, 0));
+    assert!(!told(&database, &["status"]).contains("CIRCUIT"));
+    assert_eq!(database.value("SELECT sum(retry_count) FROM gatefeed_items"), "1", "before it opened");
+}
+
+async fn a_target_that_cannot_be_reached_is_told(database: Database) {
+    prepare(&database, 1);
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}/", listener.local_addr().unwrap())
+    };
+    let watcher = Gatefeed::run(&database, &nobody, &[]);
+    eventually("it is listed", || circuits(&database).iter().any(|of| of["state"] == "unreachable")).await;
+    let why = told(&database, &["why", "p"]);
+    assert!(why.contains(&format!("The target {nobody}")) && why.contains("cannot be reached"), "{why}");
+    assert!(watcher.terminate().await.success());
+    assert_eq!(database.value("SELECT sum(retry_count) FROM gatefeed_items"), "0");
 }
 
 async fn a_rate_is_kept(database: Database) {

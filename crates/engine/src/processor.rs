@@ -4,7 +4,9 @@ use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use gatefeed_core::{answer::Verdict, blob::Link, callback::Ticket, id, retry::RetryPolicy};
+use gatefeed_core::{
+    answer::Verdict, blob::Link, callback::Ticket, circuit::Circuit, id, retry::RetryPolicy,
+};
 use uuid::Uuid;
 
 use crate::gathering::Gathering;
@@ -85,6 +87,12 @@ pub trait Processor: Send + Sync + 'static {
     /// beginning may then count on what is limited being reserved for it.
     fn reserve(&self, feed: &str, gate: i32) -> bool {
         self.is_ready(feed, gate)
+    }
+
+    /// The targets of a feed that are left alone now, for people ([`gatefeed_core::inspect::WatcherStatus`]). Asked about
+    /// once a second.
+    fn circuits(&self, _feed: &str) -> Vec<Circuit> {
+        Vec::new()
     }
 
     /// Resolves when [`Self::is_ready`] may say yes where it said no before this was called.

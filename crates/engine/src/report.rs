@@ -1,9 +1,11 @@
-//! Reporting: tells people, through the database, that this watcher is at work and how fast. Nothing depends on it.
+//! Reporting: tells people, through the database, that this watcher is at work and how fast, and which targets it leaves
+//! alone. Nothing depends on it.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Result,
+    circuit::{Circuit, CircuitState},
     watcher::{FeedReport, REPORT_INTERVAL, Report},
 };
 use tokio::time::{Instant, timeout};
@@ -11,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     board::Figures,
     context::{Context, jittered},
+    processor::Processor,
 };
 
 /// When it reports first: soon, so that who starts a watcher sees it.
@@ -24,24 +27,26 @@ const RATE_OVER: Duration = Duration::from_millis(500);
 
 /// Reports until the leases are released, also while the watcher drains, and then says farewell: after the last
 /// report, which would else bring the watcher back. One call at a time, and a rest after each, however it ended.
-pub(crate) async fn run(context: Arc<Context>) {
+pub(crate) async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) {
     let mut reporter = Reporter::new();
     if !left_within(&context, FIRST).await {
         // One of this name that died may be listed: it started at another time, and served other feeds perhaps.
         farewell(&context).await;
         while !context.left.is_cancelled() {
-            report(&context, &mut reporter).await;
-            rest(&context, &reporter).await;
+            report(&context, &*processor, &mut reporter).await;
+            rest(&context, &*processor, &reporter).await;
         }
     }
     farewell(&context).await;
 }
 
-/// Until the next report is due: sooner when work begins or ends, so that nobody sees yesterday's rate.
-async fn rest(context: &Context, reporter: &Reporter) {
+/// Until the next report is due: sooner when work begins or ends, so that nobody sees yesterday's rate, and when it has
+/// become another target that is left alone.
+async fn rest<P: Processor>(context: &Context, processor: &P, reporter: &Reporter) {
     let due = Instant::now() + jittered(REPORT_INTERVAL);
     while Instant::now() < due && !left_within(context, LOOK).await {
-        if reporter.is_news(&context.board().figures()) {
+        let is_news = reporter.is_news(&context.board().figures());
+        if is_news || reporter.is_change(&circuits(context, processor)) {
             return;
         }
     }
@@ -52,8 +57,16 @@ async fn left_within(context: &Context, rest: Duration) -> bool {
     timeout(jittered(rest), context.left.cancelled()).await.is_ok()
 }
 
-async fn report(context: &Context, reporter: &mut Reporter) {
-    let report = reporter.report(context);
+/// The targets that are left alone, by feed.
+type Circuits = BTreeMap<Arc<str>, Vec<Circuit>>;
+
+fn circuits<P: Processor>(context: &Context, processor: &P) -> Circuits {
+    let feeds = context.settings.feeds.iter();
+    feeds.map(|feed| (feed.as_str().into(), processor.circuits(feed))).collect()
+}
+
+async fn report<P: Processor>(context: &Context, processor: &P, reporter: &mut Reporter) {
+    let report = reporter.report(context, circuits(context, processor));
     attempt("report", context.store.report(&report)).await;
 }
 
@@ -76,21 +89,27 @@ struct Reporter {
     outcomes: BTreeMap<Arc<str>, u64>,
     /// Whether anything was in flight, or had been written.
     is_busy: bool,
+    circuits: Circuits,
 }
 
 impl Reporter {
     fn new() -> Self {
-        Self { at: Instant::now(), outcomes: BTreeMap::new(), is_busy: false }
+        Self { at: Instant::now(), outcomes: BTreeMap::new(), is_busy: false, circuits: BTreeMap::new() }
     }
 
-    fn report(&mut self, context: &Context) -> Report {
+    fn report(&mut self, context: &Context, circuits: Circuits) -> Report {
         let figures = context.board().figures();
+        self.circuits = circuits;
         Report {
             watcher: context.settings.owner.clone(),
             version: env!("CARGO_PKG_VERSION"),
             concurrency: context.board().concurrency(),
-            feeds: self.feeds(figures),
+            feeds: self.feeds(figures).into_iter().map(|feed| self.with_circuits(feed)).collect(),
         }
+    }
+
+    fn with_circuits(&self, feed: FeedReport) -> FeedReport {
+        FeedReport { circuits: self.circuits.get(&*feed.feed).cloned().unwrap_or_default(), ..feed }
     }
 
     /// Rates are since the report before, even if that did not arrive: people want to know how fast it is now.
@@ -115,6 +134,20 @@ impl Reporter {
         figures.iter().any(|(feed, now)| now.in_flight > 0 || now.outcomes > before(feed))
     }
 
+    /// Whether other targets are left alone than at the last report, or in another way.
+    fn is_change(&self, now: &Circuits) -> bool {
+        let all = |circuits: &Circuits| {
+            let of_feed = |(feed, circuits): (&Arc<str>, &Vec<Circuit>)| {
+                circuits
+                    .iter()
+                    .map(|of| (feed.clone(), of.gate, of.target.clone(), of.state))
+                    .collect::<Vec<_>>()
+            };
+            circuits.iter().flat_map(of_feed).collect::<Vec<(Arc<str>, Option<i32>, String, CircuitState)>>()
+        };
+        all(now) != all(&self.circuits)
+    }
+
     /// Whether work has begun since the last report, or ended.
     fn is_news(&self, figures: &BTreeMap<Arc<str>, Figures>) -> bool {
         self.finds_busy(figures) != self.is_busy
@@ -123,7 +156,8 @@ impl Reporter {
 
 fn told(feed: &str, figures: Figures, outcomes_per_second: f64) -> FeedReport {
     let Figures { partitions, in_flight, outcomes } = figures;
-    FeedReport { feed: feed.to_owned(), partitions, in_flight, outcomes, outcomes_per_second }
+    let circuits = Vec::new();
+    FeedReport { feed: feed.to_owned(), partitions, in_flight, outcomes, outcomes_per_second, circuits }
 }
 
 #[cfg(test)]
@@ -168,6 +202,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn another_target_that_is_left_alone_is_news_and_time_that_passes_is_not() {
+        let of = |state, for_secs| {
+            let target = "http://a/".into();
+            let circuit =
+                Circuit { target, gate: None, state, for_secs, next_try_secs: 1.0, targets_left: 0 };
+            BTreeMap::from([("a".into(), vec![circuit])])
+        };
+        let well = BTreeMap::from([("a".into(), vec![])]);
+        let mut reporter = Reporter::new();
+        assert!(!reporter.is_change(&well) && reporter.is_change(&of(CircuitState::Open, 1.0)));
+        reporter.circuits = of(CircuitState::Open, 1.0);
+        assert!(!reporter.is_change(&of(CircuitState::Open, 2.0)));
+        assert!(reporter.is_change(&of(CircuitState::HalfOpen, 2.0)) && reporter.is_change(&well));
+        let reported =
+            reporter.with_circuits(told("a", Figures { partitions: 0, in_flight: 0, outcomes: 0 }, 0.0));
+        assert_eq!(reported.circuits, of(CircuitState::Open, 1.0)["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn figures_are_passed_on() {
         let report = Reporter::new().feeds(figures(&[("a", 7)]));
         let expected = FeedReport {
@@ -176,6 +229,7 @@ mod tests {
             in_flight: 3,
             outcomes: 7,
             outcomes_per_second: 0.0,
+            circuits: vec![],
         };
         assert_eq!(report, [expected]);
     }

@@ -226,7 +226,7 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
     keepers.spawn(budget::run(context.clone()));
     // Not watched: whatever becomes of it, the work goes on.
     let mut reports = JoinSet::new();
-    reports.spawn(report::run(context.clone()));
+    reports.spawn(report::run(context.clone(), processor.clone()));
     let mut loops = JoinSet::new();
     loops.spawn(claim::run(context.clone()));
     loops.spawn(page::run(context.clone()));

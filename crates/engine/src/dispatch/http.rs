@@ -22,6 +22,7 @@ use futures_util::FutureExt;
 use gatefeed_core::{
     answer::Verdict,
     callback::{Key, TIMEOUT_DEFAULT},
+    circuit::Circuit,
 };
 use tokio::sync::{Notify, Semaphore};
 use tower::{
@@ -249,6 +250,10 @@ impl Processor for HttpProcessor {
 
     fn reserve(&self, _: &str, _: i32) -> bool {
         self.rotation.reserve()
+    }
+
+    fn circuits(&self, _: &str) -> Vec<Circuit> {
+        self.rotation.shunned(None)
     }
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {

@@ -9,6 +9,7 @@ use foldhash::{HashMap, HashMapExt};
 use gatefeed_core::{
     answer::{Failure, Verdict},
     callback::Key,
+    circuit::Circuit,
 };
 use tokio::{
     sync::Notify,
@@ -53,8 +54,17 @@ struct ByGate {
 
 impl ByGate {
     fn of(&self, gate: i32) -> Option<usize> {
-        let own = self.gates.iter().find(|(own, _)| *own == gate);
-        own.map(|(_, route)| *route).or(self.others)
+        self.of_gate(gate).or(self.others)
+    }
+
+    fn of_gate(&self, gate: i32) -> Option<usize> {
+        self.gates.iter().find(|(own, _)| *own == gate).map(|(_, route)| *route)
+    }
+
+    /// Each with the gate that has it for its own.
+    fn all(&self) -> impl Iterator<Item = (Option<i32>, usize)> {
+        let others = self.others.map(|route| (None, route));
+        self.gates.iter().map(|(gate, route)| (Some(*gate), *route)).chain(others)
     }
 }
 
@@ -119,6 +129,17 @@ impl HttpRoutes {
         self.routes.get(index)
     }
 
+    /// The routes that items of a feed take, by gate; `None`: at all other gates.
+    fn routes_of(&self, feed: &str) -> impl Iterator<Item = (Option<i32>, usize)> {
+        let own = self.feeds.get(feed);
+        let has_own = move |gate| own.is_some_and(|own| own.others.is_some() || own.of_gate(gate).is_some());
+        let of_all = self.others.all().filter(move |(gate, _)| match gate {
+            Some(gate) => !has_own(*gate),
+            None => own.is_none_or(|own| own.others.is_none()),
+        });
+        own.into_iter().flat_map(ByGate::all).chain(of_all)
+    }
+
     /// Asks every target of every route at the same time, for up to two seconds; the same one once.
     pub async fn health(&self) -> Vec<TargetHealth> {
         let asked = self.routes.iter().map(HttpProcessor::health);
@@ -166,6 +187,15 @@ impl Processor for HttpRoutes {
 
     fn reserve(&self, feed: &str, gate: i32) -> bool {
         !self.is_guarded || self.route(feed, gate).is_none_or(|route| route.rotation.reserve())
+    }
+
+    fn circuits(&self, feed: &str) -> Vec<Circuit> {
+        let of_route = |(gate, index): (Option<i32>, usize)| {
+            self.routes.get(index).map(|route| route.rotation.shunned(gate)).unwrap_or_default()
+        };
+        let mut circuits: Vec<Circuit> = self.routes_of(feed).flat_map(of_route).collect();
+        circuits.sort_by(|one, other| (one.gate, &one.target).cmp(&(other.gate, &other.target)));
+        circuits
     }
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use gatefeed_core::answer::Answer;
+use gatefeed_core::{
+    answer::Answer,
+    circuit::{Circuit, CircuitState},
+};
 use gatefeed_engine::{
     Delivery, Processor,
-    dispatch::{HttpOptions, HttpRoutes, Route, parse_target},
+    dispatch::{BreakerOptions, HttpOptions, HttpRoutes, Route, TargetLimits, parse_target},
 };
 use gatefeed_testkit::handler::{Handler, Reply};
 use tokio::time::timeout;
@@ -98,4 +101,45 @@ async fn routes_that_are_the_same_share_their_connections() {
     }
     assert_eq!((handler.requests().len(), handler.connections()), (3, 1));
     assert_eq!(routes.health().await.len(), 1);
+}
+
+/// By the feeds and gates whose items go there, and without what may be a secret.
+#[tokio::test]
+async fn targets_that_are_left_alone_are_told_by_feed_and_gate() {
+    let handler = Handler::always(Reply::status(500)).await;
+    let breaker = BreakerOptions { failures: Some(1), ..BreakerOptions::default() };
+    let limits = TargetLimits { breaker, ..TargetLimits::default() };
+    let to = |feed: Option<&str>, gate, path: &str| {
+        let mut route = route(feed, gate, &format!("{}{path}?key=secret", handler.url()));
+        route.options.spread.limits = limits.clone();
+        route
+    };
+    let routes = HttpRoutes::new(vec![
+        to(None, None, "all"),
+        to(None, Some(1), "all-1"),
+        to(Some("scans"), None, "scans"),
+        to(Some("mail"), Some(2), "mail-2"),
+    ])
+    .unwrap();
+    let told = |feed: &str| {
+        let told = |circuit: Circuit| (circuit.gate, circuit.target.rsplit('/').next().unwrap().to_owned());
+        routes.circuits(feed).into_iter().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(told("scans"), []);
+    for (feed, gate) in [("x", 0), ("x", 1), ("scans", 0), ("mail", 2)] {
+        assert!(routes.process(of(feed, gate)).await.is_err());
+    }
+    let expected = |expected: &[(Option<i32>, &str)]| {
+        expected.iter().map(|(gate, path)| (*gate, (*path).to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(told("x"), expected(&[(None, "all"), (Some(1), "all-1")]));
+    assert_eq!(told("scans"), expected(&[(None, "scans")]));
+    assert_eq!(told("mail"), expected(&[(None, "all"), (Some(1), "all-1"), (Some(2), "mail-2")]));
+    let circuit = routes.circuits("scans").remove(0);
+    assert!(
+        !circuit.target.contains("secret") && circuit.target.starts_with("http://127.0.0.1"),
+        "{circuit:?}"
+    );
+    assert_eq!((circuit.state, circuit.targets_left), (CircuitState::Open, 0));
+    assert!(circuit.next_try_secs > 1.0 && circuit.for_secs < 60.0, "{circuit:?}");
 }
