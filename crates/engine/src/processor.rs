@@ -5,7 +5,7 @@ use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use gatefeed_core::{
-    answer::Verdict, blob::Link, callback::Ticket, circuit::Circuit, id, retry::RetryPolicy,
+    answer::Verdict, blob::Link, callback::Ticket, circuit::Circuit, id, retry::RetryPolicy, share::Peers,
 };
 use uuid::Uuid;
 
@@ -94,6 +94,15 @@ pub trait Processor: Send + Sync + 'static {
     fn circuits(&self, _feed: &str) -> Vec<Circuit> {
         Vec::new()
     }
+
+    /// Whether it keeps limits that hold for all watchers of a feed together. Then it is told of the others
+    /// ([`Self::split`]) before the first delivery, and every few seconds.
+    fn is_split(&self) -> bool {
+        false
+    }
+
+    /// These serve its feeds too: from now on it keeps its share of limits.
+    fn split(&self, _peers: &Peers) {}
 
     /// Resolves when [`Self::is_ready`] may say yes where it said no before this was called.
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {

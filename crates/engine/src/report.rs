@@ -1,18 +1,18 @@
 //! Reporting: tells people, through the database, that this watcher is at work and how fast, and which targets it leaves
-//! alone. Nothing depends on it.
+//! alone; and sees which others there are, where limits are split with them. Nothing else depends on it.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Result,
     circuit::{Circuit, CircuitState},
-    watcher::{FeedReport, REPORT_INTERVAL, Report},
+    watcher::{ALIVE_FOR, FeedReport, REPORT_INTERVAL, Report},
 };
 use tokio::time::{Instant, timeout};
 
 use crate::{
     board::Figures,
-    context::{Context, jittered},
+    context::{Backoff, Context, jittered},
     processor::Processor,
 };
 
@@ -27,17 +27,56 @@ const RATE_OVER: Duration = Duration::from_millis(500);
 
 /// Reports until the leases are released, also while the watcher drains, and then says farewell: after the last
 /// report, which would else bring the watcher back. One call at a time, and a rest after each, however it ended.
-pub(crate) async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) {
-    let mut reporter = Reporter::new();
-    if !left_within(&context, FIRST).await {
+pub(crate) async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>, mut reporter: Reporter) {
+    if !reporter.is_introduced && !left_within(&context, FIRST).await {
         // One of this name that died may be listed: it started at another time, and served other feeds perhaps.
         farewell(&context).await;
-        while !context.left.is_cancelled() {
-            report(&context, &*processor, &mut reporter).await;
-            rest(&context, &*processor, &reporter).await;
-        }
+        report(&context, &*processor, &mut reporter).await;
     }
-    farewell(&context).await;
+    loop {
+        rest(&context, &*processor, &reporter).await;
+        if context.left.is_cancelled() {
+            break farewell(&context).await;
+        }
+        report(&context, &*processor, &mut reporter).await;
+        meet(&context, &*processor).await;
+    }
+}
+
+/// Where limits are split over watchers: says that this one is there, and sees who else is, before anything is sent. If
+/// that does not work for as long as others would take this one for dead, it goes on as if it were alone: else work would
+/// hang on what is for people.
+pub(crate) async fn introduce<P: Processor>(context: &Context, processor: &P) -> Reporter {
+    let mut reporter = Reporter::new();
+    if !processor.is_split() {
+        return reporter;
+    }
+    let (by, mut backoff) = (Instant::now() + ALIVE_FOR, Backoff::new(FIRST, LOOK));
+    farewell(context).await;
+    loop {
+        reporter.is_introduced = report(context, processor, &mut reporter).await;
+        if reporter.is_introduced && meet(context, processor).await {
+            break;
+        }
+        if Instant::now() >= by {
+            tracing::warn!(
+                "could not see which other watchers there are; limits are kept as if there were none"
+            );
+            break;
+        }
+        context.pause(&mut backoff).await;
+    }
+    reporter
+}
+
+/// Sees who else serves these feeds, if limits are split with them. False if that could not be seen: it stays as it was.
+async fn meet<P: Processor>(context: &Context, processor: &P) -> bool {
+    if !processor.is_split() {
+        return true;
+    }
+    let peers = context.store.peers(&context.settings.owner, &context.settings.feeds);
+    let peers = attempt("look for others", peers).await;
+    peers.as_ref().inspect(|peers| processor.split(peers)).is_some()
 }
 
 /// Until the next report is due: sooner when work begins or ends, so that nobody sees yesterday's rate, and when it has
@@ -65,36 +104,45 @@ fn circuits<P: Processor>(context: &Context, processor: &P) -> Circuits {
     feeds.map(|feed| (feed.as_str().into(), processor.circuits(feed))).collect()
 }
 
-async fn report<P: Processor>(context: &Context, processor: &P, reporter: &mut Reporter) {
+async fn report<P: Processor>(context: &Context, processor: &P, reporter: &mut Reporter) -> bool {
     let report = reporter.report(context, circuits(context, processor));
-    attempt("report", context.store.report(&report)).await;
+    attempt("report", context.store.report(&report)).await.is_some()
 }
 
 async fn farewell(context: &Context) {
     attempt("farewell", context.store.farewell(&context.settings.owner)).await;
 }
 
-/// What takes as long as the time to the next report is given up: that one says more.
-async fn attempt(what: &str, call: impl Future<Output = Result<()>>) {
+/// What takes as long as the time to the next report is given up: that one says more. `None`: it has come to nothing.
+async fn attempt<T>(what: &str, call: impl Future<Output = Result<T>>) -> Option<T> {
     match timeout(REPORT_INTERVAL, call).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(done)) => return Some(done),
         Ok(Err(error)) => tracing::debug!(what, %error, "could not tell of this watcher"),
         Err(_) => tracing::debug!(what, "could not tell of this watcher in time"),
     }
+    None
 }
 
 /// What the report before said, from which rates are told.
-struct Reporter {
+pub(crate) struct Reporter {
     at: Instant,
     outcomes: BTreeMap<Arc<str>, u64>,
     /// Whether anything was in flight, or had been written.
     is_busy: bool,
     circuits: Circuits,
+    /// It has reported before anything was sent.
+    is_introduced: bool,
 }
 
 impl Reporter {
-    fn new() -> Self {
-        Self { at: Instant::now(), outcomes: BTreeMap::new(), is_busy: false, circuits: BTreeMap::new() }
+    pub(crate) fn new() -> Self {
+        Self {
+            at: Instant::now(),
+            outcomes: BTreeMap::new(),
+            is_busy: false,
+            circuits: BTreeMap::new(),
+            is_introduced: false,
+        }
     }
 
     fn report(&mut self, context: &Context, circuits: Circuits) -> Report {

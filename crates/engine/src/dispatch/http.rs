@@ -23,6 +23,7 @@ use gatefeed_core::{
     answer::Verdict,
     callback::{Key, TIMEOUT_DEFAULT},
     circuit::Circuit,
+    share::Peers,
 };
 use tokio::sync::{Notify, Semaphore};
 use tower::{
@@ -46,6 +47,7 @@ use super::{
     rotate::Rotate,
     rotation::Rotation,
     sign::Signer,
+    split::Splits,
     spread::{Spread, TargetLimits},
     target::{InvalidTarget, Target},
 };
@@ -116,6 +118,7 @@ pub struct HttpProcessor {
     pub(super) options: HttpOptions,
     changed: Arc<Notify>,
     callback_key: Arc<OnceLock<Key>>,
+    splits: Splits,
     stack: Stack,
 }
 
@@ -193,7 +196,9 @@ impl HttpProcessor {
         gather::check_url(options.gather_url.as_ref()).map_err(InvalidTarget)?;
         let stack = stack(&rotation, &client, &options, shared);
         let (changed, callback_key) = (Arc::clone(&shared.changed), Arc::clone(&shared.callback_key));
-        Ok(Self { client, rotation, options, changed, callback_key, stack })
+        let mut splits = Splits::default();
+        splits.add(None, rotation.limits());
+        Ok(Self { client, rotation, options, changed, callback_key, splits, stack })
     }
 
     /// Lets handlers answer later, by the key of the database ([`gatefeed_core::Store::callback_key`]). Nothing changes
@@ -254,6 +259,16 @@ impl Processor for HttpProcessor {
 
     fn circuits(&self, _: &str) -> Vec<Circuit> {
         self.rotation.shunned(None)
+    }
+
+    fn is_split(&self) -> bool {
+        self.splits.is_any()
+    }
+
+    fn split(&self, peers: &Peers) {
+        if self.splits.split(peers) {
+            self.changed.notify_waiters();
+        }
     }
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {

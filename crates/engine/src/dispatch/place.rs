@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use gatefeed_core::{circuit::CircuitState, retry::RetryPolicy};
+use gatefeed_core::{circuit::CircuitState, retry::RetryPolicy, share::Share};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -64,6 +64,9 @@ struct Guard {
     rate: Option<RateLimit>,
     /// The rate has given its leave for a delivery that has not begun yet.
     is_paid: bool,
+    /// Of all watchers together.
+    max_in_flight_of_all: Option<usize>,
+    /// This watcher's part.
     max_in_flight: usize,
 }
 
@@ -116,6 +119,7 @@ impl Place {
                 breaker: limits.breaker.is_on().then(|| Breaker::new(limits.breaker.clone(), now)),
                 rate: limits.rate.map(RateLimit::new),
                 is_paid: false,
+                max_in_flight_of_all: limits.max_in_flight,
                 max_in_flight: limits.max_in_flight.unwrap_or(usize::MAX),
             })
         });
@@ -134,6 +138,20 @@ impl Place {
     /// Whether something may keep it from having one more, beside that it cannot be reached.
     pub(super) fn is_guarded(&self) -> bool {
         self.guard.is_some()
+    }
+
+    /// Whether it has limits that are split over watchers.
+    pub(super) fn is_split(&self) -> bool {
+        self.guard().is_some_and(|guard| guard.rate.is_some() || guard.max_in_flight_of_all.is_some())
+    }
+
+    /// Keeps this share of its limits from now on. True if that is something else.
+    pub(super) fn split(&self, share: Share) -> bool {
+        let Some(mut guard) = self.guard() else { return false };
+        let max_in_flight = guard.max_in_flight_of_all.map_or(usize::MAX, |max| share.of(max));
+        let is_another = max_in_flight != guard.max_in_flight;
+        guard.max_in_flight = max_in_flight;
+        guard.rate.as_ref().is_some_and(|rate| rate.split(share)) || is_another
     }
 
     /// Whether it could be reached when it was last tried.

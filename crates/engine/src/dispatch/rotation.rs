@@ -21,6 +21,7 @@ use super::{
     breaker::Shut,
     limit::RateLimit,
     place::{Flight, Place, Shunned},
+    split::Limit,
     spread::{Balance, Spread},
     target::{InvalidTarget, Target},
 };
@@ -197,6 +198,12 @@ impl Rotation {
     /// The targets, and for how long the circuit of each has been open.
     pub(super) fn circuits(&self) -> impl Iterator<Item = (&Arc<Target>, Option<Duration>)> {
         self.places.iter().map(|place| (&place.target, place.open_for()))
+    }
+
+    /// What it limits for all watchers together.
+    pub(super) fn limits(&self) -> impl Iterator<Item = Limit> {
+        let rates = self.rates.iter().cloned().map(Limit::Rate);
+        rates.chain(self.places.iter().filter(|place| place.is_split()).cloned().map(Limit::Place))
     }
 
     /// The targets that are left alone, as those of this gate.

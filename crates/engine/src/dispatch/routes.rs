@@ -10,6 +10,7 @@ use gatefeed_core::{
     answer::{Failure, Verdict},
     callback::Key,
     circuit::Circuit,
+    share::Peers,
 };
 use tokio::{
     sync::Notify,
@@ -17,7 +18,9 @@ use tokio::{
 };
 use url::Url;
 
-use super::{HttpOptions, HttpProcessor, InvalidTarget, TargetHealth, http::Shared, rotation::Rotation};
+use super::{
+    HttpOptions, HttpProcessor, InvalidTarget, TargetHealth, http::Shared, rotation::Rotation, split::Splits,
+};
 use crate::processor::{Delivery, Processor};
 
 /// What leads the items of a feed, or of one of its gates, to a handler.
@@ -42,6 +45,8 @@ pub struct HttpRoutes {
     changed: Arc<Notify>,
     /// Some route has limits.
     is_guarded: bool,
+    /// What they limit for all watchers together.
+    splits: Splits,
     callback_key: Arc<OnceLock<Key>>,
 }
 
@@ -80,12 +85,15 @@ impl HttpRoutes {
             others: ByGate::default(),
             changed: Arc::clone(&shared.changed),
             is_guarded: false,
+            splits: Splits::default(),
             callback_key: Arc::clone(&shared.callback_key),
         };
         for route in routes {
             let name = name(&route);
             let index =
                 all.place(&route, &shared).map_err(|error| InvalidTarget(format!("{name}: {error}")))?;
+            let limits = all.routes.get(index).into_iter().flat_map(|route| route.rotation.limits());
+            all.splits.add(route.feed.as_deref(), limits);
             let by_gate = match route.feed {
                 Some(feed) => all.feeds.entry(feed).or_default(),
                 None => &mut all.others,
@@ -196,6 +204,16 @@ impl Processor for HttpRoutes {
         let mut circuits: Vec<Circuit> = self.routes_of(feed).flat_map(of_route).collect();
         circuits.sort_by(|one, other| (one.gate, &one.target).cmp(&(other.gate, &other.target)));
         circuits
+    }
+
+    fn is_split(&self) -> bool {
+        self.splits.is_any()
+    }
+
+    fn split(&self, peers: &Peers) {
+        if self.splits.split(peers) {
+            self.changed.notify_waiters();
+        }
     }
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
