@@ -3,8 +3,8 @@
 //!
 //! While deliveries wait for a free slot and the handler takes as long as ever, more are tried. Once it takes twice as long
 //! as it does with few, they are queueing there, and there are too many. When that is not their number, since the work
-//! itself has become slower, fewer of them do not make it faster: then what it takes now is the new measure. What is not
-//! used is given up again.
+//! itself has become slower, fewer of them do not make it faster: then what it takes now is the new measure. What the handler
+//! puts off, or where it takes no connection, there are too many too. What is not used is given up again.
 
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ pub struct Sample {
     pub failed: u32,
     /// How long they took, together.
     pub failed_time: Duration,
+    /// Deliveries that began within it and that the handler has put off (429 or 503 with `Retry-After`), or that could not
+    /// reach it.
+    pub put_off: u32,
     /// A delivery has waited for a slot, all being taken.
     pub was_full: bool,
     /// The most that were in flight at a time.
@@ -48,6 +51,8 @@ pub struct Budget {
     base: Option<f64>,
     /// The last stretch ended with less: by which factor, and from which seconds a delivery.
     lowered: Option<(f64, f64)>,
+    /// The number at which deliveries were put off last: up to there it goes carefully.
+    put_off_at: Option<f64>,
 }
 
 impl Bounds {
@@ -93,7 +98,7 @@ impl Sample {
 impl Budget {
     /// Begins with the least.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, now: bounds.min as f64, base: None, lowered: None }
+        Self { bounds, now: bounds.min as f64, base: None, lowered: None, put_off_at: None }
     }
 
     /// How many may be in flight now.
@@ -114,10 +119,25 @@ impl Budget {
 
     /// Takes what a stretch of time has shown.
     pub fn adapt(&mut self, sample: &Sample) {
+        let before = self.now;
+        self.adapt_to_pace(sample);
+        if sample.put_off > 0 {
+            // By a tenth for a few of them, by half if it was all.
+            let all = sample.accepted + sample.failed + sample.put_off;
+            let factor = (1.0 - f64::from(sample.put_off) / f64::from(all)).clamp(0.5, 0.9);
+            self.set(self.now.min(before * factor));
+            self.put_off_at = Some(before);
+        } else if self.put_off_at.is_some_and(|number| self.now > number) {
+            self.put_off_at = None;
+        }
+    }
+
+    fn adapt_to_pace(&mut self, sample: &Sample) {
         let Some(latency) = sample.latency() else { return self.give_up_unused(sample) };
         let base = self.base_after(latency);
         self.base = Some(base);
-        let growth = if latency <= AT_EASE * base { 0.5 } else { 0.1 };
+        let is_near = self.put_off_at.is_some_and(|number| self.now * 1.5 > number);
+        let growth = if latency <= AT_EASE * base && !is_near { 0.5 } else { 0.1 };
         if latency > SLOWER * base {
             let factor = (SLOWER * base / latency).clamp(0.5, 0.8);
             self.lowered = Some((factor, latency));
@@ -259,6 +279,57 @@ mod tests {
         assert_eq!(Sample::default().latency(), None);
     }
 
+    /// One that takes so many at a time, and puts off at once what is more.
+    fn refusing(room: usize, budget: &mut Budget, stretches: usize) -> Vec<usize> {
+        let stretch = |_| {
+            let number = budget.current();
+            let accepted = u32::try_from(number.min(room)).unwrap() * 5;
+            budget.adapt(&Sample {
+                accepted,
+                accepted_time: Duration::from_millis(100) * accepted,
+                put_off: u32::try_from(number.saturating_sub(room)).unwrap() * 50,
+                was_full: true,
+                in_flight_max: number,
+                ..Sample::default()
+            });
+            budget.current()
+        };
+        (0..stretches).map(stretch).collect()
+    }
+
+    #[test]
+    fn it_stays_where_the_handler_begins_to_put_off() {
+        let mut budget = Budget::new(BOUNDS);
+        let numbers = refusing(40, &mut budget, 200);
+        assert!(numbers[30..].iter().all(|number| (18..=50).contains(number)), "{numbers:?}");
+        let over = numbers[30..].iter().filter(|number| **number > 40).count();
+        assert!(over * 3 <= numbers.len(), "most of the time nothing is put off: {numbers:?}");
+        // It takes more again.
+        assert_eq!(refusing(1000, &mut budget, 60).last(), Some(&200));
+    }
+
+    #[test]
+    fn nothing_but_refusals_bring_it_down_to_the_least() {
+        let mut budget = Budget::new(BOUNDS);
+        Handler { at_a_time: 5000.0, takes: 0.1 }.stretches(&mut budget, 20, 10_000);
+        let put_off = |put_off, accepted| Sample {
+            put_off,
+            accepted,
+            accepted_time: Duration::from_millis(100) * accepted,
+            was_full: true,
+            in_flight_max: 200,
+            ..Sample::default()
+        };
+        budget.adapt(&put_off(1, 1000));
+        assert_eq!(budget.current(), 180, "one in a thousand, once a stretch");
+        budget.adapt(&put_off(500, 0));
+        assert_eq!(budget.current(), 90);
+        for _ in 0..10 {
+            budget.adapt(&put_off(5, 0));
+        }
+        assert_eq!(budget.current(), 2);
+    }
+
     #[test]
     fn bounds_that_cannot_be_kept_are_refused() {
         for (min, max, expected) in [(0, 5, "zero"), (0, 0, "zero"), (6, 5, "6, is above the greatest, 5")] {
@@ -270,17 +341,17 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_happens_the_bounds_hold(
-            stretches in prop::collection::vec((0u32..50, 0u64..100_000, 0u32..50, 0u64..100_000, any::<bool>(), 0usize..300), 1..100),
+            stretches in prop::collection::vec((0u32..50, 0u64..100_000, 0u32..50, 0u64..100_000, 0u32..20, any::<bool>(), 0usize..300), 1..100),
             bounds in prop::collection::vec((1usize..50, 0usize..100), 1..5),
         ) {
             let bounds: Vec<_> = bounds.into_iter().map(|(min, more)| Bounds { min, max: min + more }).collect();
             let mut budget = Budget::new(bounds[0]);
-            for (n, (accepted, ms, failed, failed_ms, was_full, in_flight_max)) in stretches.into_iter().enumerate() {
+            for (n, (accepted, ms, failed, failed_ms, put_off, was_full, in_flight_max)) in stretches.into_iter().enumerate() {
                 let bounds = bounds[n % bounds.len()];
                 budget.set_bounds(bounds);
                 prop_assert!((bounds.min..=bounds.max).contains(&budget.current()));
                 let (accepted_time, failed_time) = (Duration::from_millis(ms), Duration::from_millis(failed_ms));
-                budget.adapt(&Sample { accepted, accepted_time, failed, failed_time, was_full, in_flight_max });
+                budget.adapt(&Sample { accepted, accepted_time, failed, failed_time, put_off, was_full, in_flight_max });
                 prop_assert!((bounds.min..=bounds.max).contains(&budget.current()));
             }
         }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    circuit::CircuitStatus,
     error::StoreError,
     item::ItemStatus,
     partition::{FailurePolicy, PartitionStatus},
@@ -58,6 +59,9 @@ pub struct WatcherStatus {
     pub outcomes: i64,
     /// Outcomes of this feed that it wrote a second, over its last interval between reports.
     pub outcomes_per_second: f64,
+    /// Targets of this feed that it leaves alone: by gate, and those of all other gates first.
+    #[serde(default)]
+    pub circuits: Vec<CircuitStatus>,
     /// When it started.
     pub started_at: DateTime<Utc>,
     /// When it reported.

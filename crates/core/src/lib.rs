@@ -18,7 +18,8 @@
 //! | what does a line of items say? | `envelope.rs` |
 //! | how do items come that arrive one by one? | `ingest.rs` |
 //! | who may use the API? | `token.rs` |
-//! | what do people see? | `inspect.rs`, `watcher.rs`, `why.rs` |
+//! | what of a limit is one watcher's? | `share.rs` |
+//! | what do people see? | `inspect.rs`, `watcher.rs`, `circuit.rs`, `why.rs` |
 
 pub mod acting;
 pub mod answer;
@@ -27,6 +28,7 @@ pub mod blob;
 pub mod budget;
 pub mod callback;
 pub mod checkpoint;
+pub mod circuit;
 pub mod dependency;
 pub mod envelope;
 pub mod error;
@@ -42,6 +44,7 @@ pub mod nested;
 pub mod outcome;
 pub mod partition;
 pub mod retry;
+pub mod share;
 pub mod store;
 pub mod token;
 pub mod watcher;

@@ -16,6 +16,7 @@ use crate::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    share::Peers,
     token::{NewToken, Token},
     watcher::Report,
     why::Facts,
@@ -261,6 +262,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// How many other watchers ask for partitions, by feed: of these feeds, those for which any does.
     async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>>;
+
+    /// The other watchers that are alive ([`crate::watcher::ALIVE_FOR`]) and serve some of these feeds, for whoever splits
+    /// limits with them. Its cost grows with watchers alone.
+    async fn peers(&self, watcher: &str, feeds: &[String]) -> Result<Peers>;
 
     // --- acting from outside; each is safe while a watcher holds the lease ---
 

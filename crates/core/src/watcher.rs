@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::circuit::Circuit;
+
 /// How often a watcher reports, about.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -40,4 +42,6 @@ pub struct FeedReport {
     pub outcomes: u64,
     /// Outcomes written a second since the last report.
     pub outcomes_per_second: f64,
+    /// Its targets that the watcher leaves alone; at most [`crate::circuit::CIRCUITS_MAX`] are kept.
+    pub circuits: Vec<Circuit>,
 }

@@ -5,7 +5,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{inspect::PartitionRow, item::ItemStatus, partition::PartitionStatus};
+use crate::{
+    circuit::{CircuitState, CircuitStatus},
+    inspect::PartitionRow,
+    item::ItemStatus,
+    partition::PartitionStatus,
+};
 
 /// So many items of a kind are looked at; more are "over" that.
 pub const LOOK_MAX: usize = 1000;
@@ -33,6 +38,8 @@ pub struct Facts {
     pub any_item: bool,
     /// The watchers that serve its feed now.
     pub watchers: Vec<String>,
+    /// Targets of its feed that they leave alone.
+    pub circuits: Vec<CircuitStatus>,
     /// The item that was asked about.
     pub item: Option<Seen>,
     /// The first of the nested partitions that have not closed and that this item, or else the first that waits, has
@@ -146,6 +153,30 @@ impl Facts {
 
     fn is_due(&self, item: &Seen) -> bool {
         item.available_at <= self.now
+    }
+
+    /// Why nothing is sent to a target, and until when.
+    fn circuit(&self, circuit: &CircuitStatus) -> String {
+        let CircuitStatus { target, gate, state, since, until, targets_left } = circuit;
+        let time = span((self.now - *since).to_std().unwrap_or_default());
+        let what = match state {
+            CircuitState::Open => format!("keeps failing, and its circuit has been open for {time}"),
+            CircuitState::HalfOpen => {
+                format!("kept failing, and its circuit has been half-open or open for {time}")
+            }
+            CircuitState::Unreachable => format!("cannot be reached, for {time} now"),
+        };
+        let next = match *until > self.now {
+            true => format!("it is tried again {}", self.when(*until)),
+            false => "it is being tried again".to_owned(),
+        };
+        let whose = gate.map_or(", of the gates without a target of their own,", |_| "");
+        let waits = match targets_left {
+            0 => "what is for it waits and loses no retry",
+            1 => "the other target gets its deliveries",
+            _ => "the other targets get its deliveries",
+        };
+        format!("The target {target}{whose} {what}; {next}, and until then {waits}.")
     }
 
     /// "in 25 s", "3 min ago".
@@ -264,6 +295,7 @@ impl Story<'_> {
         let is_held_up = !facts.available.is_empty() || !facts.parked.is_empty();
         if is_held_up {
             self.open_items();
+            self.circuits(|gate| facts.available.iter().any(|item| item.gate == gate));
             if let Some(at) = facts.deadline_at() {
                 self.because(format!("Gate {} has to be through {}.", facts.partition.gate, facts.when(at)));
             }
@@ -319,6 +351,19 @@ impl Story<'_> {
             false => format!(", the first one's time ends {}", facts.when(first)),
         };
         self.kind(&waiting, "waiting for a callback", &more);
+    }
+
+    /// Targets to which the items of these gates would go, and which are left alone.
+    fn circuits(&mut self, concerns: impl Fn(i32) -> bool) {
+        let facts = self.facts;
+        let mut told: Vec<(Option<i32>, &str)> = Vec::new();
+        for circuit in &facts.circuits {
+            let key = (circuit.gate, circuit.target.as_str());
+            if circuit.gate.is_none_or(&concerns) && told.len() < NAMED_MAX && !told.contains(&key) {
+                told.push(key);
+                self.because(facts.circuit(circuit));
+            }
+        }
     }
 
     fn kind(&mut self, items: &[&Seen], how: &str, more: &str) {
@@ -459,6 +504,9 @@ impl Story<'_> {
                 self.because(format!("It has been due at gate {gate} for {time}: {how}."));
             }
         }
+        if item.status == ItemStatus::Available && gate <= row.gate {
+            self.circuits(|of| of == gate);
+        }
         self.last_error(std::iter::once(item));
         let is_up_to_partition = item.status == ItemStatus::Available
             && (gate > row.gate || row.status != PartitionStatus::Available);
@@ -553,6 +601,7 @@ mod tests {
             next_gate: None,
             any_item: true,
             watchers: vec!["w".into()],
+            circuits: vec![],
             item: None,
             waits_for: vec![],
         }
@@ -592,6 +641,44 @@ mod tests {
         assert!(text.contains("if that does not happen in 90 s, the attempt has failed"), "{text}");
         let text = of_one(waits(-90));
         assert!(text.contains("its time ended 90 s ago: the attempt fails as soon"), "{text}");
+    }
+
+    #[test]
+    fn targets_that_are_left_alone_are_told_where_they_matter() {
+        let circuit = |target: &str, gate, state, until, targets_left| CircuitStatus {
+            target: target.into(),
+            gate,
+            state,
+            since: at(-150),
+            until: at(until),
+            targets_left,
+        };
+        let mut of_all = facts(PartitionStatus::Available);
+        of_all.circuits = vec![
+            circuit("http://feed/", None, CircuitState::Unreachable, -1, 0),
+            circuit("http://own/", Some(2), CircuitState::Open, 4, 1),
+            // Of another watcher.
+            circuit("http://own/", Some(2), CircuitState::Open, 9, 1),
+            circuit("http://elsewhere/", Some(1), CircuitState::Open, 4, 0),
+        ];
+        let mut of_one = of_all.clone();
+        assert!(!told(of_all.clone()).contains("http://"), "nothing would be sent");
+        of_all.available = vec![seen("a", ItemStatus::Available, 2)];
+        of_one.item = Some(seen("a", ItemStatus::Available, 2));
+        for facts in [of_all, of_one.clone()] {
+            let text = told(facts);
+            assert_eq!(text.matches("The target").count(), 2, "{text}");
+            for part in [
+                "The target http://feed/, of the gates without a target of their own, cannot be reached, for 2 min now; \
+                 it is being tried again, and until then what is for it waits and loses no retry.",
+                "The target http://own/ keeps failing, and its circuit has been open for 2 min; it is tried again in 4 s, \
+                 and until then the other target gets its deliveries.",
+            ] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+        of_one.item = Some(seen("a", ItemStatus::Available, 5));
+        assert!(!told(of_one).contains("http://own/"), "its gate is not reached");
     }
 
     fn told(facts: Facts) -> String {

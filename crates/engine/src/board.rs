@@ -527,6 +527,8 @@ impl Board {
                 continue;
             }
             if spare <= kept && held.in_flight >= share {
+                // What is kept for others is not its own: more slots would be of use.
+                self.was_full = true;
                 queue(&mut self.turns, held);
                 continue;
             }

@@ -141,7 +141,7 @@ impl Gauge {
         self.is_on.load(Ordering::Relaxed).then(Instant::now)
     }
 
-    /// It has ended. One that never reached the handler, or was put off by it, says nothing of the handler's pace.
+    /// It has ended. How fast one was that never reached the handler, or was put off by it, says nothing of its pace.
     pub(crate) fn end(&self, began: Option<Instant>, verdict: &Verdict) {
         let Some(began) = began else { return };
         let took = began.elapsed();
@@ -155,7 +155,7 @@ impl Gauge {
                 sample.failed += 1;
                 sample.failed_time += took;
             }
-            Err(_) => {}
+            Err(_) => sample.put_off += 1,
         });
     }
 
@@ -164,7 +164,7 @@ impl Gauge {
     }
 
     fn seen(&self) -> u32 {
-        self.with(|_, sample| sample.accepted + sample.failed)
+        self.with(|_, sample| sample.accepted + sample.failed + sample.put_off)
     }
 
     fn take(&self) -> Sample {
@@ -199,9 +199,9 @@ mod tests {
         gauge.end(began, &Err(Failure::new("x")));
         gauge.end(began, &Err(Failure::delayed("unreachable", None)));
         let two = Duration::from_secs(2);
-        let expected =
-            Sample { accepted: 1, accepted_time: two, failed: 1, failed_time: two, ..Sample::default() };
-        assert_eq!((gauge.take(), gauge.seen()), (expected, 2));
+        let (accepted, failed, put_off) = (1, 1, 1);
+        let times = Sample { accepted_time: two, failed_time: two, ..Sample::default() };
+        assert_eq!((gauge.take(), gauge.seen()), (Sample { accepted, failed, put_off, ..times }, 3));
     }
 
     #[test]

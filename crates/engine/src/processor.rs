@@ -4,7 +4,9 @@ use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use gatefeed_core::{answer::Verdict, blob::Link, callback::Ticket, id, retry::RetryPolicy};
+use gatefeed_core::{
+    answer::Verdict, blob::Link, callback::Ticket, circuit::Circuit, id, retry::RetryPolicy, share::Peers,
+};
 use uuid::Uuid;
 
 use crate::gathering::Gathering;
@@ -86,6 +88,21 @@ pub trait Processor: Send + Sync + 'static {
     fn reserve(&self, feed: &str, gate: i32) -> bool {
         self.is_ready(feed, gate)
     }
+
+    /// The targets of a feed that are left alone now, for people ([`gatefeed_core::inspect::WatcherStatus`]). Asked about
+    /// once a second.
+    fn circuits(&self, _feed: &str) -> Vec<Circuit> {
+        Vec::new()
+    }
+
+    /// Whether it keeps limits that hold for all watchers of a feed together. Then it is told of the others
+    /// ([`Self::split`]) before the first delivery, and every few seconds.
+    fn is_split(&self) -> bool {
+        false
+    }
+
+    /// These serve its feeds too: from now on it keeps its share of limits.
+    fn split(&self, _peers: &Peers) {}
 
     /// Resolves when [`Self::is_ready`] may say yes where it said no before this was called.
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {

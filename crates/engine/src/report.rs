@@ -1,16 +1,19 @@
-//! Reporting: tells people, through the database, that this watcher is at work and how fast. Nothing depends on it.
+//! Reporting: tells people, through the database, that this watcher is at work and how fast, and which targets it leaves
+//! alone; and sees which others there are, where limits are split with them. Nothing else depends on it.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Result,
-    watcher::{FeedReport, REPORT_INTERVAL, Report},
+    circuit::{Circuit, CircuitState},
+    watcher::{ALIVE_FOR, FeedReport, REPORT_INTERVAL, Report},
 };
 use tokio::time::{Instant, timeout};
 
 use crate::{
     board::Figures,
-    context::{Context, jittered},
+    context::{Backoff, Context, jittered},
+    processor::Processor,
 };
 
 /// When it reports first: soon, so that who starts a watcher sees it.
@@ -24,24 +27,65 @@ const RATE_OVER: Duration = Duration::from_millis(500);
 
 /// Reports until the leases are released, also while the watcher drains, and then says farewell: after the last
 /// report, which would else bring the watcher back. One call at a time, and a rest after each, however it ended.
-pub(crate) async fn run(context: Arc<Context>) {
-    let mut reporter = Reporter::new();
-    if !left_within(&context, FIRST).await {
+pub(crate) async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>, mut reporter: Reporter) {
+    if !reporter.is_introduced && !left_within(&context, FIRST).await {
         // One of this name that died may be listed: it started at another time, and served other feeds perhaps.
         farewell(&context).await;
-        while !context.left.is_cancelled() {
-            report(&context, &mut reporter).await;
-            rest(&context, &reporter).await;
-        }
+        report(&context, &*processor, &mut reporter).await;
     }
-    farewell(&context).await;
+    loop {
+        rest(&context, &*processor, &reporter).await;
+        if context.left.is_cancelled() {
+            break farewell(&context).await;
+        }
+        report(&context, &*processor, &mut reporter).await;
+        meet(&context, &*processor).await;
+    }
 }
 
-/// Until the next report is due: sooner when work begins or ends, so that nobody sees yesterday's rate.
-async fn rest(context: &Context, reporter: &Reporter) {
+/// Where limits are split over watchers: says that this one is there, and sees who else is, before anything is sent. If
+/// that does not work for as long as others would take this one for dead, it goes on as if it were alone: else work would
+/// hang on what is for people.
+pub(crate) async fn introduce<P: Processor>(context: &Context, processor: &P) -> Reporter {
+    let mut reporter = Reporter::new();
+    if !processor.is_split() {
+        return reporter;
+    }
+    let (by, mut backoff) = (Instant::now() + ALIVE_FOR, Backoff::new(FIRST, LOOK));
+    farewell(context).await;
+    loop {
+        reporter.is_introduced = report(context, processor, &mut reporter).await;
+        if reporter.is_introduced && meet(context, processor).await {
+            break;
+        }
+        if Instant::now() >= by {
+            tracing::warn!(
+                "could not see which other watchers there are; limits are kept as if there were none"
+            );
+            break;
+        }
+        context.pause(&mut backoff).await;
+    }
+    reporter
+}
+
+/// Sees who else serves these feeds, if limits are split with them. False if that could not be seen: it stays as it was.
+async fn meet<P: Processor>(context: &Context, processor: &P) -> bool {
+    if !processor.is_split() {
+        return true;
+    }
+    let peers = context.store.peers(&context.settings.owner, &context.settings.feeds);
+    let peers = attempt("look for others", peers).await;
+    peers.as_ref().inspect(|peers| processor.split(peers)).is_some()
+}
+
+/// Until the next report is due: sooner when work begins or ends, so that nobody sees yesterday's rate, and when it has
+/// become another target that is left alone.
+async fn rest<P: Processor>(context: &Context, processor: &P, reporter: &Reporter) {
     let due = Instant::now() + jittered(REPORT_INTERVAL);
     while Instant::now() < due && !left_within(context, LOOK).await {
-        if reporter.is_news(&context.board().figures()) {
+        let is_news = reporter.is_news(&context.board().figures());
+        if is_news || reporter.is_change(&circuits(context, processor)) {
             return;
         }
     }
@@ -52,45 +96,68 @@ async fn left_within(context: &Context, rest: Duration) -> bool {
     timeout(jittered(rest), context.left.cancelled()).await.is_ok()
 }
 
-async fn report(context: &Context, reporter: &mut Reporter) {
-    let report = reporter.report(context);
-    attempt("report", context.store.report(&report)).await;
+/// The targets that are left alone, by feed.
+type Circuits = BTreeMap<Arc<str>, Vec<Circuit>>;
+
+fn circuits<P: Processor>(context: &Context, processor: &P) -> Circuits {
+    let feeds = context.settings.feeds.iter();
+    feeds.map(|feed| (feed.as_str().into(), processor.circuits(feed))).collect()
+}
+
+async fn report<P: Processor>(context: &Context, processor: &P, reporter: &mut Reporter) -> bool {
+    let report = reporter.report(context, circuits(context, processor));
+    attempt("report", context.store.report(&report)).await.is_some()
 }
 
 async fn farewell(context: &Context) {
     attempt("farewell", context.store.farewell(&context.settings.owner)).await;
 }
 
-/// What takes as long as the time to the next report is given up: that one says more.
-async fn attempt(what: &str, call: impl Future<Output = Result<()>>) {
+/// What takes as long as the time to the next report is given up: that one says more. `None`: it has come to nothing.
+async fn attempt<T>(what: &str, call: impl Future<Output = Result<T>>) -> Option<T> {
     match timeout(REPORT_INTERVAL, call).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(done)) => return Some(done),
         Ok(Err(error)) => tracing::debug!(what, %error, "could not tell of this watcher"),
         Err(_) => tracing::debug!(what, "could not tell of this watcher in time"),
     }
+    None
 }
 
 /// What the report before said, from which rates are told.
-struct Reporter {
+pub(crate) struct Reporter {
     at: Instant,
     outcomes: BTreeMap<Arc<str>, u64>,
     /// Whether anything was in flight, or had been written.
     is_busy: bool,
+    circuits: Circuits,
+    /// It has reported before anything was sent.
+    is_introduced: bool,
 }
 
 impl Reporter {
-    fn new() -> Self {
-        Self { at: Instant::now(), outcomes: BTreeMap::new(), is_busy: false }
+    pub(crate) fn new() -> Self {
+        Self {
+            at: Instant::now(),
+            outcomes: BTreeMap::new(),
+            is_busy: false,
+            circuits: BTreeMap::new(),
+            is_introduced: false,
+        }
     }
 
-    fn report(&mut self, context: &Context) -> Report {
+    fn report(&mut self, context: &Context, circuits: Circuits) -> Report {
         let figures = context.board().figures();
+        self.circuits = circuits;
         Report {
             watcher: context.settings.owner.clone(),
             version: env!("CARGO_PKG_VERSION"),
             concurrency: context.board().concurrency(),
-            feeds: self.feeds(figures),
+            feeds: self.feeds(figures).into_iter().map(|feed| self.with_circuits(feed)).collect(),
         }
+    }
+
+    fn with_circuits(&self, feed: FeedReport) -> FeedReport {
+        FeedReport { circuits: self.circuits.get(&*feed.feed).cloned().unwrap_or_default(), ..feed }
     }
 
     /// Rates are since the report before, even if that did not arrive: people want to know how fast it is now.
@@ -115,6 +182,20 @@ impl Reporter {
         figures.iter().any(|(feed, now)| now.in_flight > 0 || now.outcomes > before(feed))
     }
 
+    /// Whether other targets are left alone than at the last report, or in another way.
+    fn is_change(&self, now: &Circuits) -> bool {
+        let all = |circuits: &Circuits| {
+            let of_feed = |(feed, circuits): (&Arc<str>, &Vec<Circuit>)| {
+                circuits
+                    .iter()
+                    .map(|of| (feed.clone(), of.gate, of.target.clone(), of.state))
+                    .collect::<Vec<_>>()
+            };
+            circuits.iter().flat_map(of_feed).collect::<Vec<(Arc<str>, Option<i32>, String, CircuitState)>>()
+        };
+        all(now) != all(&self.circuits)
+    }
+
     /// Whether work has begun since the last report, or ended.
     fn is_news(&self, figures: &BTreeMap<Arc<str>, Figures>) -> bool {
         self.finds_busy(figures) != self.is_busy
@@ -123,7 +204,8 @@ impl Reporter {
 
 fn told(feed: &str, figures: Figures, outcomes_per_second: f64) -> FeedReport {
     let Figures { partitions, in_flight, outcomes } = figures;
-    FeedReport { feed: feed.to_owned(), partitions, in_flight, outcomes, outcomes_per_second }
+    let circuits = Vec::new();
+    FeedReport { feed: feed.to_owned(), partitions, in_flight, outcomes, outcomes_per_second, circuits }
 }
 
 #[cfg(test)]
@@ -168,6 +250,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn another_target_that_is_left_alone_is_news_and_time_that_passes_is_not() {
+        let of = |state, for_secs| {
+            let target = "http://a/".into();
+            let circuit =
+                Circuit { target, gate: None, state, for_secs, next_try_secs: 1.0, targets_left: 0 };
+            BTreeMap::from([("a".into(), vec![circuit])])
+        };
+        let well = BTreeMap::from([("a".into(), vec![])]);
+        let mut reporter = Reporter::new();
+        assert!(!reporter.is_change(&well) && reporter.is_change(&of(CircuitState::Open, 1.0)));
+        reporter.circuits = of(CircuitState::Open, 1.0);
+        assert!(!reporter.is_change(&of(CircuitState::Open, 2.0)));
+        assert!(reporter.is_change(&of(CircuitState::HalfOpen, 2.0)) && reporter.is_change(&well));
+        let reported =
+            reporter.with_circuits(told("a", Figures { partitions: 0, in_flight: 0, outcomes: 0 }, 0.0));
+        assert_eq!(reported.circuits, of(CircuitState::Open, 1.0)["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn figures_are_passed_on() {
         let report = Reporter::new().feeds(figures(&[("a", 7)]));
         let expected = FeedReport {
@@ -176,6 +277,7 @@ mod tests {
             in_flight: 3,
             outcomes: 7,
             outcomes_per_second: 0.0,
+            circuits: vec![],
         };
         assert_eq!(report, [expected]);
     }

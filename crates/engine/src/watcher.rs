@@ -25,7 +25,8 @@ use crate::{
     observe, outcome, overdue, page,
     policy::{Policies, Policy},
     processor::Processor,
-    renew, report,
+    renew,
+    report::{self, Reporter},
 };
 
 /// After the grace period, for writing outcomes and releasing leases.
@@ -218,6 +219,8 @@ fn check(settings: &Settings) -> Result<()> {
 }
 
 async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<Finished> {
+    let introduced = context.stop.run_until_cancelled(report::introduce(&context, &*processor)).await;
+    let reporter = introduced.unwrap_or_else(Reporter::new);
     let (sender, receiver) = mpsc::unbounded_channel();
     // Ended with this future, in any order: they keep nothing that the database does not have.
     let mut keepers = JoinSet::new();
@@ -226,7 +229,7 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
     keepers.spawn(budget::run(context.clone()));
     // Not watched: whatever becomes of it, the work goes on.
     let mut reports = JoinSet::new();
-    reports.spawn(report::run(context.clone()));
+    reports.spawn(report::run(context.clone(), processor.clone(), reporter));
     let mut loops = JoinSet::new();
     loops.spawn(claim::run(context.clone()));
     loops.spawn(page::run(context.clone()));

@@ -16,6 +16,7 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    share::Peers,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
@@ -148,6 +149,9 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
         call("asked", feeds.len(), STEP, self.0.asked(watcher, feeds)).await
+    }
+    async fn peers(&self, watcher: &str, feeds: &[String]) -> Result<Peers> {
+        call("peers", feeds.len(), STEP, self.0.peers(watcher, feeds)).await
     }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         let push = call("begin_push", 1, LONG, self.0.begin_push(partition)).await?;

@@ -20,6 +20,7 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    share::Peers,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
@@ -355,6 +356,9 @@ impl Store for FaultStore {
     }
     async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
         self.inner.asked(watcher, feeds).await
+    }
+    async fn peers(&self, watcher: &str, feeds: &[String]) -> Result<Peers> {
+        self.inner.peers(watcher, feeds).await
     }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.inner.begin_push(partition).await

@@ -1,10 +1,13 @@
 //! `gatefeed status`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use gatefeed_core::{
     Store,
+    circuit::CircuitStatus,
     id::DEFAULT_FEED,
     inspect::{FeedStatus, WatcherStatus},
 };
@@ -20,7 +23,9 @@ use crate::{
 ///
 /// OLDEST DUE tells since when the item that has waited longest has been due: while it grows, watchers are missing or
 /// too slow. IN FLIGHT and ITEMS/S (outcomes a second, failed attempts included) are what watchers report, about every
-/// 5 seconds; one that has been silent for over 10 is marked, and its rate is left out of the feed's. Items that are
+/// 5 seconds; one that has been silent for over 10 is marked, and its rate is left out of the feed's. BUDGET is how many
+/// deliveries a watcher may have in flight now, over all its feeds. A third table lists the targets that watchers leave
+/// alone, since they keep failing or cannot be reached, within about a second. Items that are
 /// complete are not counted, so that looking stays cheap. Columns without a count may be left out, and a narrow terminal
 /// gets two tables, or a block of lines for each row; --json has everything.
 #[derive(Args, Debug)]
@@ -79,6 +84,10 @@ impl Listing for Feeds {
         if feeds.iter().any(|feed| !feed.watchers.is_empty()) {
             lines.push(String::new());
             lines.extend(watchers(feeds, now).lines(look));
+        }
+        if let Some(circuits) = circuits(feeds, now) {
+            lines.push(String::new());
+            lines.extend(circuits.lines(look));
         }
         lines
     }
@@ -164,11 +173,12 @@ fn watchers(feeds: &[FeedStatus], now: DateTime<Utc>) -> Table {
         ("feed", Kind::Id),
         ("partitions", Kind::Right),
         ("in flight", Kind::Right),
+        ("budget", Kind::Right),
         ("items/s", Kind::Right),
         ("started", Kind::Left),
         ("last seen", Kind::Left),
     ])
-    .spare(&["started"]);
+    .spare(&["started", "budget"]);
     for feed in feeds {
         for watcher in &feed.watchers {
             let cells = watcher_cells(feed, watcher, now);
@@ -185,9 +195,54 @@ fn watcher_cells(feed: &FeedStatus, watcher: &WatcherStatus, now: DateTime<Utc>)
         feed.feed.clone(),
         count(watcher.partitions),
         count(watcher.in_flight),
+        count(watcher.concurrency),
         rate(watcher.outcomes_per_second),
         relative(watcher.started_at, now),
         format!("{}{silent}", relative(watcher.seen_at, now)),
+    ]
+}
+
+/// Targets that watchers leave alone, feed by feed; `None`: there is none.
+fn circuits(feeds: &[FeedStatus], now: DateTime<Utc>) -> Option<Table> {
+    let mut table = Table::new(&[
+        ("target", Kind::Id),
+        ("feed", Kind::Id),
+        ("gate", Kind::Left),
+        ("circuit", Kind::Status),
+        ("since", Kind::Left),
+        ("next try", Kind::Left),
+        ("watchers", Kind::Left),
+    ])
+    .spare(&["gate"]);
+    let mut is_any = false;
+    for feed in feeds {
+        // In order of gate and target; what a target is to several watchers is one row.
+        let mut by_target: BTreeMap<(Option<i32>, &str), Vec<&CircuitStatus>> = BTreeMap::new();
+        for circuit in feed.watchers.iter().flat_map(|watcher| &watcher.circuits) {
+            by_target.entry((circuit.gate, &circuit.target)).or_default().push(circuit);
+        }
+        is_any |= !by_target.is_empty();
+        by_target.values().for_each(|of| table.row(circuit_cells(feed, of, now)));
+    }
+    is_any.then_some(table)
+}
+
+/// Of one target, as some watchers see it, one at least: the state of which it is the most, the longest time and the soonest
+/// try.
+fn circuit_cells(feed: &FeedStatus, circuits: &[&CircuitStatus], now: DateTime<Utc>) -> Vec<String> {
+    let first = circuits[0];
+    let all = || circuits.iter();
+    let state = all().map(|circuit| circuit.state).min().unwrap_or(first.state);
+    let since = all().map(|circuit| circuit.since).min().unwrap_or(first.since);
+    let until = all().map(|circuit| circuit.until).min().unwrap_or(first.until);
+    vec![
+        first.target.clone(),
+        feed.feed.clone(),
+        first.gate.map_or_else(|| "-".to_owned(), |gate| gate.to_string()),
+        state.as_str().to_owned(),
+        relative(since, now),
+        relative(until.max(now), now),
+        format!("{} of {}", circuits.len(), feed.watchers.len()),
     ]
 }
 
@@ -212,7 +267,10 @@ fn unserved(feeds: &[FeedStatus]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gatefeed_core::inspect::{ItemCounts, PartitionCounts};
+    use gatefeed_core::{
+        circuit::CircuitState,
+        inspect::{ItemCounts, PartitionCounts},
+    };
 
     fn feed(name: &str, due: bool, has_watcher: bool) -> FeedStatus {
         let watcher = WatcherStatus {
@@ -223,6 +281,7 @@ mod tests {
             in_flight: 1_000,
             outcomes: 7,
             outcomes_per_second: 1234.4,
+            circuits: vec![],
             started_at: Utc::now(),
             seen_at: Utc::now(),
         };
@@ -250,6 +309,38 @@ mod tests {
         assert!(
             two.contains("feeds a, b,") && two.contains("`gatefeed run --feed a,b --target URL`"),
             "{two}"
+        );
+    }
+
+    #[test]
+    fn targets_that_are_left_alone_are_one_row_for_all_watchers() {
+        let now = Utc::now();
+        let circuit = |gate, state, since, until| CircuitStatus {
+            target: "http://ocr:8000/".into(),
+            gate,
+            state,
+            since: now - TimeDelta::seconds(since),
+            until: now + TimeDelta::milliseconds(until),
+            targets_left: 0,
+        };
+        let mut feed = feed("scans", true, true);
+        assert!(circuits(std::slice::from_ref(&feed), now).is_none());
+        let mut others = vec![feed.watchers[0].clone(); 2];
+        feed.watchers[0].circuits = vec![circuit(None, CircuitState::HalfOpen, 50, -700)];
+        others[0].circuits = vec![
+            circuit(None, CircuitState::Open, 40, 9_000),
+            circuit(Some(1), CircuitState::Unreachable, 8, 3_500),
+        ];
+        feed.watchers.extend(others);
+        let lines = circuits(&[feed], now).unwrap().lines(Look { width: None, colours: false });
+        let words = |line: &String| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            lines.iter().map(words).collect::<Vec<_>>(),
+            [
+                "TARGET FEED GATE CIRCUIT SINCE NEXT TRY WATCHERS",
+                "http://ocr:8000/ scans - open 50s ago now 2 of 3",
+                "http://ocr:8000/ scans 1 unreachable 8s ago in 3s 1 of 3",
+            ]
         );
     }
 

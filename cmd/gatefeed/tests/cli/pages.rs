@@ -9,6 +9,7 @@ use std::{
 };
 
 use gatefeed_core::{
+    circuit::{Circuit, CircuitState},
     partition::{FailurePolicy, NewPartition},
     watcher::{FeedReport, Report},
 };
@@ -80,12 +81,21 @@ fn json_has_the_documented_fields() {
     place.push(held, &[("late", 1, b"{}")]);
     let kept = NewPartition { keep_history: true, ..NewPartition::new("kept") };
     place.push(kept, &[("a", 0, b"{}")]);
+    let circuit = Circuit {
+        target: "http://127.0.0.1:9/".into(),
+        gate: None,
+        state: CircuitState::Open,
+        for_secs: 1.0,
+        next_try_secs: 1.0,
+        targets_left: 0,
+    };
     let feed = FeedReport {
         feed: "default".into(),
         partitions: 1,
         in_flight: 1,
         outcomes: 1,
         outcomes_per_second: 0.5,
+        circuits: vec![circuit],
     };
     let report = Report { watcher: "w".into(), version: "1", concurrency: 1, feeds: vec![feed] };
     let url = format!("sqlite://{}", place.path().join("gatefeed.db").display());

@@ -870,6 +870,16 @@ fn the_budget_changes_and_tells_how_it_was_used() {
 }
 
 #[test]
+fn a_partition_that_is_alone_waits_for_slots_too() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    let ids: Vec<String> = (0..12).map(|n| format!("i{n:02}")).collect();
+    load(&mut board, &p, page(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert_eq!(turns(&mut board).len(), 9);
+    assert_eq!(board.take_usage(), (true, 9), "the tenth is kept for others");
+}
+
+#[test]
 fn what_cannot_be_reserved_waits_and_is_not_lost() {
     let left = Arc::new(std::sync::atomic::AtomicUsize::new(2));
     let (shared, relaxed) = (left.clone(), std::sync::atomic::Ordering::Relaxed);

@@ -104,10 +104,10 @@ impl Breaker {
         }
     }
 
-    /// Since when it has been open, if it is.
-    pub(super) fn open_since(&self) -> Option<Instant> {
+    /// Since when it has been open, and until when nothing is let in, if it is.
+    pub(super) fn open(&self) -> Option<(Instant, Instant)> {
         match self.state {
-            State::Open { since, .. } => Some(since),
+            State::Open { since, until, .. } => Some((since, until)),
             State::Closed => None,
         }
     }
@@ -147,7 +147,7 @@ impl Breaker {
         match self.state {
             State::Open { since, .. } if is_failure => {
                 self.failed_probes = self.failed_probes.saturating_add(1);
-                let opened = self.open(since, now, jitter);
+                let opened = self.open_up(since, now, jitter);
                 let is_outage = now.duration_since(since) < OUTAGE_MAX;
                 Noted { is_outage, opened: Some(opened), is_closed: false }
             }
@@ -178,10 +178,10 @@ impl Breaker {
         if is_relapse {
             self.failed_probes = self.failed_probes.saturating_add(1);
         }
-        Noted { is_outage: true, opened: Some(self.open(now, now, jitter)), is_closed: false }
+        Noted { is_outage: true, opened: Some(self.open_up(now, now, jitter)), is_closed: false }
     }
 
-    fn open(&mut self, since: Instant, now: Instant, jitter: f64) -> Duration {
+    fn open_up(&mut self, since: Instant, now: Instant, jitter: f64) -> Duration {
         let doubled = self.options.open.saturating_mul(1 << self.failed_probes.min(20));
         let time = doubled.min(self.options.open_max.max(self.options.open)).mul_f64(0.8 + 0.2 * jitter);
         self.state = State::Open { since, until: now + time, is_probed: false };
@@ -247,6 +247,10 @@ mod tests {
         fail(breaker, now).opened.unwrap()
     }
 
+    fn open_since(breaker: &Breaker) -> Option<Instant> {
+        breaker.open().map(|(since, _)| since)
+    }
+
     #[test]
     fn failures_in_a_row_open_it_and_one_success_between_does_not() {
         let (mut breaker, now) = breaker();
@@ -260,14 +264,14 @@ mod tests {
         }
         assert_eq!(opened(&mut breaker, now), OPTIONS.open);
         assert_eq!(breaker.check(0, now), Err(Shut::Until(now + OPTIONS.open)));
-        assert_eq!(breaker.open_since(), Some(now));
+        assert_eq!(open_since(&breaker), Some(now));
     }
 
     #[test]
     fn a_share_of_failures_opens_it() {
         let (mut breaker, now) = breaker();
         let mut all = 0;
-        while breaker.open_since().is_none() {
+        while open_since(&breaker).is_none() {
             succeed(&mut breaker, now);
             fail(&mut breaker, now);
             all += 2;
@@ -280,7 +284,7 @@ mod tests {
             fail(&mut breaker, now);
             now += Duration::from_secs(2);
         }
-        assert_eq!(breaker.open_since(), None, "too few within the time");
+        assert_eq!(open_since(&breaker), None, "too few within the time");
     }
 
     #[test]
@@ -299,7 +303,7 @@ mod tests {
         }
         now += time;
         assert!(succeed(&mut breaker, now).is_closed);
-        assert_eq!((breaker.check(0, now), breaker.open_since()), (Ok(()), None));
+        assert_eq!((breaker.check(0, now), open_since(&breaker)), (Ok(()), None));
     }
 
     #[test]
@@ -369,7 +373,7 @@ mod tests {
             for (act, which, secs) in acts {
                 match act {
                     0 => {
-                        let is_open = breaker.open_since().is_some();
+                        let is_open = open_since(&breaker).is_some();
                         if breaker.check(in_flight.len(), now).is_ok() {
                             let probes = in_flight.iter().filter(|(of, is_probe)| *is_probe && *of == breaker.generation).count();
                             prop_assert!(!is_open || probes == 0);

@@ -22,6 +22,8 @@ use futures_util::FutureExt;
 use gatefeed_core::{
     answer::Verdict,
     callback::{Key, TIMEOUT_DEFAULT},
+    circuit::Circuit,
+    share::Peers,
 };
 use tokio::sync::{Notify, Semaphore};
 use tower::{
@@ -43,6 +45,7 @@ use super::{
     rotate::Rotate,
     rotation::Rotation,
     sign::Signer,
+    split::Splits,
     spread::{Spread, TargetLimits},
     target::{InvalidTarget, Target},
 };
@@ -113,6 +116,7 @@ pub struct HttpProcessor {
     pub(super) options: HttpOptions,
     changed: Arc<Notify>,
     callback_key: Arc<OnceLock<Key>>,
+    splits: Splits,
     stack: Stack,
 }
 
@@ -178,7 +182,9 @@ impl HttpProcessor {
             .map_err(|error| InvalidTarget(format!("cannot prepare for https targets: {error}")))?;
         let stack = stack(&rotation, &client, &options, shared);
         let (changed, callback_key) = (Arc::clone(&shared.changed), Arc::clone(&shared.callback_key));
-        Ok(Self { client, rotation, options, changed, callback_key, stack })
+        let mut splits = Splits::default();
+        splits.add(None, rotation.limits());
+        Ok(Self { client, rotation, options, changed, callback_key, splits, stack })
     }
 
     /// Lets handlers answer later, by the key of the database ([`gatefeed_core::Store::callback_key`]). Nothing changes
@@ -235,6 +241,20 @@ impl Processor for HttpProcessor {
 
     fn reserve(&self, _: &str, _: i32) -> bool {
         self.rotation.reserve()
+    }
+
+    fn circuits(&self, _: &str) -> Vec<Circuit> {
+        self.rotation.shunned(None)
+    }
+
+    fn is_split(&self) -> bool {
+        self.splits.is_any()
+    }
+
+    fn split(&self, peers: &Peers) {
+        if self.splits.split(peers) {
+            self.changed.notify_waiters();
+        }
     }
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {

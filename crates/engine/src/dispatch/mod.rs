@@ -14,6 +14,7 @@
 //! | which URLs will do, and which options? | `target.rs`, `check.rs` |
 //! | which target is next? | `rotate.rs`, `rotation.rs`, `spread.rs`, `load.rs` |
 //! | which one is left alone for now, or has enough? | `place.rs`, `breaker.rs`, `limit.rs` |
+//! | what of a limit is this watcher's? | `split.rs` |
 //! | when do several get the same delivery? | `hedge.rs` |
 //! | why did a delivery come to nothing? | `missed.rs` |
 //! | how are connections made, and where to not? | `connect.rs`, `resolve.rs` |
@@ -43,6 +44,7 @@ mod rotate;
 mod rotation;
 mod routes;
 mod sign;
+mod split;
 mod spread;
 mod target;
 mod unpack;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use gatefeed_core::retry::RetryPolicy;
+use gatefeed_core::{circuit::CircuitState, retry::RetryPolicy, share::Share};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -43,9 +43,20 @@ pub(super) struct Place {
 
 #[derive(Default)]
 struct Pause {
+    /// When it could not be reached for the first time since it last could.
+    since: Option<Instant>,
     until: Option<Instant>,
     /// Why.
     message: String,
+}
+
+/// How a place is left alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Shunned {
+    pub(super) state: CircuitState,
+    pub(super) since: Instant,
+    /// When it is tried next.
+    pub(super) until: Instant,
 }
 
 struct Guard {
@@ -53,6 +64,9 @@ struct Guard {
     rate: Option<RateLimit>,
     /// The rate has given its leave for a delivery that has not begun yet.
     is_paid: bool,
+    /// Of all watchers together.
+    max_in_flight_of_all: Option<usize>,
+    /// This watcher's part.
     max_in_flight: usize,
 }
 
@@ -105,6 +119,7 @@ impl Place {
                 breaker: limits.breaker.is_on().then(|| Breaker::new(limits.breaker.clone(), now)),
                 rate: limits.rate.map(RateLimit::new),
                 is_paid: false,
+                max_in_flight_of_all: limits.max_in_flight,
                 max_in_flight: limits.max_in_flight.unwrap_or(usize::MAX),
             })
         });
@@ -123,6 +138,20 @@ impl Place {
     /// Whether something may keep it from having one more, beside that it cannot be reached.
     pub(super) fn is_guarded(&self) -> bool {
         self.guard.is_some()
+    }
+
+    /// Whether it has limits that are split over watchers.
+    pub(super) fn is_split(&self) -> bool {
+        self.guard().is_some_and(|guard| guard.rate.is_some() || guard.max_in_flight_of_all.is_some())
+    }
+
+    /// Keeps this share of its limits from now on. True if that is something else.
+    pub(super) fn split(&self, share: Share) -> bool {
+        let Some(mut guard) = self.guard() else { return false };
+        let max_in_flight = guard.max_in_flight_of_all.map_or(usize::MAX, |max| share.of(max));
+        let is_another = max_in_flight != guard.max_in_flight;
+        guard.max_in_flight = max_in_flight;
+        guard.rate.as_ref().is_some_and(|rate| rate.split(share)) || is_another
     }
 
     /// Whether it could be reached when it was last tried.
@@ -197,7 +226,25 @@ impl Place {
 
     /// For how long its circuit has been open, if it is.
     pub(super) fn open_for(&self) -> Option<Duration> {
-        self.guard()?.breaker.as_ref()?.open_since().map(|since| since.elapsed())
+        self.open().map(|(since, _)| since.elapsed())
+    }
+
+    fn open(&self) -> Option<(Instant, Instant)> {
+        self.guard()?.breaker.as_ref()?.open()
+    }
+
+    /// How it is left alone, if it is: because it kept failing, or cannot be reached.
+    pub(super) fn shunned(&self, now: Instant) -> Option<Shunned> {
+        if let Some((since, until)) = self.open() {
+            let state = if now < until { CircuitState::Open } else { CircuitState::HalfOpen };
+            return Some(Shunned { state, since, until });
+        }
+        if self.is_reachable() {
+            return None;
+        }
+        let pause = self.pause();
+        let since = pause.since.unwrap_or(now);
+        Some(Shunned { state: CircuitState::Unreachable, since, until: pause.until.unwrap_or(now) })
     }
 
     /// Why it is left alone, if it is.
@@ -227,7 +274,8 @@ impl Place {
         if self.round.load(Ordering::Acquire) == round {
             let failures = self.failures.load(Ordering::Acquire);
             let length = PAUSE.backoff(failures.min(31) as i32, rand::random());
-            *pause = Pause { until: Some(now + length), message: message.to_owned() };
+            let since = pause.since.filter(|_| failures > 0).or(Some(now));
+            *pause = Pause { since, until: Some(now + length), message: message.to_owned() };
             self.failures.store(failures.saturating_add(1), Ordering::Release);
             self.round.store(round.wrapping_add(1), Ordering::Release);
             tracing::warn!(reason = message, ?length, "a target is paused");
@@ -242,7 +290,7 @@ impl Place {
             return;
         }
         let mut pause = self.pause();
-        pause.until = None;
+        (pause.since, pause.until) = (None, None);
         self.failures.store(0, Ordering::Release);
         drop(pause);
         tracing::info!(url = self.target.shown, "a target is reachable again");

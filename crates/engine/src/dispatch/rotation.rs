@@ -15,10 +15,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use gatefeed_core::circuit::Circuit;
+
 use super::{
     breaker::Shut,
     limit::RateLimit,
-    place::{Flight, Place},
+    place::{Flight, Place, Shunned},
+    split::Limit,
     spread::{Balance, Spread},
     target::Target,
 };
@@ -188,6 +191,29 @@ impl Rotation {
     /// The targets, and for how long the circuit of each has been open.
     pub(super) fn circuits(&self) -> impl Iterator<Item = (&Arc<Target>, Option<Duration>)> {
         self.places.iter().map(|place| (&place.target, place.open_for()))
+    }
+
+    /// What it limits for all watchers together.
+    pub(super) fn limits(&self) -> impl Iterator<Item = Limit> {
+        let rates = self.rates.iter().cloned().map(Limit::Rate);
+        rates.chain(self.places.iter().filter(|place| place.is_split()).cloned().map(Limit::Place))
+    }
+
+    /// The targets that are left alone, as those of this gate.
+    pub(super) fn shunned(&self, gate: Option<i32>) -> Vec<Circuit> {
+        let now = Instant::now();
+        let shunned: Vec<_> =
+            self.places.iter().filter_map(|place| Some((place, place.shunned(now)?))).collect();
+        let targets_left = u32::try_from(self.places.len() - shunned.len()).unwrap_or(u32::MAX);
+        let circuit = |(place, how): &(&Arc<Place>, Shunned)| Circuit {
+            target: Circuit::shown(&place.target.shown),
+            gate,
+            state: how.state,
+            for_secs: now.saturating_duration_since(how.since).as_secs_f64(),
+            next_try_secs: how.until.saturating_duration_since(now).as_secs_f64(),
+            targets_left,
+        };
+        shunned.iter().map(circuit).collect()
     }
 
     /// What is wrong with each target, if something is.

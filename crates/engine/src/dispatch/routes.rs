@@ -9,6 +9,8 @@ use foldhash::{HashMap, HashMapExt};
 use gatefeed_core::{
     answer::{Failure, Verdict},
     callback::Key,
+    circuit::Circuit,
+    share::Peers,
 };
 use tokio::{
     sync::Notify,
@@ -16,7 +18,9 @@ use tokio::{
 };
 use url::Url;
 
-use super::{HttpOptions, HttpProcessor, InvalidTarget, TargetHealth, http::Shared, rotation::Rotation};
+use super::{
+    HttpOptions, HttpProcessor, InvalidTarget, TargetHealth, http::Shared, rotation::Rotation, split::Splits,
+};
 use crate::processor::{Delivery, Processor};
 
 /// What leads the items of a feed, or of one of its gates, to a handler.
@@ -41,6 +45,8 @@ pub struct HttpRoutes {
     changed: Arc<Notify>,
     /// Some route has limits.
     is_guarded: bool,
+    /// What they limit for all watchers together.
+    splits: Splits,
     callback_key: Arc<OnceLock<Key>>,
 }
 
@@ -53,8 +59,17 @@ struct ByGate {
 
 impl ByGate {
     fn of(&self, gate: i32) -> Option<usize> {
-        let own = self.gates.iter().find(|(own, _)| *own == gate);
-        own.map(|(_, route)| *route).or(self.others)
+        self.of_gate(gate).or(self.others)
+    }
+
+    fn of_gate(&self, gate: i32) -> Option<usize> {
+        self.gates.iter().find(|(own, _)| *own == gate).map(|(_, route)| *route)
+    }
+
+    /// Each with the gate that has it for its own.
+    fn all(&self) -> impl Iterator<Item = (Option<i32>, usize)> {
+        let others = self.others.map(|route| (None, route));
+        self.gates.iter().map(|(gate, route)| (Some(*gate), *route)).chain(others)
     }
 }
 
@@ -70,12 +85,15 @@ impl HttpRoutes {
             others: ByGate::default(),
             changed: Arc::clone(&shared.changed),
             is_guarded: false,
+            splits: Splits::default(),
             callback_key: Arc::clone(&shared.callback_key),
         };
         for route in routes {
             let name = name(&route);
             let index =
                 all.place(&route, &shared).map_err(|error| InvalidTarget(format!("{name}: {error}")))?;
+            let limits = all.routes.get(index).into_iter().flat_map(|route| route.rotation.limits());
+            all.splits.add(route.feed.as_deref(), limits);
             let by_gate = match route.feed {
                 Some(feed) => all.feeds.entry(feed).or_default(),
                 None => &mut all.others,
@@ -117,6 +135,17 @@ impl HttpRoutes {
         let own = if self.feeds.is_empty() { None } else { self.feeds.get(feed) };
         let index = own.and_then(|own| own.of(gate)).or_else(|| self.others.of(gate))?;
         self.routes.get(index)
+    }
+
+    /// The routes that items of a feed take, by gate; `None`: at all other gates.
+    fn routes_of(&self, feed: &str) -> impl Iterator<Item = (Option<i32>, usize)> {
+        let own = self.feeds.get(feed);
+        let has_own = move |gate| own.is_some_and(|own| own.others.is_some() || own.of_gate(gate).is_some());
+        let of_all = self.others.all().filter(move |(gate, _)| match gate {
+            Some(gate) => !has_own(*gate),
+            None => own.is_none_or(|own| own.others.is_none()),
+        });
+        own.into_iter().flat_map(ByGate::all).chain(of_all)
     }
 
     /// Asks every target of every route at the same time, for up to two seconds; the same one once.
@@ -166,6 +195,25 @@ impl Processor for HttpRoutes {
 
     fn reserve(&self, feed: &str, gate: i32) -> bool {
         !self.is_guarded || self.route(feed, gate).is_none_or(|route| route.rotation.reserve())
+    }
+
+    fn circuits(&self, feed: &str) -> Vec<Circuit> {
+        let of_route = |(gate, index): (Option<i32>, usize)| {
+            self.routes.get(index).map(|route| route.rotation.shunned(gate)).unwrap_or_default()
+        };
+        let mut circuits: Vec<Circuit> = self.routes_of(feed).flat_map(of_route).collect();
+        circuits.sort_by(|one, other| (one.gate, &one.target).cmp(&(other.gate, &other.target)));
+        circuits
+    }
+
+    fn is_split(&self) -> bool {
+        self.splits.is_any()
+    }
+
+    fn split(&self, peers: &Peers) {
+        if self.splits.split(peers) {
+            self.changed.notify_waiters();
+        }
     }
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {

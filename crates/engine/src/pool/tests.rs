@@ -178,6 +178,20 @@ async fn no_task_is_left_after_a_shutdown_or_a_drain_or_a_drop() {
 }
 
 #[tokio::test]
+async fn a_job_that_waits_is_no_task() {
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let (before, work) = (tasks(), Work::default());
+    let pool = work.pool(3, 500);
+    let jobs: Vec<_> = (0..400).map(|job| pool.try_submit(job).unwrap()).collect();
+    work.until_running(3).await;
+    assert!(tasks() <= before + 5, "{} tasks for three workers and 400 jobs", tasks() - before);
+    work.permits.0.add_permits(400);
+    for job in jobs {
+        job.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn more_and_fewer_workers() {
     let work = Work::default();
     let pool = work.pool(2, 100);

@@ -1,5 +1,17 @@
 //! The watcher against both databases: what it must do (gates, fan-out, retries) and what must not break it
 //! (kills, lost replies, outages, take-overs, stops).
+//!
+//! What other pools and watchers of this kind went wrong by, and the test that fails if this one does:
+//!
+//! | trap | test |
+//! | --- | --- |
+//! | further targets are asked in a loop over the retry count | `dispatch::hedge`: `the_budget_holds_and_nothing_is_doubled` |
+//! | who came second sends into a channel that is closed | `dispatch::hedge`: `dropping_the_delivery_drops_all_requests` |
+//! | a timeout of zero fires at once | `reach.rs`: zero is refused; `pool`: `a_limit_of_zero_still_takes_a_free_place` |
+//! | concurrency that only goes up | `core::budget`: `it_goes_down_as_well_as_up`; `pool`: `more_and_fewer_workers` |
+//! | errors that nobody reads stop the work | `pool`: `errors_that_nobody_reads_hold_up_nothing` |
+//! | a task for each job passes the bound | `stop.rs`: `no_task_is_left_after_a_run_and_an_item_is_none`; `pool`: `a_job_that_waits_is_no_task` |
+//! | tasks are left after each run | the same; `pool`: `no_task_is_left_after_a_shutdown_or_a_drain_or_a_drop` |
 
 #![allow(clippy::unwrap_used, reason = "tests state what they expect by unwrapping")]
 

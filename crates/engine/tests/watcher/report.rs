@@ -1,12 +1,18 @@
 //! Reports: who looks sees each watcher and what it does, and nothing depends on that.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use gatefeed_core::{
-    answer::Answer,
+    answer::{Answer, Verdict},
     inspect::{FeedStatus, WatcherStatus},
     partition::NewPartition,
+    share::Peers,
+    watcher::{FeedReport, Report},
 };
+use gatefeed_engine::{Delivery, Processor};
 use gatefeed_testkit::faults::{Call, Fault, FaultStore};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +28,7 @@ on_both! {
     one_that_died_stays_until_one_of_its_name_comes
     refused_reports_disturb_nothing
     a_report_that_hangs_disturbs_nothing
+    who_splits_limits_knows_of_others_before_anything_is_sent
 }
 
 async fn a_watcher_is_listed_with_what_it_does_until_it_has_stopped(db: Arc<Db>) {
@@ -111,6 +118,78 @@ async fn refused_reports_disturb_nothing(db: Arc<Db>) {
 async fn a_report_that_hangs_disturbs_nothing(db: Arc<Db>) {
     let store = faulty_reports(&db, Fault::StopBefore).await;
     work_undisturbed(&db, &store).await;
+}
+
+/// Is told how many others there are.
+struct Splitting {
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Processor for Splitting {
+    async fn process(&self, _: Delivery) -> Verdict {
+        self.log.lock().unwrap().push("sent".into());
+        Ok(Answer::done())
+    }
+
+    fn is_split(&self) -> bool {
+        true
+    }
+
+    fn split(&self, peers: &Peers) {
+        let told = format!("one of {}", peers.share(|feed| feed == "default").watchers());
+        let mut log = self.log.lock().unwrap();
+        if log.last() != Some(&told) {
+            log.push(told);
+        }
+    }
+}
+
+/// Also if its first reports fail; and afterwards it is told of those who come and go.
+async fn who_splits_limits_knows_of_others_before_anything_is_sent(db: Arc<Db>) {
+    db.push("p", &[("a", 0)]).await;
+    let another = |watcher: &str| Report {
+        watcher: watcher.into(),
+        version: "1",
+        concurrency: 1,
+        feeds: vec![FeedReport {
+            feed: "default".into(),
+            partitions: 0,
+            in_flight: 0,
+            outcomes: 0,
+            outcomes_per_second: 0.0,
+            circuits: vec![],
+        }],
+    };
+    db.store.report(&another("v")).await.unwrap();
+    let store = FaultStore::with(db.another().await, |call, nth, _| match call {
+        Call::Report if nth <= 2 => Fault::Refuse,
+        _ => Fault::None,
+    });
+    let log: Arc<Mutex<Vec<String>>> = Arc::default();
+    let shutdown = CancellationToken::new();
+    let builder = watcher(store).owner("w").until_idle(false).shutdown(shutdown.clone());
+    let run = tokio::spawn(builder.processor(Splitting { log: log.clone() }).run());
+    let until = async |what: &'static str, expected: &[&str]| {
+        let met = async {
+            while *log.lock().unwrap() != expected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(Duration::from_secs(30), met).await.is_ok(),
+            "{what}: {:?}",
+            log.lock().unwrap()
+        );
+    };
+    until("told first", &["one of 2", "sent"]).await;
+    db.store.report(&another("x")).await.unwrap();
+    until("one that comes", &["one of 2", "sent", "one of 3"]).await;
+    db.store.farewell("v").await.unwrap();
+    db.store.farewell("x").await.unwrap();
+    until("others that go", &["one of 2", "sent", "one of 3", "one of 1"]).await;
+    shutdown.cancel();
+    within("stop", run).await.unwrap().unwrap();
+    assert_gone(&db).await;
 }
 
 /// The only fault: whatever a watcher reports ends like this.

@@ -7,6 +7,7 @@ use std::{
 
 use gatefeed_core::{answer::Answer, item::ItemStatus, partition::PartitionStatus};
 use gatefeed_engine::Finished;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,6 +21,7 @@ on_both! {
     hanging_deliveries_are_given_back_after_the_grace
     the_lease_is_kept_while_draining
     stopped_before_it_began
+    no_task_is_left_after_a_run_and_an_item_is_none
 }
 
 const PARTITIONS: [&str; 3] = ["p", "q", "r"];
@@ -143,4 +145,45 @@ async fn stopped_before_it_began(db: Arc<Db>) {
     within("stop", run).await.unwrap();
     log.assert_once(0);
     assert_eq!(db.free_now().await, [("p".to_owned(), 0)]);
+}
+
+/// However many items are due and however often it runs: a task for each that is in flight, and none when it has ended.
+async fn no_task_is_left_after_a_run_and_an_item_is_none(db: Arc<Db>) {
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let store = db.another().await;
+    // The store's own come with its first calls.
+    let idle = async || {
+        let (log, idle) = (Log::new(), watcher(store.clone()));
+        within("idle", idle.processor(log.processor(async |_| Ok(Answer::done()))).run()).await.unwrap();
+    };
+    idle().await;
+    let at_rest = async |most: usize| {
+        let met = async {
+            while tasks() > most {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(Duration::from_secs(10), met).await.is_ok(),
+            "{} tasks of {most}",
+            tasks()
+        );
+    };
+    idle().await;
+    let before = tasks();
+    for partition in PARTITIONS {
+        db.push_many(partition, 400).await;
+        let log = Log::new();
+        let (processor, released) = log.held();
+        let run = tokio::spawn(watcher(store.clone()).concurrency(8).processor(processor).run());
+        log.until_in_flight(8).await;
+        assert!(
+            tasks() <= before + 8 + 30,
+            "{} tasks, {before} before, with 400 items and 8 in flight",
+            tasks()
+        );
+        released.add_permits(1000);
+        within("idle", run).await.unwrap().unwrap();
+        at_rest(before).await;
+    }
 }

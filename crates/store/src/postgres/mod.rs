@@ -51,6 +51,7 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    share::Peers,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
@@ -165,6 +166,9 @@ impl Store for Postgres {
     }
     async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
         self.askers(watcher, feeds).await
+    }
+    async fn peers(&self, watcher: &str, feeds: &[String]) -> Result<Peers> {
+        self.others(watcher, feeds).await
     }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         Ok(Box::new(self.start_push(partition).await?))

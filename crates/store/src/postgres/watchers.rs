@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use gatefeed_core::{
     Result,
+    circuit::Circuit,
     inspect::WatcherStatus,
+    share::{PeerGroup, Peers},
     watcher::{ALIVE_FOR, ASKS_FOR, FORGOTTEN_AFTER, FeedReport, Report},
 };
 use sqlx::postgres::PgRow;
@@ -19,18 +21,18 @@ use super::{
 const LIMIT: Duration = Duration::from_secs(5);
 
 const REPORT: &str = "INSERT INTO {schema}.gatefeed_watchers AS w
-    (id, feed, version, concurrency, partitions, in_flight, outcomes, outcomes_per_second)
-    SELECT $1, r.feed, $2, $3, r.partitions, r.in_flight, r.outcomes, r.outcomes_per_second
-    FROM unnest($4::text[], $5::int[], $6::int[], $7::bigint[], $8::float8[])
-        AS r (feed, partitions, in_flight, outcomes, outcomes_per_second)
+    (id, feed, version, concurrency, partitions, in_flight, outcomes, outcomes_per_second, circuits)
+    SELECT $1, r.feed, $2, $3, r.partitions, r.in_flight, r.outcomes, r.outcomes_per_second, r.circuits::jsonb
+    FROM unnest($4::text[], $5::int[], $6::int[], $7::bigint[], $8::float8[], $9::text[])
+        AS r (feed, partitions, in_flight, outcomes, outcomes_per_second, circuits)
     ON CONFLICT (id, feed) DO UPDATE SET version = excluded.version, concurrency = excluded.concurrency,
         partitions = excluded.partitions, in_flight = excluded.in_flight, outcomes = excluded.outcomes,
-        outcomes_per_second = excluded.outcomes_per_second, seen_at = now()";
+        outcomes_per_second = excluded.outcomes_per_second, circuits = excluded.circuits, seen_at = now()";
 
 const FORGET_OLD: &str =
     "DELETE FROM {schema}.gatefeed_watchers WHERE seen_at < now() - interval '1 second' * $1::float8";
 
-const ALIVE: &str = "SELECT * FROM {schema}.gatefeed_watchers
+const ALIVE: &str = "SELECT *, circuits::text AS circuits_text FROM {schema}.gatefeed_watchers
     WHERE seen_at >= now() - interval '1 second' * $1::float8 ORDER BY id, feed";
 
 /// One probe of the leased partitions a feed, which most often are others'. ORDER BY and LIMIT, not EXISTS: see
@@ -45,6 +47,13 @@ pub(super) const ASK: &str = "UPDATE {schema}.gatefeed_watchers w
 
 const ASKERS: &str = "SELECT w.feed, count(*) AS watchers FROM {schema}.gatefeed_watchers w
     WHERE w.id <> $1 AND w.feed = ANY ($2) AND w.asks_until > clock_timestamp() GROUP BY w.feed";
+
+/// One row for each set of feeds that other watchers serve of these.
+const PEERS: &str = "SELECT feeds, count(*) AS watchers, count(*) FILTER (WHERE id < $1) AS before FROM (
+        SELECT w.id, array_agg(w.feed ORDER BY w.feed) AS feeds FROM {schema}.gatefeed_watchers w
+        WHERE w.id <> $1 AND w.feed = ANY ($2) AND w.seen_at >= now() - interval '1 second' * $3::float8
+        GROUP BY w.id) others
+    GROUP BY feeds";
 
 impl Postgres {
     pub(super) async fn ask_for_partitions(&self, watcher: &str, feeds: &[String]) -> Result<()> {
@@ -62,6 +71,14 @@ impl Postgres {
         rows.iter().map(|row| Ok((get(row, "feed")?, get::<i64>(row, "watchers")? as usize))).collect()
     }
 
+    pub(super) async fn others(&self, watcher: &str, feeds: &[String]) -> Result<Peers> {
+        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let query = tx.query(self.sql.get(PEERS)).bind(watcher).bind(feeds).bind(ALIVE_FOR.as_secs_f64());
+        let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        Ok(Peers::new(rows.iter().map(peer_group).collect::<Result<_>>()?))
+    }
+
     pub(super) async fn note_report(&self, report: &Report) -> Result<()> {
         let mut tx = self.begin(Lane::Work, LIMIT).await?;
         let all = || report.feeds.iter();
@@ -71,6 +88,7 @@ impl Postgres {
         let query = query.bind(numbers(|f| f.partitions)).bind(numbers(|f| f.in_flight));
         let query = query.bind(all().map(|f| f.outcomes as i64).collect::<Vec<_>>());
         let query = query.bind(all().map(|f| f.outcomes_per_second).collect::<Vec<_>>());
+        let query = query.bind(all().map(|f| Circuit::write(&f.circuits)).collect::<Vec<_>>());
         query.execute(tx.conn()?).await.map_err(translate)?;
         let forget = tx.query(self.sql.get(FORGET_OLD)).bind(FORGOTTEN_AFTER.as_secs_f64());
         forget.execute(tx.conn()?).await.map_err(translate)?;
@@ -96,7 +114,16 @@ fn small(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
+fn peer_group(row: &PgRow) -> Result<PeerGroup> {
+    Ok(PeerGroup {
+        feeds: get(row, "feeds")?,
+        watchers: get::<i64>(row, "watchers")? as usize,
+        before: get::<i64>(row, "before")? as usize,
+    })
+}
+
 fn watcher(row: &PgRow) -> Result<WatcherStatus> {
+    let seen_at = get(row, "seen_at")?;
     Ok(WatcherStatus {
         id: get(row, "id")?,
         version: get(row, "version")?,
@@ -105,7 +132,8 @@ fn watcher(row: &PgRow) -> Result<WatcherStatus> {
         in_flight: get::<i32>(row, "in_flight")?.into(),
         outcomes: get(row, "outcomes")?,
         outcomes_per_second: get(row, "outcomes_per_second")?,
+        circuits: Circuit::read(get(row, "circuits_text")?, seen_at),
         started_at: get(row, "started_at")?,
-        seen_at: get(row, "seen_at")?,
+        seen_at,
     })
 }

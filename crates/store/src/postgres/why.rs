@@ -4,6 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use gatefeed_core::{
     Result, StoreError,
+    circuit::CircuitStatus,
     item::ItemStatus,
     why::{Facts, LOOK_MAX, NAMED_MAX, Seen},
 };
@@ -60,6 +61,7 @@ impl Postgres {
         let missing = || no_partition(partition);
         let row = row.ok_or_else(missing)?;
         let gate = get(&row, "gate")?;
+        let (watchers, circuits) = self.serving(&mut tx, get(&row, "feed")?).await?;
         let mut facts = Facts {
             now: get(&row, "now")?,
             partition: partition_row(&row)?,
@@ -68,7 +70,8 @@ impl Postgres {
             failed: self.see(&mut tx, FAILED, partition, 0).await?,
             next_gate: get(&row, "next_gate")?,
             any_item: get(&row, "any_item")?,
-            watchers: self.serving(&mut tx, get(&row, "feed")?).await?,
+            watchers,
+            circuits,
             item: match item {
                 Some(item) => Some(self.see_item(&mut tx, partition, item).await?),
                 None => None,
@@ -101,9 +104,11 @@ impl Postgres {
         rows.iter().map(|row| get(row, "id")).collect()
     }
 
-    async fn serving(&self, tx: &mut Tx, feed: &str) -> Result<Vec<String>> {
-        let alive = self.alive(tx).await?;
-        Ok(alive.into_iter().filter(|(of, _)| of == feed).map(|(_, watcher)| watcher.id).collect())
+    async fn serving(&self, tx: &mut Tx, feed: &str) -> Result<(Vec<String>, Vec<CircuitStatus>)> {
+        let alive = self.alive(tx).await?.into_iter().filter(|(of, _)| of == feed);
+        let (watchers, circuits): (_, Vec<_>) =
+            alive.map(|(_, watcher)| (watcher.id, watcher.circuits)).unzip();
+        Ok((watchers, circuits.concat()))
     }
 }
 

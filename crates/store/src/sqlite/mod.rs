@@ -48,6 +48,7 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    share::Peers,
     store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Rewound, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
@@ -148,6 +149,9 @@ impl Store for Sqlite {
     }
     async fn asked(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
         self.named(self.askers(watcher, feeds).await)
+    }
+    async fn peers(&self, watcher: &str, feeds: &[String]) -> Result<Peers> {
+        self.named(self.others(watcher, feeds).await)
     }
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.named(self.open_push(partition).await)

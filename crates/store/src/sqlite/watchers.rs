@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use gatefeed_core::{
+    circuit::Circuit,
     inspect::WatcherStatus,
+    share::{PeerGroup, Peers},
     watcher::{ALIVE_FOR, ASKS_FOR, FORGOTTEN_AFTER, FeedReport, Report},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
@@ -17,11 +19,11 @@ use super::{
 
 const NOTE: &str = concat!(
     "INSERT INTO gatefeed_watchers
-        (id, feed, version, concurrency, partitions, in_flight, outcomes, outcomes_per_second)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        (id, feed, version, concurrency, partitions, in_flight, outcomes, outcomes_per_second, circuits)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id, feed) DO UPDATE SET version = excluded.version, concurrency = excluded.concurrency,
         partitions = excluded.partitions, in_flight = excluded.in_flight, outcomes = excluded.outcomes,
-        outcomes_per_second = excluded.outcomes_per_second, seen_at = ",
+        outcomes_per_second = excluded.outcomes_per_second, circuits = excluded.circuits, seen_at = ",
     now!()
 );
 
@@ -29,7 +31,8 @@ const NOTE: &str = concat!(
 const FORGET: &str = concat!("DELETE FROM gatefeed_watchers WHERE seen_at < ", now!("?"));
 
 const ALIVE: &str = concat!(
-    "SELECT feed, id, version, concurrency, partitions, in_flight, outcomes, outcomes_per_second, started_at, seen_at
+    "SELECT feed, id, version, concurrency, partitions, in_flight, outcomes, outcomes_per_second, circuits, started_at,
+        seen_at
     FROM gatefeed_watchers WHERE seen_at >= ",
     now!("?"),
     " ORDER BY id, feed"
@@ -60,6 +63,18 @@ const ASKERS: &str = concat!(
     " GROUP BY feed"
 );
 
+/// One row for each set of feeds that other watchers serve of these.
+const PEERS: &str = concat!(
+    "SELECT feeds, count(*) AS watchers, count(*) FILTER (WHERE id < ?1) AS before FROM (
+        SELECT id, json_group_array(feed) AS feeds FROM (
+            SELECT id, feed FROM gatefeed_watchers
+            WHERE id <> ?1 AND feed IN (SELECT value FROM json_each(?2)) AND seen_at >= ",
+    now!("?3"),
+    " ORDER BY id, feed)
+        GROUP BY id)
+    GROUP BY feeds"
+);
+
 impl Sqlite {
     pub(super) async fn ask_for_partitions(&self, watcher: &str, feeds: &[String]) -> Result<()> {
         let mut connection = self.lanes.read().await?;
@@ -84,6 +99,13 @@ impl Sqlite {
             .collect()
     }
 
+    pub(super) async fn others(&self, watcher: &str, feeds: &[String]) -> Result<Peers> {
+        let mut connection = self.lanes.read().await?;
+        let query = sqlx::query(PEERS).bind(watcher).bind(json(feeds)).bind(ago(ALIVE_FOR));
+        let rows = query.fetch_all(&mut *connection).await?;
+        Ok(Peers::new(rows.iter().map(peer_group).collect::<Result<_>>()?))
+    }
+
     pub(super) async fn note_report(&self, report: &Report) -> Result<()> {
         let mut tx = self.lanes.write().await?;
         for feed in &report.feeds {
@@ -105,6 +127,7 @@ async fn note(connection: &mut SqliteConnection, report: &Report, feed: &FeedRep
     let query =
         query.bind(whole(report.concurrency)).bind(whole(feed.partitions)).bind(whole(feed.in_flight));
     let query = query.bind(i64::try_from(feed.outcomes).unwrap_or(i64::MAX)).bind(feed.outcomes_per_second);
+    let query = query.bind(Circuit::write(&feed.circuits));
     query.execute(connection).await?;
     Ok(())
 }
@@ -127,7 +150,16 @@ pub(super) async fn alive(connection: &mut SqliteConnection) -> Result<Vec<(Stri
     rows.iter().map(|row| Ok((row.try_get("feed")?, watcher_status(row)?))).collect()
 }
 
+fn peer_group(row: &SqliteRow) -> Result<PeerGroup> {
+    Ok(PeerGroup {
+        feeds: serde_json::from_str(row.try_get("feeds")?).unwrap_or_default(),
+        watchers: row.try_get::<i64, _>("watchers")? as usize,
+        before: row.try_get::<i64, _>("before")? as usize,
+    })
+}
+
 fn watcher_status(row: &SqliteRow) -> Result<WatcherStatus> {
+    let seen_at = at(row, "seen_at")?;
     Ok(WatcherStatus {
         id: row.try_get("id")?,
         version: row.try_get("version")?,
@@ -136,7 +168,8 @@ fn watcher_status(row: &SqliteRow) -> Result<WatcherStatus> {
         in_flight: row.try_get("in_flight")?,
         outcomes: row.try_get("outcomes")?,
         outcomes_per_second: row.try_get("outcomes_per_second")?,
+        circuits: Circuit::read(row.try_get("circuits")?, seen_at),
         started_at: at(row, "started_at")?,
-        seen_at: at(row, "seen_at")?,
+        seen_at,
     })
 }

@@ -2,6 +2,7 @@
 
 use gatefeed_core::{
     StoreError,
+    circuit::CircuitStatus,
     why::{Facts, LOOK_MAX, NAMED_MAX, Seen},
 };
 use sqlx::{Acquire, Row, SqliteConnection, sqlite::SqliteRow};
@@ -70,6 +71,7 @@ impl Sqlite {
         let row = row.ok_or_else(|| no_partition(partition))?;
         let gate: i32 = row.try_get("gate")?;
         let next: [Option<i32>; 2] = [row.try_get("next_available")?, row.try_get("next_parked")?];
+        let (watchers, circuits) = serving(&mut tx, row.try_get("feed")?).await?;
         let mut facts = Facts {
             now: at(&row, "now")?,
             partition: partition_row(&row)?,
@@ -78,7 +80,8 @@ impl Sqlite {
             failed: see(&mut tx, FAILED, partition, 0).await?,
             next_gate: next.into_iter().flatten().min(),
             any_item: row.try_get("any_item")?,
-            watchers: serving(&mut tx, row.try_get("feed")?).await?,
+            watchers,
+            circuits,
             item: match item {
                 Some(item) => Some(see_item(&mut tx, partition, item).await?),
                 None => None,
@@ -104,9 +107,10 @@ async fn see_item(connection: &mut SqliteConnection, partition: &str, item: &str
     seen(&row.ok_or_else(missing)?)
 }
 
-async fn serving(connection: &mut SqliteConnection, feed: &str) -> Result<Vec<String>> {
-    let alive = alive(connection).await?;
-    Ok(alive.into_iter().filter(|(of, _)| of == feed).map(|(_, watcher)| watcher.id).collect())
+async fn serving(connection: &mut SqliteConnection, feed: &str) -> Result<(Vec<String>, Vec<CircuitStatus>)> {
+    let alive = alive(connection).await?.into_iter().filter(|(of, _)| of == feed);
+    let (watchers, circuits): (_, Vec<_>) = alive.map(|(_, watcher)| (watcher.id, watcher.circuits)).unzip();
+    Ok((watchers, circuits.concat()))
 }
 
 fn seen(row: &SqliteRow) -> Result<Seen> {

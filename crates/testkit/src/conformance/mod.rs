@@ -124,7 +124,8 @@ macro_rules! conformance {
                 no_longer_available_ones_are_released a_sleeper_wakes_by_itself;
             wake: a_plain_insert_wakes a_push_wakes children_wake a_retry_wakes next_is_cancel_safe;
             changes: a_waiter_wakes_when_it_closes a_waiter_wakes_when_it_fails every_waiter_wakes;
-            watchers: a_report_is_listed a_second_report_replaces_the_first watchers_and_feeds_sum_up
+            watchers: a_report_is_listed targets_that_are_left_alone_are_listed
+                peers_are_those_who_are_alive_and_serve_the_same a_second_report_replaces_the_first watchers_and_feeds_sum_up
                 farewell_takes_a_watcher_away a_silent_watcher_does_not_count an_old_report_is_forgotten
                 what_others_hold_is_asked_for nothing_is_asked_for_in_vain;
             operate: retry_reopens_a_failed_partition retry_by_gate_and_item retry_reopens_a_complete_partition

@@ -3,18 +3,33 @@
 use std::time::{Duration, Instant};
 
 use gatefeed_core::{
+    circuit::{CIRCUITS_MAX, Circuit, CircuitState},
     inspect::FeedStatus,
+    share::{PeerGroup, Peers},
     watcher::{ASKS_FOR, FeedReport, Report},
 };
 
 use super::given::*;
 
 fn feed(feed: &str, in_flight: usize, outcomes: u64, outcomes_per_second: f64) -> FeedReport {
-    FeedReport { feed: feed.to_owned(), partitions: 3, in_flight, outcomes, outcomes_per_second }
+    let circuits = vec![];
+    FeedReport { feed: feed.to_owned(), partitions: 3, in_flight, outcomes, outcomes_per_second, circuits }
 }
 
 fn report(watcher: &str, feeds: Vec<FeedReport>) -> Report {
     Report { watcher: watcher.into(), version: "1.2.3", concurrency: 100, feeds }
+}
+
+/// Open for a minute.
+pub(super) fn circuit(target: &str) -> Circuit {
+    Circuit {
+        target: target.to_owned(),
+        gate: None,
+        state: CircuitState::Open,
+        for_secs: 60.0,
+        next_try_secs: 0.0,
+        targets_left: 0,
+    }
 }
 
 async fn tell(db: &TestDb, watcher: &str, feeds: Vec<FeedReport>) {
@@ -50,6 +65,61 @@ pub async fn a_report_is_listed(db: TestDb) {
     let rows = format!("SELECT count(*) FROM gatefeed_watchers WHERE seen_at {now} AND started_at {now}");
     assert_eq!(db.count(&rows).await, 1);
     assert_eq!(watcher.started_at, watcher.seen_at);
+}
+
+/// By the database's clock, until the next report.
+pub async fn targets_that_are_left_alone_are_listed(db: TestDb) {
+    let two = ["http://b/", "http://a/?x=\"'"].map(|target| Circuit {
+        gate: Some(3),
+        next_try_secs: 5.0,
+        targets_left: 2,
+        ..circuit(target)
+    });
+    tell(&db, "w", vec![FeedReport { circuits: two.to_vec(), ..feed("a", 0, 0, 0.0) }, feed("b", 0, 0, 0.0)])
+        .await;
+    let before = status(&db).await;
+    assert!(before[1].watchers[0].circuits.is_empty(), "of another feed");
+    let watcher = &before[0].watchers[0];
+    let seen: Vec<_> =
+        watcher.circuits.iter().map(|c| (c.target.as_str(), c.gate, c.state, c.targets_left)).collect();
+    assert_eq!(seen, two.each_ref().map(|c| (c.target.as_str(), Some(3), CircuitState::Open, 2)));
+    for circuit in &watcher.circuits {
+        let times = (watcher.seen_at - circuit.since, circuit.until - watcher.seen_at);
+        assert_eq!((times.0.num_milliseconds(), times.1.num_milliseconds()), (60_000, 5_000));
+    }
+    let many: Vec<_> = (0..200).map(|n| circuit(&format!("http://{n}/"))).collect();
+    tell(&db, "w", vec![FeedReport { circuits: many, ..feed("a", 0, 0, 0.0) }]).await;
+    assert_eq!(status(&db).await[0].watchers[0].circuits.len(), CIRCUITS_MAX);
+    tell(&db, "w", vec![feed("a", 0, 0, 0.0)]).await;
+    assert!(status(&db).await[0].watchers[0].circuits.is_empty());
+}
+
+/// Each once, by what they serve of these feeds, and with those that come before; not oneself, nor who is silent.
+pub async fn peers_are_those_who_are_alive_and_serve_the_same(db: TestDb) {
+    let store = db.store();
+    let served = |feeds: &[&str]| feeds.iter().map(|name| feed(name, 0, 0, 0.0)).collect();
+    assert_eq!(store.peers("w", &feeds(&["a"])).await.unwrap(), Peers::default());
+    for (watcher, feeds) in [
+        ("Z", &["a", "b"][..]),
+        ("v", &["b", "a", "x"]),
+        ("w", &["a", "b"]),
+        ("x", &["a"]),
+        ("y", &["x"]),
+        ("silent", &["a"]),
+    ] {
+        tell(&db, watcher, served(feeds)).await;
+    }
+    last_seen(&db, "silent", 20.5).await;
+    let group = |feeds: &[&str], watchers, before| PeerGroup { feeds: self::feeds(feeds), watchers, before };
+    let both = group(&["a", "b"], 2, 2);
+    assert_eq!(
+        store.peers("w", &feeds(&["a", "b"])).await.unwrap(),
+        Peers::new(vec![both, group(&["a"], 1, 0)])
+    );
+    assert_eq!(store.peers("w", &feeds(&["a"])).await.unwrap(), Peers::new(vec![group(&["a"], 3, 2)]));
+    assert_eq!(store.peers("A", &feeds(&["b"])).await.unwrap(), Peers::new(vec![group(&["b"], 3, 0)]));
+    store.farewell("x").await.unwrap();
+    assert_eq!(store.peers("w", &feeds(&["a"])).await.unwrap(), Peers::new(vec![group(&["a"], 2, 2)]));
 }
 
 /// What counts is the last one; when it started stays.

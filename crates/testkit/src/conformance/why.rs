@@ -10,7 +10,7 @@ use gatefeed_core::{
     why::{Facts, LOOK_MAX, Seen, explain},
 };
 
-use super::given::*;
+use super::{given::*, watchers::circuit};
 
 async fn facts(store: &Arc<dyn Store>, partition: &str) -> Facts {
     store.why(partition, None).await.unwrap()
@@ -78,7 +78,7 @@ pub async fn an_item(db: TestDb) {
     assert!(matches!(&nowhere, StoreError::NotFound(text) if text.contains("nowhere")), "{nowhere:?}");
 }
 
-/// Those that serve the partition's feed, not others.
+/// Those that serve the partition's feed, not others, and the targets that they leave alone.
 pub async fn the_watchers_of_its_feed(db: TestDb) {
     let store = db.store();
     push_to(&store, &NewPartition { feed: "video".into(), ..NewPartition::new("p") }, &[("a", 0)]).await;
@@ -90,11 +90,15 @@ pub async fn the_watchers_of_its_feed(db: TestDb) {
             in_flight: 0,
             outcomes: 0,
             outcomes_per_second: 0.0,
+            circuits: vec![circuit(&format!("http://{watcher}/"))],
         };
         let report = Report { watcher: watcher.into(), version: "1", concurrency: 1, feeds: vec![feed] };
         store.report(&report).await.unwrap();
     }
-    assert_eq!(facts(&store, "p").await.watchers, ["w2"]);
+    let facts = facts(&store, "p").await;
+    assert_eq!(facts.watchers, ["w2"]);
+    let targets: Vec<_> = facts.circuits.iter().map(|circuit| circuit.target.as_str()).collect();
+    assert_eq!(targets, ["http://w2/"]);
 }
 
 /// However many there are, so many are looked at.

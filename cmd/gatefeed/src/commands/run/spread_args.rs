@@ -29,7 +29,7 @@ pub(crate) struct SpreadArgs {
         value_parser = parse::concurrency
     )]
     max_concurrency: Option<usize>,
-    /// At most so many deliveries a second, of this watcher: 100, 0.5, 30/m, 1000/h [default: no limit]
+    /// At most so many deliveries a second, by all watchers of its feeds together: 100, 0.5, 30/m, 1000/h [default: no limit]
     #[arg(
         long,
         env = "GATEFEED_RATE_LIMIT",
@@ -49,7 +49,7 @@ pub(crate) struct SpreadArgs {
         value_parser = parse::burst
     )]
     burst: Option<NonZeroU32>,
-    /// At most so many deliveries at a time to each target [default: no limit]
+    /// At most so many deliveries at a time to each target, by all watchers together [default: no limit]
     #[arg(
         long,
         env = "GATEFEED_TARGET_MAX_IN_FLIGHT",
