@@ -100,6 +100,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "refused", "It does not fit the state of things", detail)
     }
 
+    /// It takes nothing more.
+    pub(crate) fn cancelled(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "cancelled", "It is cancelled and takes nothing more", detail)
+    }
+
     /// It has changed since.
     pub(crate) fn changed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PRECONDITION_FAILED, "changed", "It has changed since", detail)
@@ -160,6 +165,8 @@ impl From<StoreError> for Problem {
             StoreError::NotFound(detail) => Self::not_found(detail),
             StoreError::Data(detail) => Self::unprocessable(detail),
             StoreError::Refused(detail) => Self::conflict(detail),
+            StoreError::Cancelled(detail) => Self::cancelled(detail),
+            StoreError::Changed(detail) => Self::changed(detail),
             error if error.is_retryable() => {
                 tracing::debug!(%error, "the database has no answer");
                 Self::busy("the database has no answer just now: ask again")

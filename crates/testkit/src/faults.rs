@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use gatefeed_core::{
     Result, Store, StoreError,
+    acting::{Acted, Action},
     blob::{Blobs, Space},
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
@@ -20,7 +21,8 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
+    request::{Answered, Request},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
     why::Facts,
@@ -362,6 +364,14 @@ impl Store for FaultStore {
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
         self.inner.push(partition, items).await
     }
+    async fn push_request(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: &Request,
+    ) -> Result<Answered> {
+        self.inner.push_request(partition, items, request).await
+    }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         self.inner.ingest(arrivals).await
     }
@@ -380,26 +390,8 @@ impl Store for FaultStore {
     async fn revoke_token(&self, id: &str) -> Result<()> {
         self.inner.revoke_token(id).await
     }
-    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
-        self.inner.retry(partition, filter).await
-    }
-    async fn seal(&self, partition: &str) -> Result<()> {
-        self.inner.seal(partition).await
-    }
-    async fn advance(&self, partition: &str) -> Result<i32> {
-        self.inner.advance(partition).await
-    }
-    async fn pause(&self, partition: &str) -> Result<()> {
-        self.inner.pause(partition).await
-    }
-    async fn resume(&self, partition: &str) -> Result<()> {
-        self.inner.resume(partition).await
-    }
-    async fn cancel(&self, partition: &str) -> Result<u64> {
-        self.inner.cancel(partition).await
-    }
-    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
-        self.inner.rewind(partition, gate).await
+    async fn act(&self, partition: &str, version: Option<i64>, action: &Action) -> Result<Acted> {
+        self.inner.act(partition, version, action).await
     }
     async fn callback_key(&self) -> Result<Key> {
         self.inner.callback_key().await

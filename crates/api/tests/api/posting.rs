@@ -95,7 +95,7 @@ async fn many_at_once_and_the_bad_ones_fail_alone(place: Arc<Place>) {
     for post in posts.collect::<Vec<_>>() {
         let (n, answer) = post.await.unwrap();
         match n % 10 {
-            3 => assert_eq!(answer.problem(), (422, "invalid".into())),
+            3 => assert_eq!(answer.problem(), (409, "cancelled".into())),
             _ => assert_eq!(answer.status, 202, "{answer:?}"),
         }
     }

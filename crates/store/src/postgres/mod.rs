@@ -22,6 +22,7 @@ mod operate;
 mod page;
 mod pool;
 mod renew;
+mod request;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use std::{
 use async_trait::async_trait;
 use gatefeed_core::{
     Result, Store,
+    acting::{Acted, Action},
     blob::Space,
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
@@ -48,7 +50,8 @@ use gatefeed_core::{
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
+    request::{Answered, Request},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
     why::Facts,
@@ -167,7 +170,15 @@ impl Store for Postgres {
         Ok(Box::new(self.start_push(partition).await?))
     }
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
-        self.push_all(partition, items).await
+        self.push_whole(partition, items).await
+    }
+    async fn push_request(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: &Request,
+    ) -> Result<Answered> {
+        self.push_all(partition, items, Some(request)).await
     }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         self.take_in(arrivals).await
@@ -187,26 +198,8 @@ impl Store for Postgres {
     async fn revoke_token(&self, id: &str) -> Result<()> {
         self.end_token(id).await
     }
-    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
-        self.retry_failed(partition, filter).await
-    }
-    async fn seal(&self, partition: &str) -> Result<()> {
-        self.let_go(partition).await
-    }
-    async fn advance(&self, partition: &str) -> Result<i32> {
-        self.raise_gate(partition).await
-    }
-    async fn pause(&self, partition: &str) -> Result<()> {
-        self.set_aside(partition).await
-    }
-    async fn resume(&self, partition: &str) -> Result<()> {
-        self.take_up(partition).await
-    }
-    async fn cancel(&self, partition: &str) -> Result<u64> {
-        self.end(partition).await
-    }
-    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
-        self.go_back(partition, gate).await
+    async fn act(&self, partition: &str, version: Option<i64>, action: &Action) -> Result<Acted> {
+        self.operate(partition, version, action).await
     }
     async fn callback_key(&self) -> Result<Key> {
         self.key().await

@@ -23,6 +23,7 @@ mod operate;
 mod page;
 mod pool;
 mod renew;
+mod request;
 mod rows;
 mod status;
 mod tokens;
@@ -39,16 +40,18 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use gatefeed_core::{
     Result, Store,
+    acting::{Acted, Action},
     blob::Space,
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
     inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::{Data, DueItem},
+    item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Rewound, Wakeups},
+    request::{Answered, Request},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
     why::Facts,
@@ -152,6 +155,14 @@ impl Store for Sqlite {
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.named(self.open_push(partition).await)
     }
+    async fn push_request(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: &Request,
+    ) -> Result<Answered> {
+        self.named(self.push_once(partition, items, request).await)
+    }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         self.named(self.take_in(arrivals).await)
     }
@@ -170,26 +181,8 @@ impl Store for Sqlite {
     async fn revoke_token(&self, id: &str) -> Result<()> {
         self.named(self.end_token(id).await)
     }
-    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
-        self.named(self.retry_failed(partition, filter).await)
-    }
-    async fn seal(&self, partition: &str) -> Result<()> {
-        self.named(self.let_go(partition).await)
-    }
-    async fn advance(&self, partition: &str) -> Result<i32> {
-        self.named(self.raise_gate(partition).await)
-    }
-    async fn pause(&self, partition: &str) -> Result<()> {
-        self.named(self.set_aside(partition).await)
-    }
-    async fn resume(&self, partition: &str) -> Result<()> {
-        self.named(self.take_up(partition).await)
-    }
-    async fn cancel(&self, partition: &str) -> Result<u64> {
-        self.named(self.end(partition).await)
-    }
-    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
-        self.named(self.go_back(partition, gate).await)
+    async fn act(&self, partition: &str, version: Option<i64>, action: &Action) -> Result<Acted> {
+        self.named(self.operate(partition, version, action).await)
     }
     async fn callback_key(&self) -> Result<Key> {
         self.named(self.key().await)
