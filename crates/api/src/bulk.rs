@@ -1,8 +1,10 @@
 //! Many items in one request: lines of JSON, or the parts of a form. All of them are added, in one transaction, or none.
 
+use std::collections::HashSet;
+
 use axum::{
     body::Body,
-    extract::{FromRequest, Multipart, Request as HttpRequest},
+    extract::{DefaultBodyLimit, FromRequest, Multipart, Request as HttpRequest, multipart::MultipartError},
     http::{HeaderMap, StatusCode, header},
     response::Response,
 };
@@ -115,7 +117,10 @@ pub(crate) async fn post(
             let format = Format { partition: partition.clone(), gate: asked.gate.unwrap_or(0), is_envelope };
             lines(&held.bytes, &format, &naming, app.options.payload_max)?
         }
-        Kind::Parts => parts(content_type, &held.bytes, &naming, asked.gate.unwrap_or(0)).await?,
+        Kind::Parts => {
+            let gate = asked.gate.unwrap_or(0);
+            parts(content_type, &held.bytes, &naming, gate, app.options.payload_max).await?
+        }
     };
     hold(&mut held, &items)?;
     let request = key.map(|key| match kind {
@@ -225,7 +230,7 @@ fn lines(
             Err(detail) => {
                 number += 1;
                 if wrong.len() < ERRORS_MAX {
-                    wrong.push(Wrong { line, detail });
+                    wrong.push(Wrong::line(line, detail));
                 }
             }
         }
@@ -244,38 +249,59 @@ pub(crate) fn refuse(number: usize, wrong: Vec<Wrong>, noun: &str) -> Result<(),
     Err(problem.with(wrong))
 }
 
-/// The items of a form's parts.
+/// The items of a form's parts; what is wrong with the others.
 async fn parts(
     content_type: &str,
     body: &Bytes,
     naming: &Naming<'_>,
     gate: i32,
+    payload_max: usize,
 ) -> Result<Vec<NewItem>, Problem> {
     let request =
         HttpRequest::builder().header(header::CONTENT_TYPE, content_type).body(Body::from(body.clone()));
-    let request = request.map_err(|error| Problem::bad_request(error.to_string()))?;
+    let mut request = request.map_err(|error| Problem::bad_request(error.to_string()))?;
+    // It is bounded already, as a whole.
+    DefaultBodyLimit::disable().apply(&mut request);
     let mut form = Multipart::from_request(request, &())
         .await
         .map_err(|error| Problem::bad_request(error.body_text()))?;
-    let mut items: Vec<NewItem> = Vec::new();
-    let mut ids = std::collections::HashSet::new();
-    loop {
-        let part = form.next_field().await.map_err(|error| Problem::bad_request(error.body_text()))?;
-        let Some(part) = part else { return Ok(items) };
+    let (mut items, mut ids, mut wrong, mut number) = (Vec::new(), HashSet::new(), Vec::new(), 0_usize);
+    for place in 1.. {
+        let part = form.next_field().await.map_err(|error| unreadable(place, &error))?;
+        let Some(part) = part else { break };
         let name = part.file_name().or(part.name()).filter(|name| !name.is_empty()).map(str::to_owned);
         let default = if part.file_name().is_some() { "application/octet-stream" } else { "text/plain" };
         let content_type = part.content_type().unwrap_or(default).to_owned();
-        let bytes = part.bytes().await.map_err(|error| Problem::bad_request(error.body_text()))?;
-        let id = name.or_else(|| naming.derived(items.len()));
+        let bytes = part.bytes().await.map_err(|error| unreadable(place, &error))?;
+        let id = name.clone().or_else(|| naming.derived(items.len()));
         let id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
-        check_id("a part's name", &id).map_err(|error| Problem::unprocessable(error.to_string()))?;
-        check_content_type(&content_type).map_err(|error| Problem::unprocessable(error.to_string()))?;
-        check_json(&content_type, &bytes)?;
-        if !ids.insert(id.clone()) {
-            return Err(Problem::unprocessable(format!(
-                "two parts are named {id:?}, and each is an item of its own"
-            )));
+        let data = Data { bytes, content_type };
+        match check_part(&id, &data, payload_max, !ids.insert(id.clone())) {
+            Ok(()) => items.push(NewItem { gate, ..NewItem::new(naming.partition, id, data) }),
+            Err(detail) => {
+                number += 1;
+                if wrong.len() < ERRORS_MAX {
+                    wrong.push(Wrong::part(place, name, detail));
+                }
+            }
         }
-        items.push(NewItem { gate, ..NewItem::new(naming.partition, id, Data { bytes, content_type }) });
     }
+    refuse(number, wrong, "part").map(|()| items)
+}
+
+fn unreadable(part: u64, error: &MultipartError) -> Problem {
+    Problem::bad_request(format!("part {part} of the form cannot be read: {}", error.body_text()))
+}
+
+fn check_part(id: &str, data: &Data, payload_max: usize, is_double: bool) -> Result<(), String> {
+    check_id("its name", id).map_err(|error| error.to_string())?;
+    check_content_type(&data.content_type).map_err(|error| error.to_string())?;
+    if data.bytes.len() > payload_max {
+        return Err(format!("has {} bytes, an item may have {payload_max}", data.bytes.len()));
+    }
+    check_json(&data.content_type, &data.bytes)?;
+    if is_double {
+        return Err(format!("an earlier part is named {id:?} too, and each is an item of its own"));
+    }
+    Ok(())
 }

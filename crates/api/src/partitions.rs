@@ -32,7 +32,8 @@ use crate::{
     problem::{ChangeProblems, ERRORS_MAX, Problem, Problems, Wrong},
     query::{self, Nothing, Params},
     replay::{self, REPLAYED, key},
-    wait,
+    stopping::Stopping,
+    wait::{self, Patience},
 };
 
 /// Rows of a page that names no number.
@@ -143,7 +144,7 @@ impl NewPartitionBody<'_> {
                 Err(detail) => {
                     number += 1;
                     if wrong.len() < ERRORS_MAX {
-                        wrong.push(Wrong { line, detail });
+                        wrong.push(Wrong::line(line, detail));
                     }
                 }
             }
@@ -315,11 +316,12 @@ pub(crate) async fn get_partition(
     May(caller, _): May<Looks>,
     PartitionId(id): PartitionId,
     Params(asked): Params<WaitParams>,
+    stopping: Stopping,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &id).await?;
     if let Some(time) = query::wait(asked.wait.as_deref(), &headers)? {
-        wait::partition(&app, &headers, &id, time).await?;
+        wait::partition(&app, &id, &Patience { headers: &headers, time, stopping: &stopping }).await?;
     }
     let row = app.store.partition(&id).await?;
     let row = row.ok_or_else(|| Problem::not_found(format!("partition {id:?} does not exist")))?;

@@ -166,7 +166,8 @@ impl Posted {
         if gate < 0 {
             return Err(Problem::unprocessable(format!("gate is {gate}, expected {}", envelope::GATE)));
         }
-        check_json(&content_type, &held.bytes)?;
+        check_json(&content_type, &held.bytes)
+            .map_err(|error| Problem::unprocessable(format!("the body is {error}")))?;
         let key = key(headers)?;
         let id = match (&asked.id, key) {
             (Some(id), _) => id.clone(),
@@ -198,16 +199,12 @@ impl Posted {
 }
 
 /// What says that it is JSON has to be, since a handler would find out too late.
-pub(crate) fn check_json(content_type: &str, bytes: &[u8]) -> Result<(), Problem> {
+pub(crate) fn check_json(content_type: &str, bytes: &[u8]) -> Result<(), String> {
     if content_type != JSON && !envelope::is_json(content_type) {
         return Ok(());
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| Problem::unprocessable("the body is not UTF-8, as JSON has to be"))?;
-    match serde_json::from_str::<IgnoredAny>(text) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Problem::unprocessable(format!("the body is not JSON: {error}"))),
-    }
+    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8, as JSON has to be".to_owned())?;
+    serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(|error| format!("not JSON: {error}"))
 }
 
 /// A moment, as in envelopes.

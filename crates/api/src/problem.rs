@@ -45,10 +45,29 @@ pub(crate) struct Problem {
 /// A line or part of a body that will not do.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Wrong {
-    /// Its number, from 1.
-    pub(crate) line: u64,
+    /// The number of the line, or of the item in a list, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u64>,
+    /// The number of the form's part, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) part: Option<u64>,
+    /// The part's name, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
     /// What is wrong with it.
     pub(crate) detail: String,
+}
+
+impl Wrong {
+    /// Of a line, or an item of a list.
+    pub(crate) fn line(line: u64, detail: String) -> Self {
+        Self { line: Some(line), part: None, name: None, detail }
+    }
+
+    /// Of a part.
+    pub(crate) fn part(part: u64, name: Option<String>, detail: String) -> Self {
+        Self { line: None, part: Some(part), name, detail }
+    }
 }
 
 impl Problem {

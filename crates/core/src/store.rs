@@ -12,7 +12,9 @@ use crate::{
     error::Result,
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
     item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
@@ -401,6 +403,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// A partition, if there is one of this id, without counting anything.
     async fn glance(&self, partition: &str) -> Result<Option<Glance>>;
+
+    /// Whether each of these has ended, in order: partitions that have closed, items that are not open, and what is not there.
+    /// For everybody at once who waits.
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>>;
 
     /// How many available items a feed's available partitions have, counted up to `limit`.
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64>;

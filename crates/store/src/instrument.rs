@@ -12,7 +12,9 @@ use gatefeed_core::{
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
     item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
@@ -175,6 +177,9 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         call("glance", 1, STEP, self.0.glance(partition)).await
+    }
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>> {
+        call("ended", awaited.len(), STEP, self.0.ended(awaited)).await
     }
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
         call("backlog", 1, LONG, self.0.backlog(feed, limit)).await

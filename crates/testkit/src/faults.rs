@@ -16,7 +16,9 @@ use gatefeed_core::{
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
     item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
@@ -377,6 +379,9 @@ impl Store for FaultStore {
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         self.inner.glance(partition).await
+    }
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>> {
+        self.inner.ended(awaited).await
     }
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
         self.inner.backlog(feed, limit).await

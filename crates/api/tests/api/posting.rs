@@ -165,9 +165,29 @@ async fn the_parts_of_a_form_are_items(place: Arc<Place>) {
     let data = client.get(&format!("{ITEMS}/a%20b.png/data")).await;
     assert_eq!((data.headers["content-type"].as_str(), data.text().as_str()), ("image/png", "PNG"));
     assert_eq!(client.get(&format!("{ITEMS}/note/data")).await.text(), "hi");
-    let twice = form(&[parts[1].clone(), parts[1].clone()]);
-    assert_eq!(client.send("POST", ITEMS, kind, twice.as_bytes()).await.problem().0, 422);
-    assert_eq!(client.send("POST", ITEMS, kind, b"--x\r\nnonsense").await.problem().0, 400);
+    let large = form(&[part("name=\"f\"; filename=\"large\"", &format!("\r\n{}", "x".repeat(5 << 20)))]);
+    assert_eq!(client.send("POST", ITEMS, kind, large.as_bytes()).await.status, 202);
+    // What will not do is named, and nothing of it is added.
+    let bad = form(&[
+        part("name=\"fine\"", "\r\n1"),
+        part("name=\"f\"; filename=\"bad.json\"", "Content-Type: application/json\r\n\r\n{"),
+        part("name=\"note\"", "\r\n1"),
+        part("name=\"note\"", "\r\n2"),
+        part("name=\"a\tb\"", "\r\n2"),
+    ]);
+    let refused = client.send("POST", ITEMS, kind, bad.as_bytes()).await;
+    assert_eq!(refused.problem(), (422, "invalid".into()));
+    let errors = refused.json()["errors"].clone();
+    let named = |index: usize| (errors[index]["part"].clone(), errors[index]["name"].clone());
+    assert_eq!(named(0), (2.into(), "bad.json".into()), "{errors}");
+    assert_eq!(named(1), (4.into(), "note".into()), "{errors}");
+    assert_eq!(named(2), (5.into(), "a\tb".into()), "{errors}");
+    assert!(errors[0]["detail"].as_str().unwrap().starts_with("not JSON"), "{errors}");
+    assert!(errors[0].get("line").is_none() && errors.as_array().unwrap().len() == 3, "{errors}");
+    assert_eq!(client.get(&format!("{ITEMS}/fine")).await.status, 404);
+    let cut = client.send("POST", ITEMS, kind, b"--x\r\nnonsense").await;
+    assert_eq!(cut.problem().0, 400);
+    assert!(cut.json()["detail"].as_str().unwrap().starts_with("part 1 "), "{cut:?}");
 }
 
 async fn a_partition_is_made_with_its_items(place: Arc<Place>) {

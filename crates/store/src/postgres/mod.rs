@@ -10,6 +10,7 @@ mod checkpoint;
 mod claim;
 mod complete;
 mod dependencies;
+mod ended;
 mod error;
 mod gather;
 mod history;
@@ -45,7 +46,9 @@ use gatefeed_core::{
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
     item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
@@ -185,6 +188,9 @@ impl Store for Postgres {
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         self.look_at(partition).await
+    }
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>> {
+        self.find_ended(awaited).await
     }
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
         self.count_backlog(feed, limit).await

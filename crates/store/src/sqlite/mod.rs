@@ -9,6 +9,7 @@ mod checkpoint;
 mod claim;
 mod complete;
 mod dependencies;
+mod ended;
 mod error;
 mod fence;
 mod file;
@@ -45,7 +46,9 @@ use gatefeed_core::{
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
     item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
@@ -168,6 +171,9 @@ impl Store for Sqlite {
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         self.named(self.look_at(partition).await)
+    }
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>> {
+        self.named(self.find_ended(awaited).await)
     }
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
         self.named(self.count_backlog(feed, limit).await)

@@ -173,7 +173,7 @@ macro_rules! conformance {
             inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
                 items_are_filtered status_sums_up_feeds the_oldest_due_item_is_found
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
-                waiting_items_are_not_idle what_waits_for_people_is_idle;
+                waiting_items_are_not_idle what_waits_for_people_is_idle what_is_waited_for_has_ended;
             gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
             why: what_holds_the_gate the_next_gate an_item the_watchers_of_its_feed looks_are_bounded;
             blobs: large_data_lies_in_the_blob_store every_way_in_is_one_out a_listing_shows_what_lies_there
