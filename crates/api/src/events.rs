@@ -37,6 +37,9 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(1);
 const SHARE: u32 = 20;
 
+/// Between two looks, which rest as long as the last one took, so that one that took long holds up the others no longer.
+const REST_MAX: Duration = Duration::from_millis(200);
+
 /// So that proxies keep the connection, and a client that is gone is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -153,7 +156,7 @@ impl Following {
 }
 
 /// Looks at what is followed, one partition after another, each in its own time, until nobody follows any more. So it takes
-/// one connection at the most, and half of that one's time.
+/// one connection at the most, and where many are followed half of that one's time.
 async fn look(app: App) {
     let mut next_at: HashMap<String, Instant> = HashMap::new();
     loop {
@@ -173,7 +176,7 @@ async fn look(app: App) {
         }
         let took = look_at(&app, &partition).await;
         next_at.insert(partition, Instant::now() + (took * SHARE).max(INTERVAL));
-        sleep(took).await;
+        sleep(took.min(REST_MAX)).await;
     }
 }
 

@@ -7,7 +7,10 @@ use gatefeed_core::{
     item::{Data, NewItem},
     partition::NewPartition,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::place::{Place, open};
 
@@ -24,6 +27,13 @@ async fn a_body_has_a_bound(place: Arc<Place>) {
     assert_eq!(client.send("POST", ITEMS, ndjson, b"1\n\"123456789\"\n").await.problem().0, 422);
     assert_eq!(client.send("POST", ITEMS, ndjson, &[b'\n'; 31]).await.problem().0, 413);
     assert_eq!(place.store.partition("p").await.unwrap().unwrap().items.available, 3);
+    // What is declared is refused before it comes; a client that has to send it first would be given up as too slow.
+    let mut stream = TcpStream::connect(client.address).await.unwrap();
+    let head = format!("POST {ITEMS} HTTP/1.1\r\nHost: {}\r\nContent-Length: 11\r\n\r\n", client.address);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
 }
 
 async fn a_part_has_a_bound(place: Arc<Place>) {
