@@ -1,5 +1,5 @@
-//! What an operator does to a partition, and what it may do by the partition's status. The SQL functions of the Postgres schema decide the same and
-//! say it in the same words.
+//! What an operator does to a partition, and what it may do by the partition's status. The SQL functions of the Postgres
+//! schema decide the same and say it in the same words.
 
 use crate::{
     error::{Result, StoreError},

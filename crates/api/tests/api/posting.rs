@@ -122,6 +122,8 @@ async fn what_will_not_do_is_told(place: Arc<Place>) {
         let (status, kind) = client.post(path, body).await.problem();
         assert_eq!((status, kind.as_str()), expected, "{path} {body}");
     }
+    let negative = client.post("/v1/partitions/p/items?gate=-1", "1").await.json();
+    assert!(negative["detail"].as_str().unwrap().starts_with("gate is -1, expected a whole"), "{negative}");
     assert_eq!(client.with("Idempotency-Key", "").post(ITEMS, "1").await.problem().0, 400);
     for path in
         ["/v1/partitions/p", "/v1/partitions/p/items", "/v1/partitions/p/why", "/v1/partitions/p/events"]

@@ -1,8 +1,11 @@
 //! Requests with a key that come again and again.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use gatefeed_core::partition::NewPartition;
+use gatefeed_core::{
+    id::{posted_id, posted_item_id},
+    partition::NewPartition,
+};
 
 use crate::place::{Answer, Client, Place};
 
@@ -51,6 +54,10 @@ async fn a_key_makes_a_partition_once(place: Arc<Place>) {
     let first = keyed.post("/v1/partitions", BODY).await;
     assert_eq!((first.status, &first.json()["added"]), (201, &3.into()), "{first:?}");
     let partition = first.json()["partition"].clone();
+    let (id, items) = (posted_id("", "k"), format!("{}/items", first.headers["location"]));
+    assert_eq!(partition, id.as_str());
+    let named = HashSet::from(["a".to_owned(), posted_item_id(&id, "k", 0), posted_item_id(&id, "k", 2)]);
+    assert_eq!(HashSet::from_iter(ids(&keyed, &items).await), named);
     // Whatever is done with it, and in another server too.
     place.store.cancel(partition.as_str().unwrap()).await.unwrap();
     let another = place.serve(crate::place::open()).await.with("Idempotency-Key", "k");
@@ -113,6 +120,8 @@ async fn a_key_adds_lines_once(place: Arc<Place>) {
     let first = lines(&keyed, "", "1\n\n2\n").await;
     assert_eq!((first.status, &first.json()["added"]), (202, &2.into()), "{first:?}");
     let added = ids(&keyed, ITEMS).await;
+    // Their names are derived from the key, so that none is added twice even when the request is forgotten.
+    assert_eq!(HashSet::from_iter(added.clone()), HashSet::from([0, 1].map(|n| posted_item_id("p", "k", n))));
     assert_replayed(&first, &lines(&keyed, "", "1\n\n2\n").await);
     let another = place.serve(crate::place::open()).await.with("Idempotency-Key", "k");
     assert_replayed(&first, &lines(&another, "", "1\n\n2\n").await);
