@@ -136,6 +136,12 @@ async fn what_will_not_do_is_told(place: Arc<Place>) {
 async fn lines_are_all_added_or_none(place: Arc<Place>) {
     let client = place.client();
     let ndjson = Some("application/x-ndjson");
+    for (parameter, expected) in
+        [("id=x", 400), ("priority=1", 400), ("available_at=2030-01-31T08:00:00Z", 400), ("gate=-1", 422)]
+    {
+        let answer = client.send("POST", &format!("{ITEMS}?{parameter}"), ndjson, b"1\n").await;
+        assert_eq!(answer.problem().0, expected, "{parameter}");
+    }
     let wrong = client.send("POST", ITEMS, ndjson, b"1\n\n{\n2\n").await;
     assert_eq!(wrong.problem(), (422, "invalid".into()));
     assert_eq!(wrong.json()["errors"][0]["line"], 3);
