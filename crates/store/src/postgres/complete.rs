@@ -2,83 +2,26 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use foldhash::HashSet;
 use gatefeed_core::{
     Result,
     item::NewItem,
     lease::Lease,
     outcome::{Completion, Settled},
 };
-use sqlx::{Postgres as Pg, postgres::PgArguments, query::Query};
 
 use super::{
     Postgres,
-    claim::micros,
+    batch::{AT_ONCE, AT_ONCE_PLAIN, Batch, CHANGE, DONE, LOOK, Row, bind_change},
     error::translate,
     pool::{Lane, Tx},
-    rows::{LeaseArrays, at, get},
+    rows::{at, get},
     wake::Hint,
 };
 
 /// How long a lock is waited for: an item's row, or the partition of a child. One completer serves all
 /// partitions, so that what is locked for longer is written later.
 const LOCK_WAIT: Duration = Duration::from_millis(100);
-
-/// The leases of the batch that are current, their rows locked first (FOR SHARE: with KEY SHARE or no lock, a steal that
-/// has committed meanwhile goes unseen); then the items are matched by version. SKIP LOCKED, since somebody's open
-/// transaction on one partition must not hold up the outcomes of the others.
-macro_rules! fenced {
-    ($update:literal) => {
-        concat!(
-            "WITH fence AS MATERIALIZED (
-                SELECT p.id, l.number FROM {schema}.gatefeed_partitions p
-                JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) WITH ORDINALITY
-                    AS l (id, owner, lease_id, epoch, number)
-                    ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch
-                ORDER BY p.id FOR SHARE OF p SKIP LOCKED
-            )
-            UPDATE {schema}.gatefeed_items i SET suspect_count = 0, version = i.version + 1, updated_at = now(), ",
-            $update,
-            " JOIN fence f ON f.number = o.lease
-            WHERE i.partition_id = f.id AND i.id = o.id AND i.version = o.version"
-        )
-    };
-}
-
-/// Most outcomes are plain: the item is through, and that is all. This costs what a bare UPDATE costs; the arrays of
-/// [`CHANGE`] cost more (docs/decisions/0007-counted-outcomes.md).
-pub(super) const DONE: &str = fenced!(
-    "status = 'complete', pass = least(i.pass, 2147483646) + 1
-    FROM unnest($5::bigint[], $6::text[], $7::bigint[]) AS o (lease, id, version)"
-);
-
-/// All others. The one outcome that an owner writes to an item that waits is that it has waited for too long.
-pub(super) const CHANGE: &str = fenced!(
-    "status = o.status, gate = o.gate, pass = o.pass, retry_count = o.retry_count,
-        available_at = CASE WHEN o.delay IS NULL THEN i.available_at
-            ELSE clock_timestamp() + o.delay * interval '1 microsecond' END,
-        data = CASE WHEN o.content_type IS NULL THEN i.data ELSE o.data END,
-        content_type = coalesce(o.content_type, i.content_type),
-        error_messages = coalesce(o.error_messages, i.error_messages),
-        waiting_until = clock_timestamp() + o.wait * interval '1 microsecond',
-        expired_version = CASE WHEN i.status = 'waiting' THEN i.version - 1 ELSE i.expired_version END
-    FROM unnest($5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::int[], $10::int[], $11::int[], $12::bigint[],
-                $13::bytea[], $14::text[], $15::text[], $16::bigint[])
-        AS o (lease, id, version, status, gate, pass, retry_count, delay, data, content_type, error_messages, wait)"
-);
-
-/// What became of each, for a batch of which something was not written: whether its lease is current, whether this
-/// transaction wrote it from the version that was delivered, and whether it is as it was.
-pub(super) const LOOK: &str =
-    "SELECT o.number, p.id IS NOT NULL,
-        i.version IS NOT DISTINCT FROM o.version + 1 AND i.xmin IS NOT DISTINCT FROM pg_current_xact_id()::xid,
-        i.version IS NOT DISTINCT FROM o.version
-    FROM unnest($5::bigint[], $6::text[], $7::bigint[]) WITH ORDINALITY AS o (lease, id, version, number)
-    JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) WITH ORDINALITY
-        AS l (id, owner, lease_id, epoch, number) ON l.number = o.lease
-    LEFT JOIN {schema}.gatefeed_partitions p
-        ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch
-    LEFT JOIN {schema}.gatefeed_items i ON i.partition_id = l.id AND i.id = o.id";
 
 /// Looked at in each batch, since somebody else may give a partition its first dependency or close what it nests.
 const LINKED: &str = "SELECT l.* FROM (SELECT p.id, p.has_dependencies,
@@ -112,17 +55,53 @@ const WITHDRAW: &str = "WITH fence AS MATERIALIZED (
 impl Postgres {
     pub(super) async fn write_outcomes(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
         let batch = Batch::of(completions);
+        if batch.is_simple()
+            && let Some(settled) = self.write_at_once(&batch, completions.len()).await?
+        {
+            return Ok(settled);
+        }
+        self.write_in_steps(&batch, completions).await
+    }
+
+    /// In one statement, which is a transaction by itself; or not at all (`None`), if there is more to it: a lease that is
+    /// not current, a row that somebody has locked, dependencies, notes of nested partitions.
+    async fn write_at_once(&self, batch: &Batch<'_>, size: usize) -> Result<Option<Vec<Settled>>> {
+        let mut tx = self.begin_single(Lane::Complete, self.write_limit(), LOCK_WAIT).await?;
+        let rows: Vec<&Row> = batch.rows.iter().collect();
+        let query = match batch.is_plain() {
+            true => batch.bind(tx.query(self.sql.get(AT_ONCE_PLAIN)), &rows),
+            false => bind_change(batch.bind(tx.query(self.sql.get(AT_ONCE)), &rows), &rows),
+        };
+        let row = query.fetch_one(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        let (is_whole, is_complete): (bool, bool) = (at(&row, 0)?, at(&row, 1)?);
+        if !is_whole {
+            return Ok(None);
+        }
+        let mut settled = vec![Settled::Stale; size];
+        match is_complete {
+            true => rows.iter().for_each(|row| settled[row.place] = Settled::Written),
+            false => {
+                for number in at::<Option<Vec<i64>>>(&row, 2)?.unwrap_or_default() {
+                    settled[rows[number as usize - 1].place] = Settled::Written;
+                }
+            }
+        }
+        Ok(Some(settled))
+    }
+
+    async fn write_in_steps(&self, batch: &Batch<'_>, completions: &[Completion]) -> Result<Vec<Settled>> {
         let mut tx = self.begin_with_lock_wait(Lane::Complete, self.write_limit(), LOCK_WAIT).await?;
-        let written = self.update_items(&mut tx, &batch).await?;
+        let written = self.update_items(&mut tx, batch).await?;
         let settled = match written == completions.len() as u64 {
             true => vec![Settled::Written; completions.len()],
-            false => self.settle(&mut tx, &batch, completions.len()).await?,
+            false => self.settle(&mut tx, batch, completions.len()).await?,
         };
         let written = completions.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Written);
         let written: Vec<&Completion> = written.map(|(completion, _)| completion).collect();
         self.keep_history(&mut tx, written.iter().copied()).await?;
         let feeds = self.add_children(&mut tx, written.clone()).await?;
-        let linked = self.linked(&mut tx, &batch).await?;
+        let linked = self.linked(&mut tx, batch).await?;
         let has = |c: &&Completion, of: &HashSet<Arc<str>>| of.contains(&c.lease.partition);
         let noted: BTreeSet<&str> =
             written.iter().filter(|c| has(c, &linked.noted)).map(|c| &*c.lease.partition).collect();
@@ -238,68 +217,4 @@ impl Postgres {
 struct Linked {
     dependent: HashSet<Arc<str>>,
     noted: HashSet<Arc<str>>,
-}
-
-/// A batch as the statements take it.
-struct Batch<'a> {
-    /// Each once.
-    leases: LeaseArrays,
-    /// An item that is there twice, only the first time: the other is stale.
-    rows: Vec<Row<'a>>,
-}
-
-struct Row<'a> {
-    completion: &'a Completion,
-    /// Where it stands in the batch.
-    place: usize,
-    /// Its lease's, from 1: one partition can be in a batch under two leases, of which one is over.
-    lease: i64,
-}
-
-impl<'a> Batch<'a> {
-    fn of(completions: &'a [Completion]) -> Self {
-        let mut numbers: HashMap<&Lease, i64> = HashMap::new();
-        let mut leases = Vec::new();
-        let mut seen = HashSet::with_capacity(completions.len());
-        let mut rows = Vec::with_capacity(completions.len());
-        for (place, completion) in completions.iter().enumerate() {
-            let lease = *numbers.entry(&completion.lease).or_insert_with(|| {
-                leases.push(completion.lease.as_ref());
-                leases.len() as i64
-            });
-            if seen.insert((lease, &*completion.item, completion.version)) {
-                rows.push(Row { completion, place, lease });
-            }
-        }
-        Self { leases: LeaseArrays::new(leases.into_iter()), rows }
-    }
-
-    /// What all statements take.
-    fn bind<'q>(
-        &'q self,
-        query: Query<'q, Pg, PgArguments>,
-        rows: &[&Row<'q>],
-    ) -> Query<'q, Pg, PgArguments> {
-        let LeaseArrays { ids, owners, lease_ids, epochs } = &self.leases;
-        let query = query.bind(ids).bind(owners).bind(lease_ids).bind(epochs);
-        let query = query.bind(rows.iter().map(|row| row.lease).collect::<Vec<_>>());
-        let query = query.bind(rows.iter().map(|row| &*row.completion.item).collect::<Vec<_>>());
-        query.bind(rows.iter().map(|row| row.completion.version).collect::<Vec<_>>())
-    }
-}
-
-/// What [`CHANGE`] takes beyond that.
-fn bind_change<'q>(query: Query<'q, Pg, PgArguments>, rows: &[&Row<'q>]) -> Query<'q, Pg, PgArguments> {
-    let all = || rows.iter().map(|row| &row.completion.change);
-    let query = query.bind(all().map(|change| change.status.as_str()).collect::<Vec<_>>());
-    let query = query.bind(all().map(|change| change.gate).collect::<Vec<_>>());
-    let query = query.bind(all().map(|change| change.pass).collect::<Vec<_>>());
-    let query = query.bind(all().map(|change| change.retry_count).collect::<Vec<_>>());
-    let query = query.bind(all().map(|change| change.delay.map(micros)).collect::<Vec<_>>());
-    let data = || all().map(|change| change.data.as_ref());
-    let query = query.bind(data().map(|data| data.map(|data| &data.bytes[..])).collect::<Vec<_>>());
-    let query =
-        query.bind(data().map(|data| data.map(|data| data.content_type.as_str())).collect::<Vec<_>>());
-    let query = query.bind(all().map(|change| change.error_messages.as_deref()).collect::<Vec<_>>());
-    query.bind(all().map(|change| change.wait.map(micros)).collect::<Vec<_>>())
 }

@@ -1,5 +1,7 @@
 //! Postgres errors in the field's terms. The only place that looks at SQLSTATE codes.
 
+use std::io::ErrorKind;
+
 use gatefeed_core::StoreError;
 use sqlx::Error;
 
@@ -10,16 +12,23 @@ pub(super) fn translate(error: Error) -> StoreError {
             Some(code) => from_code(code, error.message()),
             None => StoreError::Defect(error.message().to_owned()),
         },
-        Error::Io(_)
-        | Error::Tls(_)
-        | Error::PoolTimedOut
-        | Error::PoolClosed
-        | Error::WorkerCrashed
-        | Error::Protocol(_) => StoreError::Unavailable(format!("the database cannot be reached: {error}")),
+        Error::Io(_) | Error::Tls(_) | Error::WorkerCrashed | Error::Protocol(_) => {
+            StoreError::Unavailable(format!("the database cannot be reached: {error}"))
+        }
         Error::Configuration(error) => {
             StoreError::Config(format!("the database URL cannot be used: {error}"))
         }
         error => StoreError::Defect(error.to_string()),
+    }
+}
+
+/// Whether connecting failed because the server comes up just now, or has no room just now.
+pub(super) fn is_starting(error: &Error) -> bool {
+    match error {
+        Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        // too_many_connections, cannot_connect_now
+        Error::Database(error) => matches!(error.code().as_deref(), Some("53300" | "57P03")),
+        _ => false,
     }
 }
 

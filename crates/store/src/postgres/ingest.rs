@@ -18,7 +18,7 @@ use super::{
     Postgres,
     error::translate,
     insert::bind_items,
-    pool::{INGESTS_MAX, Lane, Tx},
+    pool::{Lane, Tx},
     rows::get,
 };
 
@@ -76,7 +76,7 @@ impl Postgres {
         let key = |index: &usize| (&arrivals[*index].item.partition, &arrivals[*index].item.id);
         order.sort_by(|a, b| key(a).cmp(&key(b)));
         let sorted: Vec<&Arrival> = order.iter().map(|index| &arrivals[*index]).collect();
-        let mut tx = self.begin_ingest().await?;
+        let mut tx = self.begin_with_lock_wait(Lane::Ingest, LIMIT, ROW_WAIT).await?;
         let added = match self.insert_arrivals(&mut tx, &sorted).await {
             Ok(added) => added,
             // The connection is well: others need not wait for a new one while the culprit is looked for.
@@ -96,17 +96,6 @@ impl Postgres {
         let mut arrived = vec![Arrived::Added; arrivals.len()];
         order.iter().zip(found).for_each(|(index, found)| arrived[*index] = found);
         Ok(arrived)
-    }
-
-    /// A connection may have broken since it was used last, which is found out here: then another one is taken.
-    async fn begin_ingest(&self) -> Result<Tx> {
-        for _ in 0..INGESTS_MAX {
-            match self.begin_with_lock_wait(Lane::Ingest, LIMIT, ROW_WAIT).await {
-                Err(StoreError::Unavailable(_)) => {}
-                begun => return begun,
-            }
-        }
-        self.begin_with_lock_wait(Lane::Ingest, LIMIT, ROW_WAIT).await
     }
 
     async fn insert_arrivals(&self, tx: &mut Tx, arrivals: &[&Arrival]) -> Result<u64> {

@@ -1,14 +1,17 @@
 //! The store on Postgres 14 or later.
 //!
-//! Every call is one explicit READ COMMITTED transaction, whatever the server's default is: the lock-then-look
-//! steps need each statement to see what was committed before it, and PgBouncer's transaction mode keeps the
-//! statements of a transaction together.
+//! Every call is one READ COMMITTED transaction, whatever the server's default is: the lock-then-look steps need each
+//! statement to see what was committed before it. It is an explicit one, which PgBouncer's transaction mode keeps together;
+//! but for pages and plain outcomes, whose one statement is a transaction by itself where the server is reached
+//! directly ([`Postgres::begin_single`]).
 
+mod batch;
 mod blobs;
 mod callback;
 mod checkpoint;
 mod claim;
 mod complete;
+mod connect;
 mod dependencies;
 mod ended;
 mod error;

@@ -63,7 +63,7 @@ impl Postgres {
         let leases = LeaseArrays::new(requests.iter().map(|r| r.lease.as_ref()));
         let starts: Vec<Start> = requests.iter().map(|r| Start::of(r.after.as_ref())).collect();
         let limits: Vec<i64> = requests.iter().map(|r| r.limit as i64).collect();
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin_single(Lane::Work, LIMIT, LIMIT).await?;
         let query = tx.query(self.sql.get(PAGE)).bind(leases.ids).bind(leases.owners).bind(leases.lease_ids);
         let query = query.bind(leases.epochs).bind(starts.iter().map(|s| s.gate).collect::<Vec<_>>());
         let query = query.bind(starts.iter().map(|s| s.rank).collect::<Vec<_>>());
@@ -75,7 +75,7 @@ impl Postgres {
     }
 
     pub(super) async fn load_data(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin_single(Lane::Work, LIMIT, LIMIT).await?;
         let query = tx.query(self.sql.get(LOAD)).bind(partition).bind(item).bind(version);
         let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;

@@ -3,25 +3,32 @@
 
 use std::{str::FromStr, sync::atomic::Ordering, time::Duration};
 
+use deadpool::{
+    Runtime,
+    managed::{Object, Pool, PoolError},
+};
 use gatefeed_core::{Result, StoreError};
 use sqlx::{
-    Connection, Executor, PgConnection, Pool, Postgres as Pg,
-    pool::PoolConnection,
+    Connection, Executor, PgConnection, Postgres as Pg,
     postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions},
     query::Query,
 };
 
-use super::{Postgres, error::translate};
+use super::{
+    Postgres,
+    connect::{Connector, Limits},
+    error::translate,
+};
 use crate::without_password;
 
 /// How long to wait for a connection.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pushes at a time. Connections are made when they are wanted, so that a watcher has none of these.
-const PUSHES_MAX: u32 = 8;
+const PUSHES_MAX: usize = 8;
 
 /// Items that arrive one by one: one transaction after another, and beside it those that wait for somebody's lock.
-pub(super) const INGESTS_MAX: u32 = 4;
+const INGESTS_MAX: usize = 4;
 
 /// Which pool a call uses.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +39,7 @@ pub(super) enum Lane {
     Complete,
     /// Pushes, which may stay open while their caller fetches the next items.
     Push,
-    /// Items that arrive one by one. Its connections are not asked whether they live, which costs a sixth of such a
-    /// transaction: whoever begins here begins again where that fails.
+    /// Items that arrive one by one.
     Ingest,
     /// Everything else.
     Work,
@@ -42,11 +48,11 @@ pub(super) enum Lane {
 /// The pools.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    renew: Pool<Pg>,
-    complete: Pool<Pg>,
-    push: Pool<Pg>,
-    ingest: Pool<Pg>,
-    work: Pool<Pg>,
+    renew: Pool<Connector>,
+    complete: Pool<Connector>,
+    push: Pool<Connector>,
+    ingest: Pool<Connector>,
+    work: Pool<Connector>,
     /// Where LISTEN connects.
     pub(super) listen: PgConnectOptions,
     /// Whether prepared statements may be kept: not behind a pooler that hands out another server connection
@@ -58,20 +64,18 @@ impl Lanes {
     pub(super) async fn connect(url: &str, listen_url: Option<&str>) -> Result<Self> {
         let options = parse(url)?;
         let listen = listen_url.map_or_else(|| Ok(options.clone()), parse)?;
-        let work = pool(&options, 3);
         // Not through the pool, which would try again until its patience ends and not say why.
         let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
         let first = first.map_err(|_| unreachable(url, "it did not answer in time"))?;
         first.map_err(|error| refused(url, error))?.close().await.map_err(translate)?;
         let prepared = is_pinned(&options).await;
-        let push = pool(&options, PUSHES_MAX);
-        let ingest = sized(INGESTS_MAX).test_before_acquire(false).connect_lazy_with(options.clone());
+        let pool = |size| pool(&options, size);
         Ok(Self {
-            renew: pool(&options, 1),
-            complete: pool(&options, 1),
-            push,
-            ingest,
-            work,
+            renew: pool(1)?,
+            complete: pool(1)?,
+            push: pool(PUSHES_MAX)?,
+            ingest: pool(INGESTS_MAX)?,
+            work: pool(3)?,
             listen,
             prepared,
         })
@@ -79,11 +83,17 @@ impl Lanes {
 
     pub(super) async fn close(&self) {
         for pool in [&self.renew, &self.complete, &self.push, &self.ingest, &self.work] {
-            pool.close().await;
+            let idle = pool.retain(|_, _| false).removed;
+            pool.close();
+            for session in idle {
+                if let Err(error) = session.conn.close().await {
+                    tracing::debug!(%error, "a connection did not close");
+                }
+            }
         }
     }
 
-    fn pool(&self, lane: Lane) -> &Pool<Pg> {
+    fn pool(&self, lane: Lane) -> &Pool<Connector> {
         match lane {
             Lane::Renew => &self.renew,
             Lane::Complete => &self.complete,
@@ -101,20 +111,27 @@ fn parse(url: &str) -> Result<PgConnectOptions> {
     Ok(options.application_name("gatefeed"))
 }
 
-fn pool(options: &PgConnectOptions, size: u32) -> Pool<Pg> {
-    sized(size).connect_lazy_with(options.clone())
-}
-
-fn sized(size: u32) -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .idle_timeout(None)
-        .max_lifetime(Duration::from_secs(3600))
+fn pool(options: &PgConnectOptions, size: usize) -> Result<Pool<Connector>> {
+    let pool = Pool::builder(Connector::new(options)).max_size(size).runtime(Runtime::Tokio1);
+    let pool = pool.wait_timeout(Some(ACQUIRE_TIMEOUT)).create_timeout(Some(ACQUIRE_TIMEOUT)).build();
+    pool.map_err(|error| StoreError::Defect(format!("no pool of connections: {error}")))
 }
 
 fn unreachable(url: &str, why: &str) -> StoreError {
     StoreError::Unavailable(format!("cannot reach the database {}: {why}", without_password(url)))
+}
+
+fn limits(limit: Duration, lock_wait: Duration) -> Limits {
+    let statement_ms = limit.as_millis();
+    // Below the statement's limit, so that a lock that cannot be had reads as what it is.
+    Limits { statement_ms, lock_ms: lock_wait.as_millis().min(statement_ms * 9 / 10) }
+}
+
+fn unavailable(error: PoolError<sqlx::Error>) -> StoreError {
+    match error {
+        PoolError::Backend(error) => translate(error),
+        error => StoreError::Unavailable(format!("the database cannot be reached: {error}")),
+    }
 }
 
 /// The first connection failed: what the server says of the user or database is a matter of the URL.
@@ -149,8 +166,10 @@ async fn is_pinned(options: &PgConnectOptions) -> bool {
 /// A transaction. Dropped before its commit, it takes its connection with it: that is a rollback that needs no
 /// answer from a server that may be gone, and the lane's place is free at once.
 pub(super) struct Tx {
-    conn: Option<PoolConnection<Pg>>,
+    session: Option<Object<Connector>>,
     prepared: bool,
+    /// Its one statement is a transaction by itself.
+    is_implicit: bool,
 }
 
 impl Tx {
@@ -174,7 +193,8 @@ impl Tx {
 
     /// The connection.
     pub(super) fn conn(&mut self) -> Result<&mut PgConnection> {
-        self.conn.as_deref_mut().ok_or_else(|| StoreError::Defect("transaction is over".into()))
+        let session = self.session.as_deref_mut();
+        Ok(&mut session.ok_or_else(|| StoreError::Defect("transaction is over".into()))?.conn)
     }
 
     /// Commits. When the answer is lost, whether it took effect is unknown.
@@ -188,16 +208,18 @@ impl Tx {
     }
 
     async fn end(mut self, word: &'static str) -> Result<()> {
-        self.conn()?.execute(word).await.map_err(translate)?;
-        self.conn.take();
+        if !self.is_implicit {
+            self.conn()?.execute(word).await.map_err(translate)?;
+        }
+        self.session.take();
         Ok(())
     }
 }
 
 impl Drop for Tx {
     fn drop(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            drop(conn.detach());
+        if let Some(session) = self.session.take() {
+            drop(Object::take(session));
         }
     }
 }
@@ -228,17 +250,53 @@ impl Postgres {
         limit: Duration,
         lock_wait: Duration,
     ) -> Result<Tx> {
-        let conn = self.lanes.pool(lane).acquire().await.map_err(translate)?;
-        let mut tx = Tx { conn: Some(conn), prepared: self.lanes.prepared };
-        let ms = limit.as_millis();
-        // Below the statement's limit, so that a lock that cannot be had reads as what it is.
-        let lock_ms = lock_wait.as_millis().min(ms * 9 / 10);
+        let Limits { statement_ms, lock_ms } = limits(limit, lock_wait);
         let begin = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {lock_ms}; \
-             SET LOCAL idle_in_transaction_session_timeout = {ms}; SET LOCAL gatefeed.ours = 'on'"
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {statement_ms}; \
+             SET LOCAL lock_timeout = {lock_ms}; \
+             SET LOCAL idle_in_transaction_session_timeout = {statement_ms}; SET LOCAL gatefeed.ours = 'on'"
         );
-        tx.conn()?.execute(begin.as_str()).await.map_err(translate)?;
+        loop {
+            let (mut tx, was_used) = self.take(lane).await?;
+            match tx.conn()?.execute(begin.as_str()).await.map_err(translate) {
+                // It broke while it lay idle, which is found out here and not by asking it each time before: nothing was
+                // done yet. Dropped, it does not come back, so that this ends with a new one.
+                Err(StoreError::Unavailable(_)) if was_used => {}
+                Err(error) => return Err(error),
+                Ok(_) => return Ok(tx),
+            }
+        }
+    }
+
+    /// For exactly one statement, which is then a transaction by itself: one answer of the server to wait for in place of
+    /// three. The limits are the session's, and so are set again only where they change. Behind a pooler it begins.
+    pub(super) async fn begin_single(&self, lane: Lane, limit: Duration, lock_wait: Duration) -> Result<Tx> {
+        if !self.lanes.prepared {
+            return self.begin_with_lock_wait(lane, limit, lock_wait).await;
+        }
+        let (mut tx, _) = self.take(lane).await?;
+        tx.is_implicit = true;
+        let limits = limits(limit, lock_wait);
+        match &mut tx.session {
+            Some(session) if session.limits != Some(limits) => {
+                let Limits { statement_ms, lock_ms } = limits;
+                let set = format!(
+                    "SET default_transaction_isolation = 'read committed'; SET statement_timeout = {statement_ms}; \
+                     SET lock_timeout = {lock_ms}; SET gatefeed.ours = 'on'"
+                );
+                session.conn.execute(set.as_str()).await.map_err(translate)?;
+                session.limits = Some(limits);
+            }
+            _ => {}
+        }
         Ok(tx)
+    }
+
+    /// A connection of a lane, and whether it served before.
+    async fn take(&self, lane: Lane) -> Result<(Tx, bool)> {
+        let session = self.lanes.pool(lane).get().await.map_err(unavailable)?;
+        let was_used = Object::metrics(&session).recycle_count > 0;
+        Ok((Tx { session: Some(session), prepared: self.lanes.prepared, is_implicit: false }, was_used))
     }
 
     /// Whether the database answers.

@@ -1,16 +1,18 @@
 //! Plans: no statement of the hot path scans the items or sorts a partition, whatever the planner knows of the
 //! table. Without statistics it takes any index that comes near; the schema must not offer one that is wrong.
 
+use std::time::Duration;
+
 use sqlx::{Row, raw_sql};
 
 use super::{
     Postgres,
+    batch::{AT_ONCE, AT_ONCE_PLAIN, CHANGE, DONE, LOOK},
     callback::OVERDUE,
     checkpoint::PROBE,
     claim::CLAIM,
-    complete::{CHANGE, DONE, LOOK},
     page::PAGE,
-    pool::Lane,
+    pool::{ACQUIRE_TIMEOUT, Lane},
     watchers::ASK,
 };
 use crate::Options;
@@ -42,7 +44,7 @@ fn overdue() -> String {
 }
 
 /// Outcomes of a batch as large as they get, which makes joining with the whole table look cheap.
-fn batches() -> [String; 3] {
+fn batches() -> [String; 5] {
     let lease = "'{p0}', '{w}', '{00000000-0000-0000-0000-000000000000}', '{1}'";
     let list = |value: &str| format!("array_fill({value}, ARRAY[2000])");
     let ids: Vec<String> = (1..=2000).map(|n| format!("i{n}")).collect();
@@ -51,7 +53,10 @@ fn batches() -> [String; 3] {
     let change = ["'failed'::text", "0", "0", "0", "NULL::bigint", "NULL::bytea", "NULL::text", "NULL::text"];
     let change = [&change[..], &["NULL::bigint"]].concat();
     let change = change.into_iter().map(list).collect::<Vec<_>>().join(", ");
-    [(DONE, String::new()), (CHANGE, format!(", {change}")), (LOOK, String::new())].map(|(sql, more)| {
+    let (plain, change) = (String::new(), format!(", {change}"));
+    let statements =
+        [(DONE, &plain), (CHANGE, &change), (AT_ONCE_PLAIN, &plain), (AT_ONCE, &change), (LOOK, &plain)];
+    statements.map(|(sql, more)| {
         format!("PREPARE batch AS {sql}; EXPLAIN (COSTS OFF) EXECUTE batch ({keys}{more}); DEALLOCATE batch")
     })
 }
@@ -69,14 +74,14 @@ async fn assert_batch_plans(store: &Postgres, when: &str) {
 }
 
 async fn plan(store: &Postgres, statement: &str) -> String {
-    let mut tx = store.begin(Lane::Work, super::pool::ACQUIRE_TIMEOUT).await.unwrap();
+    let mut tx = store.begin(Lane::Work, ACQUIRE_TIMEOUT).await.unwrap();
     let rows = raw_sql(&store.sql.fill(statement)).fetch_all(tx.conn().unwrap()).await.unwrap();
     tx.commit().await.unwrap();
     rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
 }
 
 async fn run(store: &Postgres, sql: &str) {
-    let mut tx = store.begin(Lane::Work, super::pool::ACQUIRE_TIMEOUT).await.unwrap();
+    let mut tx = store.begin(Lane::Work, ACQUIRE_TIMEOUT).await.unwrap();
     raw_sql(&store.sql.fill(sql)).execute(tx.conn().unwrap()).await.unwrap();
     tx.commit().await.unwrap();
 }
@@ -101,6 +106,47 @@ async fn store() -> Postgres {
     let store = Postgres::connect(&url, &options).await.unwrap();
     store.migrate_schema().await.unwrap();
     store
+}
+
+/// The server ends this connection, and waits until it is gone.
+const END: &str = "SELECT pg_terminate_backend($1, 5000)";
+
+#[tokio::test]
+async fn a_connection_that_the_server_has_ended_is_replaced() {
+    let store = store().await;
+    let mut tx = store.begin(Lane::Renew, ACQUIRE_TIMEOUT).await.unwrap();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(tx.conn().unwrap()).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = store.begin(Lane::Work, ACQUIRE_TIMEOUT).await.unwrap();
+    sqlx::query(END).bind(pid).execute(tx.conn().unwrap()).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = store.begin(Lane::Renew, ACQUIRE_TIMEOUT).await.unwrap();
+    let other: i32 =
+        sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(tx.conn().unwrap()).await.unwrap();
+    assert_ne!(pid, other);
+    tx.commit().await.unwrap();
+    run(&store, "DROP SCHEMA {schema} CASCADE").await;
+}
+
+/// Its limits are those of its own call, and not of the one before on the same connection.
+#[tokio::test]
+async fn a_single_statement_has_limits_of_its_own() {
+    let store = store().await;
+    let limits = async |ms: u64| {
+        let mut tx =
+            store.begin_single(Lane::Renew, Duration::from_millis(ms), ACQUIRE_TIMEOUT).await.unwrap();
+        let sql =
+            "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'),
+            current_setting('transaction_isolation'), current_setting('gatefeed.ours'))";
+        let seen: String = sqlx::query_scalar(sql).fetch_one(tx.conn().unwrap()).await.unwrap();
+        tx.commit().await.unwrap();
+        seen
+    };
+    assert_eq!(limits(7000).await, "7s 5s read committed on");
+    store.begin(Lane::Renew, Duration::from_millis(900)).await.unwrap().commit().await.unwrap();
+    assert_eq!(limits(7000).await, "7s 5s read committed on");
+    assert_eq!(limits(1000).await, "1s 900ms read committed on");
+    run(&store, "DROP SCHEMA {schema} CASCADE").await;
 }
 
 /// Partitions that wait for tomorrow, that are due, that are complete, and that others hold.

@@ -1,0 +1,2 @@
+-- Nothing: SQLite's triggers look at one partition each.
+SELECT 1;
