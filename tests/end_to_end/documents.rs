@@ -2,15 +2,21 @@
 
 use std::{collections::HashMap, process::Command};
 
-use gatefeed_tests::{Database, gatefeed};
+use gatefeed_tests::{Database, Gatefeed, binary, eventually, free_port, gatefeed};
 use serde_json::json;
 
 use crate::handlers::{self, queue};
 
-crate::on_both!(sql_that_is_shown_works, sql_for_operators_works, who_follows_the_readme_ends_complete);
+crate::on_both!(
+    sql_that_is_shown_works,
+    sql_for_operators_works,
+    who_follows_the_readme_ends_complete,
+    requests_that_are_shown_work
+);
 
 const SQL: &str = include_str!("../../docs/sql.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const API: &str = include_str!("../../docs/api.md");
 const README: &str = include_str!("../../README.md");
 
 /// The fenced blocks of a page, by what stands after the fence, in order.
@@ -38,6 +44,39 @@ async fn sql_that_is_shown_works(database: Database) {
         Database::Postgres(_) => postgres(&database, &blocks),
         Database::Sqlite { .. } => sqlite(&database, &blocks),
     }
+}
+
+/// Every request is answered with a success, and what it is said to do is done.
+async fn requests_that_are_shown_work(database: Database) {
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut serve = Command::new(binary());
+    serve.args(["serve", "--listen", &address]).env("GATEFEED_DATABASE_URL", database.url());
+    let server = Gatefeed::start(serve);
+    eventually("it serves", || std::net::TcpStream::connect(&address).is_ok()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let photo = [0x89, b'P', b'N', b'G', b'\r', b'\n', 0, 255];
+    std::fs::write(dir.path().join("photo.png"), photo).unwrap();
+    // What is no success is an error.
+    std::fs::write(dir.path().join(".curlrc"), "fail-with-body\nsilent\nshow-error\n").unwrap();
+    let typed = blocks(API)["sh curl"].concat().replace("127.0.0.1:8080", &address);
+    let output = Command::new("bash")
+        .args(["-e", "-o", "pipefail", "-c", &typed])
+        .current_dir(dir.path())
+        .env("CURL_HOME", dir.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    let items = "SELECT count(*) FROM gatefeed_items WHERE partition_id = ";
+    for (partition, expected) in [("album", "3"), ("numbers", "2"), ("steps", "2"), ("letters", "1")] {
+        assert_eq!(database.value(&format!("{items}'{partition}'")), expected, "{partition}");
+    }
+    let whole = "SELECT count(*) FROM gatefeed_items WHERE partition_id = 'album' AND length(data) = 8";
+    assert_eq!(database.value(whole), "2");
+    assert_eq!(std::fs::read_to_string(dir.path().join("out.json")).unwrap(), "{\"text\": \"one two\"}");
+    let status = "SELECT status FROM gatefeed_partitions WHERE id = 'letters'";
+    assert_eq!(database.value(status), "cancelled");
+    assert!(server.terminate().await.success());
 }
 
 /// Its push and its SQL, the handler that it starts, and a watcher.

@@ -64,6 +64,9 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         Some(StoreError::Config(why)) if why.contains("permission denied for ") => {
             Some("docs/operations.md, Privileges, lists what each command needs")
         }
+        Some(StoreError::NotFound(what)) if what.starts_with("there is no token") => {
+            Some("`gatefeed token list` lists those there are")
+        }
         Some(StoreError::NotFound(_)) => Some("`gatefeed items PARTITION` lists those it has"),
         _ => None,
     }
@@ -94,6 +97,9 @@ mod tests {
         assert!(advice(&denied).is_some_and(|advice| advice.contains("Privileges")));
         assert_eq!(code_of(&denied), USAGE);
         assert_eq!(advice(&error(StoreError::Config("the password is wrong".into()))), None);
+        let missing = |what: &str| advice(&error(StoreError::NotFound(what.into())));
+        assert!(missing("there is no token \"x\"").is_some_and(|advice| advice.contains("token list")));
+        assert!(missing("partition \"p\" has no item \"i\"").is_some_and(|advice| advice.contains("items")));
         let pages = include_str!("../../../docs/operations.md");
         assert!(pages.contains("\n## Privileges\n"));
     }

@@ -1,4 +1,4 @@
-//! What operators do. Each is safe while a watcher holds the lease, and honours `If-Match`.
+//! What operators do. Each is safe while a watcher holds the lease, and honours `If-Match` in its transaction.
 
 use axum::{
     body::Body,
@@ -6,7 +6,11 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use gatefeed_core::{partition::PartitionStatus, store::RetryFilter};
+use gatefeed_core::{
+    acting::{Acted, Action},
+    partition::PartitionStatus,
+    store::RetryFilter,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
@@ -18,48 +22,38 @@ use crate::{
     path::PartitionId,
     problem::{ChangeProblems, Problem, Problems},
     query::{Nothing, Params},
-    wait::glance,
 };
 
 /// What an action is told is small.
 const BODY_MAX: usize = 64 * 1024;
 
-/// An action on a partition that its caller may act on and that is as `If-Match` has it, and what it is told.
-pub(crate) struct Action<T> {
+/// An action on a partition that its caller may act on, and what it is told.
+pub(crate) struct Told<T> {
     partition: String,
+    /// By `If-Match`.
+    version: Option<i64>,
     told: T,
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<App> for Action<T> {
+impl<T: DeserializeOwned + Default> FromRequest<App> for Told<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let (mut head, body) = request.into_parts();
-        let may: May<Operates> = May::from_request_parts(&mut head, app).await?;
+        let May(caller, _): May<Operates> = May::from_request_parts(&mut head, app).await?;
         let PartitionId(partition) = PartitionId::from_request_parts(&mut head, app).await?;
         Params::<Nothing>::from_request_parts(&mut head, app).await?;
-        check(app, &may, &partition, &head.headers).await?;
+        caller.check_partition(app, &partition).await?;
+        let version = expected(&head.headers)?;
         let told = told(app, &head.headers, body).await?;
-        Ok(Self { partition, told })
+        Ok(Self { partition, version, told })
     }
 }
 
-/// Errs unless the caller may act on the partition, and it is as `If-Match` has it.
-async fn check(
-    app: &App,
-    May(caller, _): &May<Operates>,
-    id: &str,
-    headers: &HeaderMap,
-) -> Result<(), Problem> {
-    caller.check_partition(app, id).await?;
-    let Some(expected) = expected(headers)? else { return Ok(()) };
-    let version = glance(app, id).await?.version;
-    if version == expected {
-        return Ok(());
+impl<T> Told<T> {
+    async fn act(&self, app: &App, action: &Action) -> Result<Acted, Problem> {
+        Ok(app.store.act(&self.partition, self.version, action).await?)
     }
-    Err(Problem::changed(format!(
-        "partition {id:?} is at version {version}, not {expected}: look at it again"
-    )))
 }
 
 /// What an action is told; nothing is as good as `{}`.
@@ -115,13 +109,10 @@ pub(crate) struct Retried {
     request_body(content = Option<RetryBody>, content_type = "application/json"),
     responses((status = 200, description = "Done", body = Retried, content_type = "application/json"), Problems, ChangeProblems),
 )]
-pub(crate) async fn retry(
-    State(app): State<App>,
-    Action { partition, told }: Action<RetryBody>,
-) -> Result<Response, Problem> {
-    let filter = RetryFilter { item: told.item, gate: told.gate };
-    let retried = app.store.retry(&partition, &filter).await?;
-    Ok(json(StatusCode::OK, &[], &Retried { partition, retried }))
+pub(crate) async fn retry(State(app): State<App>, asked: Told<RetryBody>) -> Result<Response, Problem> {
+    let filter = RetryFilter { item: asked.told.item.clone(), gate: asked.told.gate };
+    let Acted { items: retried, .. } = asked.act(&app, &Action::Retry(filter)).await?;
+    Ok(json(StatusCode::OK, &[], &Retried { partition: asked.partition, retried }))
 }
 
 /// Where to.
@@ -160,16 +151,13 @@ pub(crate) struct RewoundBody {
     request_body(content = RewindBody, content_type = "application/json"),
     responses((status = 200, description = "Done", body = RewoundBody, content_type = "application/json"), Problems, ChangeProblems),
 )]
-pub(crate) async fn rewind(
-    State(app): State<App>,
-    Action { partition, told }: Action<RewindBody>,
-) -> Result<Response, Problem> {
-    let gate = told.gate.filter(|gate| *gate >= 0);
+pub(crate) async fn rewind(State(app): State<App>, asked: Told<RewindBody>) -> Result<Response, Problem> {
+    let gate = asked.told.gate.filter(|gate| *gate >= 0);
     let gate = gate.ok_or_else(|| {
         Problem::unprocessable("say where to: {\"gate\": 0}, or a higher one that was reached")
     })?;
-    let rewound = app.store.rewind(&partition, gate).await?;
-    let done = RewoundBody { partition, gate, items: rewound.items, removed: rewound.removed };
+    let Acted { items, removed, .. } = asked.act(&app, &Action::Rewind(gate)).await?;
+    let done = RewoundBody { partition: asked.partition, gate, items, removed };
     Ok(json(StatusCode::OK, &[], &done))
 }
 
@@ -195,12 +183,9 @@ pub(crate) struct Changed {
     ),
     responses((status = 200, description = "Done", body = Changed, content_type = "application/json"), Problems, ChangeProblems),
 )]
-pub(crate) async fn pause(
-    State(app): State<App>,
-    Action { partition, .. }: Action<Nothing>,
-) -> Result<Response, Problem> {
-    app.store.pause(&partition).await?;
-    Ok(json(StatusCode::OK, &[], &Changed { partition, status: PartitionStatus::Paused }))
+pub(crate) async fn pause(State(app): State<App>, asked: Told<Nothing>) -> Result<Response, Problem> {
+    asked.act(&app, &Action::Pause).await?;
+    Ok(json(StatusCode::OK, &[], &Changed { partition: asked.partition, status: PartitionStatus::Paused }))
 }
 
 /// Let a paused partition go on
@@ -216,12 +201,9 @@ pub(crate) async fn pause(
     ),
     responses((status = 200, description = "Done", body = Changed, content_type = "application/json"), Problems, ChangeProblems),
 )]
-pub(crate) async fn resume(
-    State(app): State<App>,
-    Action { partition, .. }: Action<Nothing>,
-) -> Result<Response, Problem> {
-    app.store.resume(&partition).await?;
-    Ok(json(StatusCode::OK, &[], &Changed { partition, status: PartitionStatus::Available }))
+pub(crate) async fn resume(State(app): State<App>, asked: Told<Nothing>) -> Result<Response, Problem> {
+    asked.act(&app, &Action::Resume).await?;
+    Ok(json(StatusCode::OK, &[], &Changed { partition: asked.partition, status: PartitionStatus::Available }))
 }
 
 /// What a cancellation did.
@@ -246,12 +228,9 @@ pub(crate) struct Cancelled {
     ),
     responses((status = 200, description = "Done", body = Cancelled, content_type = "application/json"), Problems, ChangeProblems),
 )]
-pub(crate) async fn cancel(
-    State(app): State<App>,
-    Action { partition, .. }: Action<Nothing>,
-) -> Result<Response, Problem> {
-    let cancelled = app.store.cancel(&partition).await?;
-    Ok(json(StatusCode::OK, &[], &Cancelled { partition, cancelled }))
+pub(crate) async fn cancel(State(app): State<App>, asked: Told<Nothing>) -> Result<Response, Problem> {
+    let Acted { items: cancelled, .. } = asked.act(&app, &Action::Cancel).await?;
+    Ok(json(StatusCode::OK, &[], &Cancelled { partition: asked.partition, cancelled }))
 }
 
 /// What sealing did.
@@ -274,12 +253,9 @@ pub(crate) struct Sealed {
     ),
     responses((status = 200, description = "Done", body = Sealed, content_type = "application/json"), Problems, ChangeProblems),
 )]
-pub(crate) async fn seal(
-    State(app): State<App>,
-    Action { partition, .. }: Action<Nothing>,
-) -> Result<Response, Problem> {
-    app.store.seal(&partition).await?;
-    Ok(json(StatusCode::OK, &[], &Sealed { partition, sealed: true }))
+pub(crate) async fn seal(State(app): State<App>, asked: Told<Nothing>) -> Result<Response, Problem> {
+    asked.act(&app, &Action::Seal).await?;
+    Ok(json(StatusCode::OK, &[], &Sealed { partition: asked.partition, sealed: true }))
 }
 
 /// Where a partition is.
@@ -304,10 +280,7 @@ pub(crate) struct Advanced {
     ),
     responses((status = 200, description = "Done", body = Advanced, content_type = "application/json"), Problems, ChangeProblems),
 )]
-pub(crate) async fn advance(
-    State(app): State<App>,
-    Action { partition, .. }: Action<Nothing>,
-) -> Result<Response, Problem> {
-    let gate = app.store.advance(&partition).await?;
-    Ok(json(StatusCode::OK, &[], &Advanced { partition, gate }))
+pub(crate) async fn advance(State(app): State<App>, asked: Told<Nothing>) -> Result<Response, Problem> {
+    let Acted { gate, .. } = asked.act(&app, &Action::Advance).await?;
+    Ok(json(StatusCode::OK, &[], &Advanced { partition: asked.partition, gate }))
 }

@@ -6,14 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gatefeed_core::{Result, Store};
-use tokio::sync::Semaphore;
+use gatefeed_core::{Result, Store, inspect::Awaited};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     access::{Access, Openness},
     backlog::Backlog,
     budget::Budget,
+    events::Seen,
     group::Group,
+    watched::Watched,
 };
 
 /// How long the feed of a partition is remembered. It does not change but by hand.
@@ -63,6 +65,12 @@ pub(crate) struct Inner {
     pub(crate) backlog: Backlog,
     pub(crate) group: Group,
     pub(crate) waiters: Arc<Semaphore>,
+    /// What requests wait for, and whether it has ended.
+    pub(crate) waits: Watched<Awaited, bool>,
+    /// Partitions whose events are followed.
+    pub(crate) follows: Watched<String, Seen>,
+    /// Rung when one more is.
+    pub(crate) followed: Notify,
     feeds: Mutex<HashMap<String, (Instant, String)>>,
 }
 
@@ -74,6 +82,9 @@ impl Inner {
             backlog: Backlog::new(options.backlog_max),
             group: Group::start(&store),
             waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
+            waits: Watched::default(),
+            follows: Watched::default(),
+            followed: Notify::new(),
             feeds: Mutex::default(),
             store,
             options,

@@ -123,9 +123,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_finishes_is_given_up() {
         let budget = Budget::new(10_000);
-        let body = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
-        let problem = read(&HeaderMap::new(), body, 10, &budget).await.err().unwrap();
-        assert_eq!(problem.into_response().status(), 408);
-        assert!(budget.none().grow(10_000), "it holds nothing any more");
+        let silent = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+        let trickle = stream::unfold((), |()| async {
+            tokio::time::sleep(SILENCE_MAX / 2).await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
+        });
+        for (body, time) in [(silent, SILENCE_MAX), (Body::from_stream(trickle), BODY_MAX)] {
+            let started = Instant::now();
+            let problem = read(&HeaderMap::new(), body, 1_000, &budget).await.err().unwrap();
+            assert_eq!(problem.into_response().status(), 408);
+            assert_eq!(started.elapsed().as_secs(), time.as_secs());
+            assert!(budget.none().grow(10_000), "it holds nothing any more");
+        }
     }
 }

@@ -1,20 +1,23 @@
 //! Many items in one request: lines of JSON, or the parts of a form. All of them are added, in one transaction, or none.
 
+use std::collections::HashSet;
+
 use axum::{
     body::Body,
-    extract::{FromRequest, Multipart, Request},
+    extract::{DefaultBodyLimit, FromRequest, Multipart, Request as HttpRequest, multipart::MultipartError},
     http::{HeaderMap, StatusCode, header},
     response::Response,
 };
 use bytes::Bytes;
 use gatefeed_core::{
     envelope::Format,
-    id::{check_content_type, check_id},
+    id::{check_content_type, check_id, posted_item_id},
     item::{Data, NewItem},
     partition::NewPartition,
+    request::{Answered, Request},
     store::Pushed,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -24,8 +27,9 @@ use crate::{
     budget::ITEM_BYTES,
     etag::json,
     path::partition_url,
-    post::{PostParams, check_backlog, check_json, key},
+    post::{PostParams, check_backlog, check_json},
     problem::{ERRORS_MAX, Problem, Wrong},
+    replay::{self, REPLAYED, conflict, key},
 };
 
 /// How many items come in one request.
@@ -103,24 +107,85 @@ pub(crate) async fn post(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    check_params(&asked, headers)?;
+    check_params(&asked)?;
+    let key = key(headers)?;
+    let naming = Naming { partition: &partition, key };
     let mut held = body::read(headers, body, app.options.bulk_max, &app.budget).await?;
     let items = match kind {
         Kind::Lines => {
             let is_envelope = asked.envelope.unwrap_or(false);
             let format = Format { partition: partition.clone(), gate: asked.gate.unwrap_or(0), is_envelope };
-            lines(&held.bytes, &format, app.options.payload_max)?
+            lines(&held.bytes, &format, &naming, app.options.payload_max)?
         }
-        Kind::Parts => parts(content_type, &held.bytes, &partition, asked.gate.unwrap_or(0)).await?,
+        Kind::Parts => {
+            let gate = asked.gate.unwrap_or(0);
+            parts(content_type, &held.bytes, &naming, gate, app.options.payload_max).await?
+        }
     };
     hold(&mut held, &items)?;
-    check_backlog(app, &partition, &feed, items.len()).await?;
-    let pushed = app.store.push(&NewPartition { feed, ..NewPartition::new(&partition) }, &items).await?;
-    let location = [(header::LOCATION, format!("{}/items", partition_url(&partition)))];
-    Ok(json(StatusCode::ACCEPTED, &location, &Added::many(&partition, pushed)))
+    let request = key.map(|key| match kind {
+        Kind::Lines => replay::of_lines(key, &asked, &held.bytes),
+        Kind::Parts => replay::of_parts(key, &asked, &items),
+    });
+    let new = NewPartition { feed, ..NewPartition::new(&partition) };
+    let (pushed, is_replayed) = push(app, &new, &items, request.as_ref()).await?;
+    let mut headers = vec![(header::LOCATION, format!("{}/items", partition_url(&partition)))];
+    if is_replayed {
+        headers.push((REPLAYED, "true".to_owned()));
+    }
+    Ok(json(StatusCode::ACCEPTED, &headers, &Added::many(&partition, pushed)))
 }
 
-fn check_params(asked: &PostParams, headers: &HeaderMap) -> Result<(), Problem> {
+/// Adds items and their partition; what that came to, and whether it had done so before.
+pub(crate) async fn push(
+    app: &App,
+    partition: &NewPartition,
+    items: &[NewItem],
+    request: Option<&Request>,
+) -> Result<(Pushed, bool), Problem> {
+    check_backlog(app, &partition.id, &partition.feed, items.len()).await?;
+    let Some(request) = request else { return Ok((app.store.push(partition, items).await?, false)) };
+    match app.store.push_request(partition, items, request).await? {
+        Answered::Now(pushed) => Ok((pushed, false)),
+        Answered::Before(pushed) => Ok((pushed, true)),
+        Answered::Conflict => Err(conflict()),
+    }
+}
+
+/// How items that come without an id are named.
+pub(crate) struct Naming<'a> {
+    pub(crate) partition: &'a str,
+    /// With a key the names are derived from it, so that a repetition adds none twice although its request has been
+    /// forgotten.
+    pub(crate) key: Option<&'a str>,
+}
+
+impl Naming<'_> {
+    /// The name for an item at this place; `None`: a fresh one will do.
+    pub(crate) fn derived(&self, index: usize) -> Option<String> {
+        let index = i32::try_from(index).unwrap_or(i32::MAX);
+        self.key.map(|key| posted_item_id(self.partition, key, index))
+    }
+
+    /// An item as a line has it, under its name.
+    pub(crate) fn of_line(&self, item: NewItem, line: &[u8], is_envelope: bool, index: usize) -> NewItem {
+        match self.derived(index) {
+            Some(id) if !(is_envelope && is_named(line)) => NewItem { id, ..item },
+            _ => item,
+        }
+    }
+}
+
+/// Whether an envelope has an id.
+fn is_named(envelope: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Named {
+        id: Option<IgnoredAny>,
+    }
+    serde_json::from_slice::<Named>(envelope).is_ok_and(|named| named.id.is_some())
+}
+
+fn check_params(asked: &PostParams) -> Result<(), Problem> {
     if asked.id.is_some() || asked.priority.is_some() || asked.available_at.is_some() {
         return Err(Problem::bad_request(
             "id, priority and available_at are of one item: with many, name them in envelopes (envelope=true)",
@@ -128,11 +193,6 @@ fn check_params(asked: &PostParams, headers: &HeaderMap) -> Result<(), Problem> 
     }
     if asked.gate.is_some_and(|gate| gate < 0) {
         return Err(Problem::unprocessable("gate is below 0"));
-    }
-    if key(headers)?.is_some() {
-        return Err(Problem::bad_request(
-            "Idempotency-Key is for one item or a new partition: give many items ids of their own, so that none is added twice",
-        ));
     }
     Ok(())
 }
@@ -148,7 +208,12 @@ pub(crate) fn hold(held: &mut Held, items: &[NewItem]) -> Result<(), Problem> {
 }
 
 /// The items of lines; what is wrong with the others.
-fn lines(body: &[u8], format: &Format, payload_max: usize) -> Result<Vec<NewItem>, Problem> {
+fn lines(
+    body: &[u8],
+    format: &Format,
+    naming: &Naming<'_>,
+    payload_max: usize,
+) -> Result<Vec<NewItem>, Problem> {
     let (mut items, mut wrong, mut number) = (Vec::new(), Vec::new(), 0_usize);
     for (line, text) in (1..).zip(body.split(|byte| *byte == b'\n')) {
         let trimmed = text.trim_ascii();
@@ -161,11 +226,11 @@ fn lines(body: &[u8], format: &Format, payload_max: usize) -> Result<Vec<NewItem
             false => format.item(trimmed.to_vec(), indent),
         };
         match item {
-            Ok(item) => items.push(item),
+            Ok(item) => items.push(naming.of_line(item, trimmed, format.is_envelope, items.len())),
             Err(detail) => {
                 number += 1;
                 if wrong.len() < ERRORS_MAX {
-                    wrong.push(Wrong { line, detail });
+                    wrong.push(Wrong::line(line, detail));
                 }
             }
         }
@@ -184,37 +249,59 @@ pub(crate) fn refuse(number: usize, wrong: Vec<Wrong>, noun: &str) -> Result<(),
     Err(problem.with(wrong))
 }
 
-/// The items of a form's parts.
+/// The items of a form's parts; what is wrong with the others.
 async fn parts(
     content_type: &str,
     body: &Bytes,
-    partition: &str,
+    naming: &Naming<'_>,
     gate: i32,
+    payload_max: usize,
 ) -> Result<Vec<NewItem>, Problem> {
     let request =
-        Request::builder().header(header::CONTENT_TYPE, content_type).body(Body::from(body.clone()));
-    let request = request.map_err(|error| Problem::bad_request(error.to_string()))?;
+        HttpRequest::builder().header(header::CONTENT_TYPE, content_type).body(Body::from(body.clone()));
+    let mut request = request.map_err(|error| Problem::bad_request(error.to_string()))?;
+    // It is bounded already, as a whole.
+    DefaultBodyLimit::disable().apply(&mut request);
     let mut form = Multipart::from_request(request, &())
         .await
         .map_err(|error| Problem::bad_request(error.body_text()))?;
-    let mut items: Vec<NewItem> = Vec::new();
-    let mut ids = std::collections::HashSet::new();
-    loop {
-        let part = form.next_field().await.map_err(|error| Problem::bad_request(error.body_text()))?;
-        let Some(part) = part else { return Ok(items) };
+    let (mut items, mut ids, mut wrong, mut number) = (Vec::new(), HashSet::new(), Vec::new(), 0_usize);
+    for place in 1.. {
+        let part = form.next_field().await.map_err(|error| unreadable(place, &error))?;
+        let Some(part) = part else { break };
         let name = part.file_name().or(part.name()).filter(|name| !name.is_empty()).map(str::to_owned);
         let default = if part.file_name().is_some() { "application/octet-stream" } else { "text/plain" };
         let content_type = part.content_type().unwrap_or(default).to_owned();
-        let bytes = part.bytes().await.map_err(|error| Problem::bad_request(error.body_text()))?;
-        let id = name.unwrap_or_else(|| Uuid::now_v7().to_string());
-        check_id("a part's name", &id).map_err(|error| Problem::unprocessable(error.to_string()))?;
-        check_content_type(&content_type).map_err(|error| Problem::unprocessable(error.to_string()))?;
-        check_json(&content_type, &bytes)?;
-        if !ids.insert(id.clone()) {
-            return Err(Problem::unprocessable(format!(
-                "two parts are named {id:?}, and each is an item of its own"
-            )));
+        let bytes = part.bytes().await.map_err(|error| unreadable(place, &error))?;
+        let id = name.clone().or_else(|| naming.derived(items.len()));
+        let id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
+        let data = Data { bytes, content_type };
+        match check_part(&id, &data, payload_max, !ids.insert(id.clone())) {
+            Ok(()) => items.push(NewItem { gate, ..NewItem::new(naming.partition, id, data) }),
+            Err(detail) => {
+                number += 1;
+                if wrong.len() < ERRORS_MAX {
+                    wrong.push(Wrong::part(place, name, detail));
+                }
+            }
         }
-        items.push(NewItem { gate, ..NewItem::new(partition, id, Data { bytes, content_type }) });
     }
+    refuse(number, wrong, "part").map(|()| items)
+}
+
+fn unreadable(part: u64, error: &MultipartError) -> Problem {
+    Problem::bad_request(format!("part {part} of the form cannot be read: {}", error.body_text()))
+}
+
+fn check_part(id: &str, data: &Data, payload_max: usize, is_double: bool) -> Result<(), String> {
+    check_id("its name", id).map_err(|error| error.to_string())?;
+    check_content_type(&data.content_type).map_err(|error| error.to_string())?;
+    if data.bytes.len() > payload_max {
+        return Err(format!("has {} bytes, an item may have {payload_max}", data.bytes.len()));
+    }
+    check_json(&data.content_type, &data.bytes)?;
+    if is_double {
+        return Err(format!("an earlier part is named {id:?} too, and each is an item of its own"));
+    }
+    Ok(())
 }

@@ -215,7 +215,9 @@ fn refused(refusal: Refusal) -> Problem {
 
 fn not_written(error: StoreError) -> Problem {
     match error {
-        StoreError::Data(detail) => no_answer(format!("the database refuses the answer: {detail}")),
+        StoreError::Data(detail) | StoreError::Cancelled(detail) => {
+            no_answer(format!("the database refuses the answer: {detail}"))
+        }
         error if error.is_retryable() => {
             tracing::debug!(%error, "a callback could not be written");
             Problem::busy("the database has no answer just now: call again, the token is as good as before")

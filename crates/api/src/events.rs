@@ -1,6 +1,6 @@
 //! The progress of a partition as server-sent events.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -12,13 +12,14 @@ use axum::{
 };
 use futures_util::stream;
 use gatefeed_core::{
+    StoreError,
     inspect::{GateCounts, Glance},
     partition::PartitionStatus,
 };
 use serde::Serialize;
 use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, sleep},
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Instant, sleep, sleep_until},
 };
 use utoipa::ToSchema;
 
@@ -28,12 +29,16 @@ use crate::{
     path::PartitionId,
     problem::{Problem, Problems},
     query::{Nothing, Params},
+    stopping::Stopping,
     wait::{glance, room},
 };
 
 /// How often the partition is looked at. Its items are counted less often where that takes long.
 const INTERVAL: Duration = Duration::from_secs(1);
 const SHARE: u32 = 20;
+
+/// Between two looks, which rest as long as the last one took, so that one that took long holds up the others no longer.
+const REST_MAX: Duration = Duration::from_millis(200);
 
 /// So that proxies keep the connection, and a client that is gone is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -57,7 +62,8 @@ pub(crate) struct Progress {
 ///
 /// Server-sent events: `progress` whenever something has changed, about once a second at most, and `end` when the
 /// partition is complete, failed or cancelled; then the stream ends. The data of both is JSON with `partition`, `status`,
-/// `gate`, `version` and `gates`. Once the token is revoked or has expired the stream ends without `end`.
+/// `gate`, `version` and `gates`. Once the token is revoked or has expired, or the server
+/// ends, the stream ends without `end`.
 #[utoipa::path(
     get,
     path = "/v1/partitions/{id}/events",
@@ -74,13 +80,18 @@ pub(crate) async fn events(
     May(caller, _): May<Looks>,
     PartitionId(partition): PartitionId,
     _: Params<Nothing>,
+    stopping: Stopping,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &partition).await?;
     let room = room(&app)?;
     glance(&app, &partition).await?;
-    let (told, next_at) = (None, Instant::now());
-    let following = Following { app, headers, partition, told, next_at, is_over: false, _room: room };
+    let (seen, is_first) = app.follows.follow(partition);
+    if is_first {
+        tokio::spawn(look(Arc::clone(&app)));
+    }
+    app.followed.notify_one();
+    let following = Following { app, headers, seen, stopping, is_over: false, _room: room };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((Ok::<_, Infallible>(event), following))
@@ -88,61 +99,102 @@ pub(crate) async fn events(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
+/// What was seen of a partition.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Seen {
+    /// Where it is.
+    At(Arc<Progress>),
+    /// It has been deleted.
+    Gone,
+}
+
 struct Following {
     app: App,
     headers: HeaderMap,
-    partition: String,
-    told: Option<Progress>,
-    next_at: Instant,
+    seen: watch::Receiver<Option<Seen>>,
+    stopping: Stopping,
     is_over: bool,
     _room: OwnedSemaphorePermit,
 }
 
 impl Following {
-    /// The next event; `None`: that was the last one, the database has no answer, or the token has been revoked.
+    /// The next event; `None`: that was the last one, the token has been revoked, or the server ends.
     async fn next(&mut self) -> Option<Event> {
         while !self.is_over {
-            tokio::time::sleep_until(self.next_at).await;
-            match May::<Looks>::check(&self.app, &self.headers).await {
-                Ok(_) => {}
-                Err(problem) if problem.is_busy() => {
-                    sleep(INTERVAL).await;
-                    continue;
+            tokio::select! {
+                changed = self.seen.changed() => {
+                    changed.ok()?;
+                    // Whoever may not look any more is not told.
+                    self.check().await?;
+                    let progress = match &*self.seen.borrow_and_update() {
+                        Some(Seen::At(progress)) => Arc::clone(progress),
+                        Some(Seen::Gone) => return None,
+                        None => continue,
+                    };
+                    return self.event(&progress);
                 }
-                Err(_) => return None,
+                () = self.stopping.wait() => return None,
+                () = sleep(INTERVAL) => self.check().await?,
             }
-            let started = Instant::now();
-            let progress = match self.look().await {
-                Ok(progress) => progress,
-                Err(error) if error.is_retryable() => {
-                    sleep(INTERVAL).await;
-                    continue;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a stream of events ends");
-                    return None;
-                }
-            };
-            self.next_at = Instant::now() + (started.elapsed() * SHARE).max(INTERVAL);
-            if self.told.as_ref() == Some(&progress) {
-                continue;
-            }
-            self.is_over = progress.status.is_closed();
-            let event = Event::default()
-                .event(if self.is_over { "end" } else { "progress" })
-                .json_data(&progress)
-                .ok();
-            self.told = Some(progress);
-            return event;
         }
         None
     }
 
-    async fn look(&self) -> gatefeed_core::Result<Progress> {
-        let missing = || gatefeed_core::StoreError::NotFound("the partition has been deleted".into());
-        let Glance { status, gate, version, .. } =
-            self.app.store.glance(&self.partition).await?.ok_or_else(missing)?;
-        let gates = self.app.store.gates(&self.partition).await?;
-        Ok(Progress { partition: self.partition.clone(), status, gate, version, gates })
+    /// `None`: the token is good no more. Where that is unknown for a moment it still is.
+    async fn check(&self) -> Option<()> {
+        match May::<Looks>::check(&self.app, &self.headers).await {
+            Err(problem) if !problem.is_busy() => None,
+            _ => Some(()),
+        }
     }
+
+    fn event(&mut self, progress: &Progress) -> Option<Event> {
+        self.is_over = progress.status.is_closed();
+        let name = if self.is_over { "end" } else { "progress" };
+        Event::default().event(name).json_data(progress).ok()
+    }
+}
+
+/// Looks at what is followed, one partition after another, each in its own time, until nobody follows any more. So it takes
+/// one connection at the most, and where many are followed half of that one's time.
+async fn look(app: App) {
+    let mut next_at: HashMap<String, Instant> = HashMap::new();
+    loop {
+        let followed = app.follows.followed();
+        next_at.retain(|partition, _| followed.contains(partition));
+        let now = Instant::now();
+        let due = followed
+            .into_iter()
+            .map(|partition| (next_at.get(&partition).copied().unwrap_or(now), partition));
+        let Some((at, partition)) = due.min() else { return };
+        if at > now {
+            tokio::select! {
+                () = sleep_until(at) => {}
+                () = app.followed.notified() => {}
+            }
+            continue;
+        }
+        let took = look_at(&app, &partition).await;
+        next_at.insert(partition, Instant::now() + (took * SHARE).max(INTERVAL));
+        sleep(took.min(REST_MAX)).await;
+    }
+}
+
+/// Looks at a partition and tells; returns how long that took.
+async fn look_at(app: &App, partition: &str) -> Duration {
+    let started = Instant::now();
+    match progress(app, partition).await {
+        Ok(Some(progress)) => app.follows.tell(&partition.to_owned(), Seen::At(Arc::new(progress))),
+        Ok(None) | Err(StoreError::NotFound(_)) => app.follows.tell(&partition.to_owned(), Seen::Gone),
+        Err(error) => tracing::debug!(%error, "a partition that is followed could not be looked at"),
+    }
+    started.elapsed()
+}
+
+async fn progress(app: &App, partition: &str) -> gatefeed_core::Result<Option<Progress>> {
+    let Some(Glance { status, gate, version, .. }) = app.store.glance(partition).await? else {
+        return Ok(None);
+    };
+    let gates = app.store.gates(partition).await?;
+    Ok(Some(Progress { partition: partition.to_owned(), status, gate, version, gates }))
 }

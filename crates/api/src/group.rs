@@ -199,6 +199,7 @@ fn fail(error: &StoreError, waiting: impl Iterator<Item = oneshot::Sender<Outcom
         // Whether it was written is unknown where the database did not answer: its caller has to decide.
         let error = match error {
             StoreError::Data(text) => StoreError::Data(text.clone()),
+            StoreError::Cancelled(text) => StoreError::Cancelled(text.clone()),
             error if error.is_retryable() => StoreError::Unavailable(error.to_string()),
             error => StoreError::Defect(error.to_string()),
         };

@@ -22,7 +22,8 @@ use crate::{
     path::{ItemId, PartitionId},
     problem::{Problem, Problems},
     query::{self, Nothing, Params},
-    wait,
+    stopping::Stopping,
+    wait::{self, Patience},
 };
 
 /// Data of one page of items, unless a single one has more.
@@ -157,11 +158,15 @@ pub(crate) async fn get_item(
     May(caller, _): May<Looks>,
     ItemId { partition, item }: ItemId,
     Params(asked): Params<WaitParams>,
+    stopping: Stopping,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &partition).await?;
     let row = match query::wait(asked.wait.as_deref(), &headers)? {
-        Some(time) => wait::item(&app, &headers, &partition, &item, time).await?,
+        Some(time) => {
+            let patience = Patience { headers: &headers, time, stopping: &stopping };
+            wait::item(&app, &partition, &item, &patience).await?
+        }
         None => find(&app, &partition, &item, DataPart::None).await?,
     };
     Ok(tagged(&headers, row.version, &row))

@@ -8,7 +8,7 @@
 //! | how are they written together? | `group.rs` |
 //! | what keeps it from taking more than it can hold? | `budget.rs`, `backlog.rs` |
 //! | how are partitions made, and what is shown of them and their items? | `partitions.rs`, `items.rs`, `look.rs`, `ndjson.rs` |
-//! | how does one wait? | `wait.rs`, `events.rs` |
+//! | how does one wait? | `wait.rs`, `events.rs`, `watched.rs`, `stopping.rs` |
 //! | what may operators do? | `actions.rs` |
 //! | who may do what? | `access.rs`, `secret.rs` |
 //! | how are errors told? | `problem.rs` |
@@ -45,8 +45,10 @@ mod replay;
 mod router;
 mod secret;
 pub mod serve;
+mod stopping;
 mod tls;
 mod wait;
+mod watched;
 
 pub use self::{
     access::Openness,

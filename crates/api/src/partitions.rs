@@ -8,13 +8,13 @@ use axum::{
 };
 use gatefeed_core::{
     envelope::Format,
-    id::{check_id, posted_id, posted_item_id},
+    id::{check_id, posted_id},
     inspect::{LIMIT_MAX, PartitionFilter, PartitionRow},
     item::NewItem,
     partition::{NewPartition, PartitionStatus},
     store::Pushed,
 };
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
@@ -24,15 +24,16 @@ use crate::{
     access::{Looks, May, Pushes},
     app::App,
     body,
-    bulk::{Added, hold, refuse},
+    bulk::{Added, Naming, hold, push, refuse},
     etag::{json, tagged},
     ndjson,
     path::{PartitionId, partition_url},
-    post::{check_backlog, content_type, key},
+    post::content_type,
     problem::{ChangeProblems, ERRORS_MAX, Problem, Problems, Wrong},
     query::{self, Nothing, Params},
-    replay::{Keyed, REPLAYED},
-    wait,
+    replay::{self, REPLAYED, key},
+    stopping::Stopping,
+    wait::{self, Patience},
 };
 
 /// Rows of a page that names no number.
@@ -134,19 +135,16 @@ impl NewPartitionBody<'_> {
 
     fn items(&self, partition: &str, key: Option<&str>) -> Result<Vec<NewItem>, Problem> {
         let format = Format { partition: partition.to_owned(), gate: 0, is_envelope: true };
+        let naming = Naming { partition, key };
         let (mut items, mut wrong, mut number) = (Vec::new(), Vec::new(), 0);
-        for (index, (line, text)) in (0..).zip((1..).zip(&self.items)) {
-            match format.item(text.get().trim().into(), 0) {
-                Ok(item) => items.push(match key {
-                    Some(key) if is_unnamed(text) => {
-                        NewItem { id: posted_item_id(partition, key, index), ..item }
-                    }
-                    _ => item,
-                }),
+        for (line, text) in (1..).zip(&self.items) {
+            let text = text.get().trim();
+            match format.item(text.into(), 0) {
+                Ok(item) => items.push(naming.of_line(item, text.as_bytes(), true, items.len())),
                 Err(detail) => {
                     number += 1;
                     if wrong.len() < ERRORS_MAX {
-                        wrong.push(Wrong { line, detail });
+                        wrong.push(Wrong::line(line, detail));
                     }
                 }
             }
@@ -155,19 +153,11 @@ impl NewPartitionBody<'_> {
     }
 }
 
-/// Whether an envelope leaves its item without an id.
-fn is_unnamed(envelope: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    struct Named {
-        id: Option<IgnoredAny>,
-    }
-    serde_json::from_str::<Named>(envelope.get()).is_ok_and(|named| named.id.is_none())
-}
-
 /// Make a partition
 ///
 /// With its items, if it comes with some, in one transaction. One that exists is left as it is, and so are items whose
-/// id exists. With an `Idempotency-Key` a repetition adds nothing, and its answer has `Idempotency-Replayed: true`.
+/// id exists. With an `Idempotency-Key` a repetition adds nothing and is answered as the first one
+/// was, with `Idempotency-Replayed: true`.
 #[utoipa::path(
     post,
     path = "/v1/partitions",
@@ -199,27 +189,14 @@ pub(crate) async fn create_partition(
     let mut partition = asked.partition(key)?;
     partition.feed = caller.feed_for(&app, &partition.id, asked.feed.as_deref()).await?;
     let items = asked.items(&partition.id, key)?;
-    let is_id_derived = key.is_some() && asked.id.is_none();
     hold(&mut held, &items)?;
-    let is_done = match key {
-        Some(key) => Keyed { key, is_id_derived, partition: &partition, items: &items }.is_done(&app).await?,
-        None => false,
-    };
-    let pushed = if is_done {
-        Pushed { created: false, added: 0, existing: items.len() as u64 }
-    } else {
-        check_backlog(&app, &partition.id, &partition.feed, items.len()).await?;
-        app.store.push(&partition, &items).await?
-    };
-    // The same request may have come at the same time, too.
-    let is_replayed = is_done || (is_id_derived && !pushed.created && pushed.added == 0);
-    let is_made = pushed.created || (is_replayed && is_id_derived);
-    Ok(made(&partition.id, pushed, is_made, is_replayed))
+    let request = key.map(|key| replay::of_partition(key, &held.bytes));
+    let (pushed, is_replayed) = push(&app, &partition, &items, request.as_ref()).await?;
+    Ok(made(&partition.id, pushed, is_replayed))
 }
 
-/// `is_made` is by this request or the one that it repeats.
-fn made(partition: &str, pushed: Pushed, is_made: bool, is_replayed: bool) -> Response {
-    let status = if is_made { StatusCode::CREATED } else { StatusCode::OK };
+fn made(partition: &str, pushed: Pushed, is_replayed: bool) -> Response {
+    let status = if pushed.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut headers = vec![(header::LOCATION, partition_url(partition))];
     if is_replayed {
         headers.push((REPLAYED, "true".to_owned()));
@@ -339,11 +316,12 @@ pub(crate) async fn get_partition(
     May(caller, _): May<Looks>,
     PartitionId(id): PartitionId,
     Params(asked): Params<WaitParams>,
+    stopping: Stopping,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.check_partition(&app, &id).await?;
     if let Some(time) = query::wait(asked.wait.as_deref(), &headers)? {
-        wait::partition(&app, &headers, &id, time).await?;
+        wait::partition(&app, &id, &Patience { headers: &headers, time, stopping: &stopping }).await?;
     }
     let row = app.store.partition(&id).await?;
     let row = row.ok_or_else(|| Problem::not_found(format!("partition {id:?} does not exist")))?;

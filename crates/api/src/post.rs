@@ -14,7 +14,6 @@ use gatefeed_core::{
     item::{Data, NewItem},
 };
 use serde::{Deserialize, Serialize, de::IgnoredAny};
-use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -27,10 +26,9 @@ use crate::{
     path::{PartitionId, item_url},
     problem::{ChangeProblems, Problem, Problems},
     query::Params,
-    replay::REPLAYED,
+    replay::{self, REPLAYED, conflict, key},
 };
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const EXISTING: HeaderName = HeaderName::from_static("gatefeed-existing");
 
 /// The content type of a body that names none.
@@ -79,7 +77,7 @@ pub(crate) struct Accepted<'a> {
     params(
         ("id" = String, Path, description = "The partition", min_length = 1, max_length = 512),
         PostParams,
-        ("Idempotency-Key" = Option<String>, Header, description = "The same key is the same request: one item"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key is the same request: nothing is added twice"),
     ),
     request_body(
         description = "The item's data, or many items",
@@ -126,14 +124,6 @@ pub(crate) fn content_type(headers: &HeaderMap) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-/// The idempotency key, if there is one.
-pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    let key = value.to_str().map_err(|_| Problem::bad_request("Idempotency-Key is not ASCII"))?;
-    check_id("Idempotency-Key", key).map_err(|error| Problem::bad_request(error.to_string()))?;
-    Ok(Some(key))
-}
-
 /// Errs when the partition's feed has too much work. The feed of an existing partition counts, not the one asked for.
 pub(crate) async fn check_backlog(
     app: &App,
@@ -176,7 +166,8 @@ impl Posted {
         if gate < 0 {
             return Err(Problem::unprocessable(format!("gate is {gate}, expected {}", envelope::GATE)));
         }
-        check_json(&content_type, &held.bytes)?;
+        check_json(&content_type, &held.bytes)
+            .map_err(|error| Problem::unprocessable(format!("the body is {error}")))?;
         let key = key(headers)?;
         let id = match (&asked.id, key) {
             (Some(id), _) => id.clone(),
@@ -185,7 +176,7 @@ impl Posted {
             (None, None) => Uuid::now_v7().to_string(),
         };
         check_id("id", &id).map_err(|error| Problem::unprocessable(error.to_string()))?;
-        let digest = key.map(|key| digest(key, &asked, &content_type, &held.bytes));
+        let digest = key.map(|key| replay::of_item(key, &asked, &content_type, &held.bytes));
         let available_at = asked.available_at.as_deref().map(time).transpose()?;
         let priority = asked.priority.unwrap_or(0);
         Ok(Self { partition, id, gate, priority, available_at, content_type, digest })
@@ -198,12 +189,7 @@ impl Posted {
         let arrived = app.group.add(Arrival { feed, item, digest }, held.taken).await?;
         let mut headers = vec![(header::LOCATION, item_url(&partition, &id))];
         match arrived {
-            Arrived::Conflict => {
-                return Err(Problem::conflict(
-                    "this Idempotency-Key, or the item's id, has been used for another request: use another one for \
-                     another item",
-                ));
-            }
+            Arrived::Conflict => return Err(conflict()),
             Arrived::Added => {}
             Arrived::Replayed => headers.push((REPLAYED, "true".to_owned())),
             Arrived::Existing => headers.push((EXISTING, "true".to_owned())),
@@ -213,59 +199,16 @@ impl Posted {
 }
 
 /// What says that it is JSON has to be, since a handler would find out too late.
-pub(crate) fn check_json(content_type: &str, bytes: &[u8]) -> Result<(), Problem> {
+pub(crate) fn check_json(content_type: &str, bytes: &[u8]) -> Result<(), String> {
     if content_type != JSON && !envelope::is_json(content_type) {
         return Ok(());
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| Problem::unprocessable("the body is not UTF-8, as JSON has to be"))?;
-    match serde_json::from_str::<IgnoredAny>(text) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Problem::unprocessable(format!("the body is not JSON: {error}"))),
-    }
+    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8, as JSON has to be".to_owned())?;
+    serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(|error| format!("not JSON: {error}"))
 }
 
 /// A moment, as in envelopes.
 fn time(text: &str) -> Result<DateTime<Utc>, Problem> {
     let wrong = || Problem::unprocessable(format!("available_at is {text:?}, expected {}", envelope::TIME));
     parse_time(text).ok_or_else(wrong)
-}
-
-/// What a request asks for. Each part with its length, so that no two requests read the same.
-fn digest(key: &str, asked: &PostParams, content_type: &str, body: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let parts = [
-        key.to_owned(),
-        asked.feed.clone().unwrap_or_default(),
-        asked.id.clone().unwrap_or_default(),
-        asked.gate.unwrap_or(0).to_string(),
-        asked.priority.unwrap_or(0).to_string(),
-        asked.available_at.clone().unwrap_or_default(),
-        content_type.to_owned(),
-    ];
-    for part in parts.iter().map(String::as_bytes).chain([body]) {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_that_differ_have_other_digests() {
-        let plain = PostParams::default();
-        let gate = PostParams { gate: Some(1), ..plain.clone() };
-        let feed = PostParams { feed: Some("f".into()), ..plain.clone() };
-        let of = |asked: &PostParams, content_type: &str, body: &[u8]| digest("k", asked, content_type, body);
-        let first = of(&plain, "a/b", b"body");
-        assert_eq!(first, of(&PostParams { gate: Some(0), ..plain.clone() }, "a/b", b"body"));
-        for other in [of(&gate, "a/b", b"body"), of(&plain, "a/bb", b"ody"), of(&plain, "a/b", b"bod")] {
-            assert_ne!(first, other);
-        }
-        assert_ne!(first, of(&feed, "a/b", b"body"));
-        assert_ne!(first, digest("another key", &plain, "a/b", b"body"));
-    }
 }

@@ -45,10 +45,29 @@ pub(crate) struct Problem {
 /// A line or part of a body that will not do.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Wrong {
-    /// Its number, from 1.
-    pub(crate) line: u64,
+    /// The number of the line, or of the item in a list, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u64>,
+    /// The number of the form's part, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) part: Option<u64>,
+    /// The part's name, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
     /// What is wrong with it.
     pub(crate) detail: String,
+}
+
+impl Wrong {
+    /// Of a line, or an item of a list.
+    pub(crate) fn line(line: u64, detail: String) -> Self {
+        Self { line: Some(line), part: None, name: None, detail }
+    }
+
+    /// Of a part.
+    pub(crate) fn part(part: u64, name: Option<String>, detail: String) -> Self {
+        Self { line: None, part: Some(part), name, detail }
+    }
 }
 
 impl Problem {
@@ -98,6 +117,11 @@ impl Problem {
     /// It does not fit the state of what it was asked of.
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "refused", "It does not fit the state of things", detail)
+    }
+
+    /// It takes nothing more.
+    pub(crate) fn cancelled(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "cancelled", "It is cancelled and takes nothing more", detail)
     }
 
     /// It has changed since.
@@ -160,6 +184,8 @@ impl From<StoreError> for Problem {
             StoreError::NotFound(detail) => Self::not_found(detail),
             StoreError::Data(detail) => Self::unprocessable(detail),
             StoreError::Refused(detail) => Self::conflict(detail),
+            StoreError::Cancelled(detail) => Self::cancelled(detail),
+            StoreError::Changed(detail) => Self::changed(detail),
             error if error.is_retryable() => {
                 tracing::debug!(%error, "the database has no answer");
                 Self::busy("the database has no answer just now: ask again")

@@ -1,82 +1,138 @@
-//! Partitions that are made with an `Idempotency-Key`: whether a request is one that was answered before.
+//! Requests with an `Idempotency-Key`: what makes two of them the same one.
 
-use std::collections::HashSet;
+use axum::http::{HeaderMap, HeaderName};
+use gatefeed_core::{id::check_id, item::NewItem, request::Request};
+use sha2::{Digest as _, Sha256};
 
-use axum::http::HeaderName;
-use gatefeed_core::{
-    id::posted_item_id,
-    inspect::{ItemFilter, LIMIT_MAX, PartitionRow},
-    item::NewItem,
-    partition::NewPartition,
-};
+use crate::{post::PostParams, problem::Problem};
 
-use crate::{app::App, problem::Problem};
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Of an answer that was given before.
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// Items that are read at a time.
-const PAGE: usize = LIMIT_MAX - 1;
-
-/// How a partition is asked for.
-pub(crate) struct Keyed<'a> {
-    /// The `Idempotency-Key`.
-    pub(crate) key: &'a str,
-    /// Whether the partition's id is derived from it too.
-    pub(crate) is_id_derived: bool,
-    pub(crate) partition: &'a NewPartition,
-    pub(crate) items: &'a [NewItem],
+/// The idempotency key, if there is one.
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().map_err(|_| Problem::bad_request("Idempotency-Key is not ASCII"))?;
+    check_id("Idempotency-Key", key).map_err(|error| Problem::bad_request(error.to_string()))?;
+    Ok(Some(key))
 }
 
-impl Keyed<'_> {
-    /// Whether this was asked for before with the same key, and is there. Errs where it can be told that the key was
-    /// used for something else.
-    pub(crate) async fn is_done(&self, app: &App) -> Result<bool, Problem> {
-        let Some(row) = app.store.partition(&self.partition.id).await? else { return Ok(false) };
-        let found = self.found(app).await?;
-        // A partition with an id of its own may have been made by anybody: only items tell that the key was used.
-        if !self.is_id_derived && !self.has_derived(&found) {
-            return Ok(false);
-        }
-        let has_all = self.items.iter().all(|item| found.contains(item.id.as_str()));
-        if !has_all || (self.is_id_derived && differs(&row, self.partition)?) {
-            return Err(Problem::conflict(
-                "this Idempotency-Key has been used for another partition, or its items are gone: use another key",
-            ));
-        }
-        Ok(true)
+/// What a request with a key gets whose key was used for another one.
+pub(crate) fn conflict() -> Problem {
+    Problem::conflict(
+        "this Idempotency-Key, or the item's id, has been used for another request: use another one for another request",
+    )
+}
+
+/// What a request asks for. Each part with its length, so that no two requests read the same.
+struct Digest(Sha256);
+
+impl Digest {
+    fn of(parts: &[&str]) -> Self {
+        parts.iter().fold(Self(Sha256::new()), |digest, part| digest.and(part.as_bytes()))
     }
 
-    fn has_derived(&self, found: &HashSet<&str>) -> bool {
-        let derived = |index| posted_item_id(&self.partition.id, self.key, index);
-        (0..).zip(self.items).any(|(index, item)| found.contains(&*item.id) && item.id == derived(index))
+    fn and(mut self, part: &[u8]) -> Self {
+        self.0.update((part.len() as u64).to_be_bytes());
+        self.0.update(part);
+        self
     }
 
-    /// The ids that are there already.
-    async fn found(&self, app: &App) -> gatefeed_core::Result<HashSet<&str>> {
-        let wanted: HashSet<&str> = self.items.iter().map(|item| item.id.as_str()).collect();
-        let partition = self.partition.id.clone();
-        let mut filter = ItemFilter { partition, limit: PAGE, ..ItemFilter::default() };
-        let mut found = HashSet::new();
-        while found.len() < wanted.len() {
-            let rows = app.store.items(&filter).await?;
-            found.extend(rows.iter().filter_map(|row| wanted.get(row.id.as_str())));
-            let Some(last) = rows.last().filter(|_| rows.len() == PAGE) else { break };
-            filter.after = Some(last.id.clone());
-        }
-        Ok(found)
+    fn end(self) -> [u8; 32] {
+        self.0.finalize().into()
     }
 }
 
-/// Whether a partition was made otherwise than it is asked for now. Sealing it may have let its gate go since.
-fn differs(row: &PartitionRow, asked: &NewPartition) -> Result<bool, Problem> {
-    let is_same = row.feed == asked.feed
-        && row.priority == asked.priority
-        && row.max_in_flight == asked.max_in_flight
-        && row.failure_policy == asked.failure_policy
-        && row.gate_deadline_seconds == asked.gate_deadline_seconds()?
-        && row.keep_history == asked.keep_history;
-    let is_held_more =
-        (row.manual_checkpoint && !asked.manual_checkpoint) || (!row.auto_close && asked.auto_close);
-    Ok(!is_same || is_held_more)
+fn text<T: ToString + Default>(value: Option<&T>) -> String {
+    value.map_or_else(|| T::default().to_string(), T::to_string)
+}
+
+/// Of one item. It is kept with items, so that it may not change.
+pub(crate) fn of_item(key: &str, asked: &PostParams, content_type: &str, body: &[u8]) -> [u8; 32] {
+    let (feed, id, time) =
+        (text(asked.feed.as_ref()), text(asked.id.as_ref()), text(asked.available_at.as_ref()));
+    let (gate, priority) = (text(asked.gate.as_ref()), text(asked.priority.as_ref()));
+    Digest::of(&[key, &feed, &id, &gate, &priority, &time, content_type]).and(body).end()
+}
+
+/// Of lines.
+pub(crate) fn of_lines(key: &str, asked: &PostParams, body: &[u8]) -> Request {
+    let (feed, gate) = (text(asked.feed.as_ref()), text(asked.gate.as_ref()));
+    let envelope = text(asked.envelope.as_ref());
+    let digest = Digest::of(&["lines", &feed, &gate, &envelope]).and(body).end();
+    Request { key: key.to_owned(), digest }
+}
+
+/// Of the parts of a form. What stands between them does not count: clients choose it anew each time.
+pub(crate) fn of_parts(key: &str, asked: &PostParams, items: &[NewItem]) -> Request {
+    let (feed, gate) = (text(asked.feed.as_ref()), text(asked.gate.as_ref()));
+    let digest = items.iter().fold(Digest::of(&["parts", &feed, &gate]), |digest, item| {
+        let digest = digest.and(item.id.as_bytes()).and(item.data.content_type.as_bytes());
+        digest.and(&item.data.bytes)
+    });
+    Request { key: key.to_owned(), digest: digest.end() }
+}
+
+/// Of a partition with its items.
+pub(crate) fn of_partition(key: &str, body: &[u8]) -> Request {
+    Request { key: key.to_owned(), digest: Digest::of(&["partition"]).and(body).end() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gatefeed_core::item::Data;
+
+    #[test]
+    fn requests_that_differ_have_other_digests() {
+        let plain = PostParams::default();
+        let gate = PostParams { gate: Some(1), ..plain.clone() };
+        let feed = PostParams { feed: Some("f".into()), ..plain.clone() };
+        let of =
+            |asked: &PostParams, content_type: &str, body: &[u8]| of_item("k", asked, content_type, body);
+        let first = of(&plain, "a/b", b"body");
+        assert_eq!(first, of(&PostParams { gate: Some(0), ..plain.clone() }, "a/b", b"body"));
+        for other in [of(&gate, "a/b", b"body"), of(&plain, "a/bb", b"ody"), of(&plain, "a/b", b"bod")] {
+            assert_ne!(first, other);
+        }
+        assert_ne!(first, of(&feed, "a/b", b"body"));
+        assert_ne!(first, of_item("another key", &plain, "a/b", b"body"));
+        let lines = of_lines("k", &plain, b"body");
+        let envelope = PostParams { envelope: Some(true), ..plain.clone() };
+        for other in [&gate, &feed, &envelope].map(|asked| of_lines("k", asked, b"body")) {
+            assert_ne!(lines, other);
+        }
+        assert_ne!(lines, of_lines("k", &plain, b"bod"));
+        assert_ne!(lines.digest, of_partition("k", b"body").digest);
+    }
+
+    #[test]
+    fn items_that_differ_have_other_digests() {
+        let item = |id: &str, content_type: &str, bytes: &'static str| {
+            NewItem::new("p", id, Data { bytes: bytes.into(), content_type: content_type.into() })
+        };
+        let of = |items: &[NewItem]| of_parts("k", &PostParams::default(), items).digest;
+        let first = of(&[item("a", "t/p", "1"), item("b", "t/p", "2")]);
+        assert_eq!(first, of(&[item("a", "t/p", "1"), item("b", "t/p", "2")]));
+        for other in [
+            &[item("a", "t/p", "1")][..],
+            &[item("a", "t/p", "1"), item("b", "t/p", "3")],
+            &[item("a", "t/p", "1"), item("c", "t/p", "2")],
+            &[item("a", "t/p", "1"), item("b", "t/q", "2")],
+            &[item("b", "t/p", "2"), item("a", "t/p", "1")],
+        ] {
+            assert_ne!(first, of(other));
+        }
+    }
+
+    /// Digests of items that are there already have to be found again.
+    #[test]
+    fn the_digest_of_an_item_does_not_change() {
+        let asked = PostParams { id: Some("i".into()), gate: Some(2), ..PostParams::default() };
+        let digest = of_item("key", &asked, "text/plain", b"data");
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "dd8237ca2eb385f21a921e7a4e9e14b54a445cd210f74182a3c4ceaa09f596c4");
+    }
 }

@@ -1,9 +1,9 @@
 //! Serving a router: `axum::serve` with bounds, since whoever can reach the port must not be able to use up the
 //! watcher's file descriptors.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{Router, extract::Request, routing::any};
+use axum::{Extension, Router, extract::Request, response::IntoResponse, routing::any};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -11,13 +11,18 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-use crate::{problem::Problem, tls::Tls};
+use crate::{
+    problem::{PROBLEM_JSON, Problem},
+    stopping::Stopping,
+    tls::Tls,
+};
 
 /// The most connections at a time.
 const CONNECTIONS_MAX: usize = 512;
@@ -31,6 +36,16 @@ const CROWDED_READ_MAX: Duration = Duration::from_secs(2);
 
 /// How long a client may take for the head of a request; idle connections are closed after it too.
 const HEAD_READ_MAX: Duration = Duration::from_secs(30);
+
+/// How long a client may read nothing of an answer. What is sent is then given up, and with it what it takes here: the rows
+/// of a listing, the place of one that waits.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// How long a client may take to agree on keys.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// So much is read of a request in plain HTTP where TLS is spoken.
+const UNREAD_MAX: usize = 64 * 1024;
 
 /// For how long open connections may hold up the end.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
@@ -51,12 +66,34 @@ pub async fn serve_with(
     tls: Option<Tls>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
+    let times = Times { stall_max: STALL_MAX, handshake_max: HANDSHAKE_MAX };
+    serve_within(times, listener, router, tls, shutdown).await;
+}
+
+/// How long clients may take.
+#[derive(Clone, Copy)]
+struct Times {
+    stall_max: Duration,
+    handshake_max: Duration,
+}
+
+async fn serve_within(
+    times: Times,
+    listener: TcpListener,
+    router: Router,
+    tls: Option<Tls>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let connections = GracefulShutdown::new();
+    let stopping = Stopping::default();
+    let router = router.layer(Extension(stopping.clone()));
     tokio::select! {
         () = shutdown => {}
-        () = accept_all(&listener, &router, tls.as_ref(), &connections) => {}
+        () = accept_all(times, &listener, &router, tls.as_ref(), &connections) => {}
     }
     drop(listener);
+    // Those that wait get an answer, rather than a connection that is cut.
+    stopping.begin();
     if tokio::time::timeout(DRAIN_MAX, connections.shutdown()).await.is_err() {
         tracing::debug!("connections were still open at the end and are cut off");
     }
@@ -64,6 +101,7 @@ pub async fn serve_with(
 
 /// Never ends by itself.
 async fn accept_all(
+    times: Times,
     listener: &TcpListener,
     router: &Router,
     tls: Option<&Tls>,
@@ -77,8 +115,8 @@ async fn accept_all(
                 let _ = stream.set_nodelay(true);
                 let Some(seat) = rooms.seat().await else { return };
                 match tls {
-                    None => start(stream, seat, connections.watcher()),
-                    Some(tls) => start_tls(stream, tls.clone(), seat, connections.watcher()),
+                    None => start(patient(stream, times), seat, connections.watcher()),
+                    Some(tls) => start_tls(stream, times, tls.clone(), seat, connections.watcher()),
                 }
             }
             Err(error) if is_clients_fault(&error) => {}
@@ -140,14 +178,58 @@ fn for_the_crowd(router: &Router) -> Router {
     Router::new().route("/livez", health.clone()).route("/readyz", health).fallback(full)
 }
 
+/// A connection that breaks when its client reads nothing for too long.
+fn patient(stream: TcpStream, times: Times) -> Pin<Box<TimeoutStream<TcpStream>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(times.stall_max));
+    Box::pin(stream)
+}
+
 /// Agrees on keys beside the next connections.
-fn start_tls(stream: TcpStream, tls: Tls, seat: Seat, watcher: Watcher) {
+fn start_tls(stream: TcpStream, times: Times, tls: Tls, seat: Seat, watcher: Watcher) {
     tokio::spawn(async move {
-        match tls.accept(stream).await {
-            Ok(stream) => start(stream, seat, watcher),
-            Err(error) => tracing::debug!(%error, "a client speaks no TLS that is spoken here"),
+        match tokio::time::timeout(times.handshake_max, agree(stream, times, &tls)).await {
+            Ok(Ok(Some(stream))) => start(stream, seat, watcher),
+            Ok(Ok(None)) => tracing::debug!("a client speaks plain HTTP where TLS is spoken"),
+            Ok(Err(error)) => tracing::debug!(%error, "a client speaks no TLS that is spoken here"),
+            Err(_) => tracing::debug!("a client took too long to agree on keys"),
         }
     });
+}
+
+type TlsStream = tokio_rustls::server::TlsStream<Pin<Box<TimeoutStream<TcpStream>>>>;
+
+/// Agrees on keys. `None`: the client has not tried to, and was told so.
+async fn agree(mut stream: TcpStream, times: Times, tls: &Tls) -> io::Result<Option<TlsStream>> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    // What a request in plain HTTP begins with; TLS does with the byte 22.
+    if first[0].is_ascii_uppercase() {
+        tell_of_tls(&mut stream).await?;
+        return Ok(None);
+    }
+    tls.accept(patient(stream, times)).await.map(Some)
+}
+
+/// Reads what is there of the request, since a connection that is closed with something unread is cut.
+async fn tell_of_tls(stream: &mut TcpStream) -> io::Result<()> {
+    let problem = Problem::bad_request("this port speaks TLS: ask with https://").into_response();
+    let body = axum::body::to_bytes(problem.into_body(), usize::MAX).await.unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+    stream.shutdown().await?;
+    let mut unread = [0; 4096];
+    let mut left = UNREAD_MAX;
+    while left > 0 {
+        match stream.read(&mut unread).await? {
+            0 => break,
+            length => left = left.saturating_sub(length),
+        }
+    }
+    Ok(())
 }
 
 fn start<S>(stream: S, seat: Seat, watcher: Watcher)
@@ -175,69 +257,4 @@ fn is_clients_fault(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    const REQUEST: &[u8] = b"GET /hello HTTP/1.1\r\nHost: h\r\n\r\n";
-
-    async fn listen() -> (TcpListener, std::net::SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        (listener, address)
-    }
-
-    fn router() -> Router {
-        Router::new().route("/hello", get("hello")).route("/livez", get("alive"))
-    }
-
-    async fn exchange(stream: &mut TcpStream) -> String {
-        ask(stream, REQUEST).await
-    }
-
-    async fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
-        stream.write_all(request).await.unwrap();
-        let mut answer = vec![0; 4096];
-        let length = stream.read(&mut answer).await.unwrap();
-        String::from_utf8_lossy(&answer[..length]).into_owned()
-    }
-
-    #[tokio::test]
-    async fn it_answers_and_ends_although_a_client_lingers() {
-        let (listener, address) = listen().await;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, router(), async {
-            let _ = stopped.await;
-        }));
-        let mut client = TcpStream::connect(address).await.unwrap();
-        assert!(exchange(&mut client).await.ends_with("hello"));
-        client.write_all(b"GET /hel").await.unwrap();
-        stop.send(()).unwrap();
-        tokio::time::timeout(Duration::from_secs(20), server).await.expect("ends in time").unwrap();
-    }
-
-    #[tokio::test]
-    async fn clients_over_the_limit_hear_of_it_and_health_is_told() {
-        let (listener, address) = listen().await;
-        let server = tokio::spawn(serve(listener, router(), std::future::pending()));
-        let mut held = Vec::new();
-        for _ in 0..CONNECTIONS_MAX {
-            let mut client = TcpStream::connect(address).await.unwrap();
-            assert!(exchange(&mut client).await.ends_with("hello"));
-            held.push(client);
-        }
-        let late = async |request: &[u8]| {
-            let mut client = TcpStream::connect(address).await.unwrap();
-            ask(&mut client, request).await
-        };
-        let refused = late(REQUEST).await;
-        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after"), "{refused}");
-        let alive = late(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n").await;
-        assert!(alive.starts_with("HTTP/1.1 200") && alive.contains("connection: close"), "{alive}");
-        held.pop();
-        let room = async { while !late(REQUEST).await.ends_with("hello") {} };
-        tokio::time::timeout(Duration::from_secs(20), room).await.expect("room was made");
-        server.abort();
-    }
-}
+mod tests;

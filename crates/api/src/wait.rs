@@ -1,13 +1,13 @@
-//! Waiting for the end of a partition or item, within a request. It looks again and again, ever less often up to a
-//! second: a listener for each request would be a connection to the database for each.
+//! Waiting for the end of a partition or item, within a request. All that is waited for is looked at together, a few times
+//! a second: neither a connection to the database for each request, nor a query.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
-use gatefeed_core::inspect::{DataPart, Glance, ItemRow};
+use gatefeed_core::inspect::{Awaited, DataPart, Glance, ItemRow};
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -15,10 +15,27 @@ use crate::{
     app::App,
     items::find,
     problem::Problem,
+    stopping::Stopping,
 };
 
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Looking takes at most one part in so many of the time.
+const SHARE: u32 = 10;
+
+/// How often a token is looked at again.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// How a request waits.
+pub(crate) struct Patience<'a> {
+    /// Who waits.
+    pub(crate) headers: &'a HeaderMap,
+    /// For how long.
+    pub(crate) time: Duration,
+    /// Or until the server ends.
+    pub(crate) stopping: &'a Stopping,
+}
 
 /// Room for one that waits.
 pub(crate) fn room(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
@@ -26,20 +43,12 @@ pub(crate) fn room(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
     room.map_err(|_| Problem::busy("too many requests wait already: ask without waiting, or again later"))
 }
 
-/// Until the partition has closed, or the time is over.
-pub(crate) async fn partition(
-    app: &App,
-    headers: &HeaderMap,
-    id: &str,
-    time: Duration,
-) -> Result<(), Problem> {
+/// Until the partition has closed, or the patience is over.
+pub(crate) async fn partition(app: &App, id: &str, patience: &Patience<'_>) -> Result<(), Problem> {
     let _room = room(app)?;
-    let mut pauses = Pauses::until(Instant::now() + time);
-    loop {
-        May::<Looks>::check(app, headers).await?;
-        if glance(app, id).await?.status.is_closed() || !pauses.next().await {
-            return Ok(());
-        }
+    match glance(app, id).await?.status.is_closed() {
+        true => Ok(()),
+        false => until_ended(app, Awaited::Partition(id.to_owned()), patience).await,
     }
 }
 
@@ -49,44 +58,55 @@ pub(crate) async fn glance(app: &App, id: &str) -> Result<Glance, Problem> {
     seen.ok_or_else(|| Problem::not_found(format!("partition {id:?} does not exist")))
 }
 
-/// Until the item has ended, or the time is over; the item as it is then.
+/// Until the item has ended, or the patience is over; the item as it is then.
 pub(crate) async fn item(
     app: &App,
-    headers: &HeaderMap,
     partition: &str,
     item: &str,
-    time: Duration,
+    patience: &Patience<'_>,
 ) -> Result<ItemRow, Problem> {
     let _room = room(app)?;
-    let mut pauses = Pauses::until(Instant::now() + time);
+    let row = find(app, partition, item, DataPart::None).await?;
+    if !row.status.is_open() {
+        return Ok(row);
+    }
+    let awaited = Awaited::Item { partition: partition.to_owned(), id: item.to_owned() };
+    until_ended(app, awaited, patience).await?;
+    find(app, partition, item, DataPart::None).await
+}
+
+/// A token may be revoked meanwhile.
+async fn until_ended(app: &App, awaited: Awaited, patience: &Patience<'_>) -> Result<(), Problem> {
+    let (mut seen, is_first) = app.waits.follow(awaited);
+    if is_first {
+        tokio::spawn(look(Arc::clone(app)));
+    }
+    let end = Instant::now() + patience.time;
     loop {
-        May::<Looks>::check(app, headers).await?;
-        let row = find(app, partition, item, DataPart::None).await?;
-        if !row.status.is_open() || !pauses.next().await {
-            return Ok(row);
+        tokio::select! {
+            _ = seen.wait_for(|ended| *ended == Some(true)) => return Ok(()),
+            () = sleep_until(end) => return Ok(()),
+            () = patience.stopping.wait() => return Ok(()),
+            () = sleep(RECHECK) => {}
         }
+        May::<Looks>::check(app, patience.headers).await?;
     }
 }
 
-/// Pauses that grow.
-struct Pauses {
-    end: Instant,
-    pause: Duration,
-}
-
-impl Pauses {
-    fn until(end: Instant) -> Self {
-        Self { end, pause: PAUSE_MIN }
-    }
-
-    /// Pauses; false when the time is over.
-    async fn next(&mut self) -> bool {
-        let left = self.end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
+/// Looks until nobody waits any more.
+async fn look(app: App) {
+    loop {
+        let started = Instant::now();
+        let awaited = app.waits.followed();
+        if awaited.is_empty() {
+            return;
         }
-        sleep(self.pause.mul_f64(rand::random_range(0.8..1.2)).min(left)).await;
-        self.pause = (self.pause * 3 / 2).min(PAUSE_MAX);
-        true
+        match app.store.ended(&awaited).await {
+            Ok(ended) => {
+                awaited.iter().zip(ended).for_each(|(awaited, ended)| app.waits.tell(awaited, ended))
+            }
+            Err(error) => tracing::debug!(%error, "what is waited for could not be looked at"),
+        }
+        sleep((started.elapsed() * (SHARE - 1)).max(INTERVAL)).await;
     }
 }

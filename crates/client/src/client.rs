@@ -88,7 +88,7 @@ impl Client {
     /// and not committed yet, it gives way and is repeated; those of more than 2,000 items go one after another.
     /// [`StoreError::Locked`], which is retryable, says that the other one was still open after a minute.
     ///
-    /// A cancelled partition takes no items ([`StoreError::Data`]).
+    /// A cancelled partition takes no items ([`StoreError::Cancelled`]).
     pub async fn push(&self, partition: &Partition) -> Result<Pushed> {
         Ok(self.backend.push(partition.row(), partition.in_order()).await?)
     }

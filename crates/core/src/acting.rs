@@ -1,13 +1,54 @@
-//! What an operator may do to a partition, by its status. The SQL functions of the Postgres schema decide the same and
-//! say it in the same words.
+//! What an operator does to a partition, and what it may do by the partition's status. The SQL functions of the Postgres
+//! schema decide the same and say it in the same words.
 
 use crate::{
     error::{Result, StoreError},
     partition::{PartitionState, PartitionStatus},
+    store::RetryFilter,
 };
+
+/// What an operator does to a partition; [`crate::Store`] has a method of each.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Makes failed items available again.
+    Retry(RetryFilter),
+    /// Lets a held partition go.
+    Seal,
+    /// Raises its gate by hand.
+    Advance,
+    /// Sets it aside.
+    Pause,
+    /// Lets it go on.
+    Resume,
+    /// Ends it.
+    Cancel,
+    /// Goes back to this gate.
+    Rewind(i32),
+}
+
+/// What an action came to; zero where it has no such thing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Acted {
+    /// Items that were retried, cancelled, or made available by a rewind.
+    pub items: u64,
+    /// Items that a rewind removed.
+    pub removed: u64,
+    /// The gate to which the partition was advanced.
+    pub gate: i32,
+}
 
 /// What a cancellation notes as the partition's `reason`.
 pub const CANCELLED: &str = "cancelled by an operator";
+
+/// `Changed` unless the partition is at the version that the action is for; `None`: any will do.
+pub fn check_version(partition: &str, found: i64, expected: Option<i64>) -> Result<()> {
+    match expected {
+        Some(expected) if expected != found => Err(StoreError::Changed(format!(
+            "partition {partition:?} is at version {found}, not {expected}: look at it again"
+        ))),
+        _ => Ok(()),
+    }
+}
 
 /// Whether a pause changes anything: a paused partition stays paused. `Refused` for one that has ended.
 pub fn pause(partition: &str, status: PartitionStatus) -> Result<bool> {

@@ -52,6 +52,12 @@ pub enum StoreError {
     /// The action does not fit the state of what it was asked for; the text says what to do.
     #[error("{0}")]
     Refused(String),
+    /// The thing is at another version than the one that the call is for. Nothing was written.
+    #[error("{0}")]
+    Changed(String),
+    /// Items were to be added to a partition that is cancelled. Nothing was written.
+    #[error("{0}")]
+    Cancelled(String),
     /// The database URL or another setting is wrong.
     #[error("{0}")]
     Config(String),
@@ -71,8 +77,8 @@ impl StoreError {
         matches!(self, Self::Unavailable(_) | Self::Conflict(_) | Self::Locked(_))
     }
 
-    /// Whether the input is at fault, so that a batch is worth splitting to find the culprit.
+    /// Whether the input is at fault, or what it is for, so that a batch is worth splitting to find the culprit.
     pub fn is_data(&self) -> bool {
-        matches!(self, Self::Data(_))
+        matches!(self, Self::Data(_) | Self::Cancelled(_))
     }
 }

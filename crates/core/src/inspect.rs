@@ -226,6 +226,20 @@ pub struct Glance {
     pub version: i64,
 }
 
+/// What somebody waits for the end of.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Awaited {
+    /// The partition of this id.
+    Partition(String),
+    /// An item.
+    Item {
+        /// Its partition.
+        partition: String,
+        /// Its id.
+        id: String,
+    },
+}
+
 /// Which items of a partition to list, in order of id.
 #[derive(Clone, Debug, Default)]
 pub struct ItemFilter {

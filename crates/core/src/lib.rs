@@ -17,6 +17,7 @@
 //! | what does a database have to do? | `store.rs` |
 //! | what does a line of items say? | `envelope.rs` |
 //! | how do items come that arrive one by one? | `ingest.rs` |
+//! | what is kept of a request that may come again? | `request.rs` |
 //! | who may use the API? | `token.rs` |
 //! | what of a limit is one watcher's? | `share.rs` |
 //! | what do people see? | `inspect.rs`, `watcher.rs`, `circuit.rs`, `why.rs` |
@@ -43,6 +44,7 @@ pub mod lease;
 pub mod nested;
 pub mod outcome;
 pub mod partition;
+pub mod request;
 pub mod retry;
 pub mod share;
 pub mod store;

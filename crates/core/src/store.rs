@@ -6,16 +6,20 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
+    acting::{Acted, Action},
     blob::{Blobs, Space},
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     error::Result,
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
     item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    request::{Answered, Request},
     share::Peers,
     token::{NewToken, Token},
     watcher::Report,
@@ -283,44 +287,73 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         push.commit().await
     }
 
+    /// As [`Store::push`], of a request that may come again: what it came to is kept in the same transaction, for
+    /// [`crate::request::KEPT`] at least unless the partition is deleted. The same request again adds nothing, whatever
+    /// has become of the partition, also when both come at the same time; another one with its key adds nothing either.
+    async fn push_request(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: &Request,
+    ) -> Result<Answered>;
+
     /// Adds items of any number of partitions in one transaction, making partitions that are missing, for callers that
     /// wait together; one entry for each, in order. `Data` means that one of them is refused and nothing was written;
     /// callers split them. `Conflict` and `Locked` mean that nothing was written and the same again may work. Wakes
     /// watchers, soon after it has returned.
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>>;
 
+    /// Does what an operator asks for. With a `version`, only if the partition is at that one, which is looked at in the
+    /// same transaction: `Changed` otherwise. What each action does, and when it errs, the methods below say.
+    async fn act(&self, partition: &str, version: Option<i64>, action: &Action) -> Result<Acted>;
+
     /// Makes failed items available again (pass + 1, no retries used, due now) and reopens a failed or
     /// complete partition. Returns how many. `NotFound` without the partition or the item named; `Refused`
     /// where the partition is cancelled.
-    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64>;
+    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
+        Ok(self.act(partition, None, &Action::Retry(filter.clone())).await?.items)
+    }
 
     /// `manual_checkpoint` off, `auto_close` on. `NotFound` without the partition. Twice is once.
-    async fn seal(&self, partition: &str) -> Result<()>;
+    async fn seal(&self, partition: &str) -> Result<()> {
+        self.act(partition, None, &Action::Seal).await.map(drop)
+    }
 
     /// Raises the gate by hand to the lowest open one and returns that. `Refused`, saying why, while an item
     /// at or below the gate is open, past a failed item under 'stop', or when nothing is open above it.
-    async fn advance(&self, partition: &str) -> Result<i32>;
+    async fn advance(&self, partition: &str) -> Result<i32> {
+        Ok(self.act(partition, None, &Action::Advance).await?.gate)
+    }
 
     /// Sets a partition aside: its owner keeps the lease, sends nothing more within half a second, lets what is in flight
     /// end, and then gives it back. Twice is once. `Refused` for one that has ended ([`crate::acting::pause`]).
-    async fn pause(&self, partition: &str) -> Result<()>;
+    async fn pause(&self, partition: &str) -> Result<()> {
+        self.act(partition, None, &Action::Pause).await.map(drop)
+    }
 
     /// Lets a paused partition go on, and one that has failed with open items at or below its gate, as after a
     /// deadline, which starts anew. `Refused` for others ([`crate::acting::resume`]).
-    async fn resume(&self, partition: &str) -> Result<()>;
+    async fn resume(&self, partition: &str) -> Result<()> {
+        self.act(partition, None, &Action::Resume).await.map(drop)
+    }
 
     /// Ends a partition: its open items are cancelled, the epoch rises and nobody owns it, so that what is in flight is
-    /// aborted and its late answers are fenced. Inserts are refused from then on. Returns how many items were
+    /// aborted and its late answers are fenced. Inserts are refused from then on (`Cancelled`). Returns how many items were
     /// cancelled, those of the partitions that it has nested, and that those have, included. Twice is once, but for items that a transaction, open during the first, has committed since.
     /// `Refused` for a complete partition ([`crate::acting::cancel`]).
-    async fn cancel(&self, partition: &str) -> Result<u64>;
+    async fn cancel(&self, partition: &str) -> Result<u64> {
+        Ok(self.act(partition, None, &Action::Cancel).await?.items)
+    }
 
     /// Goes back to a gate that was reached, in a partition with `keep_history`. Its items at that gate or beyond it, but
     /// for cancelled ones, are available again (pass + 1, no retries used) at the lowest gate from there on that they
     /// have come to, with the data they last came there with; those that answers at or beyond the gate have made are
     /// removed, and partitions that they have nested are cancelled. The epoch rises and nobody owns the partition; a failed or complete one is open again, a paused one
     /// stays paused. `Refused`, saying why, by [`crate::acting::rewind`].
-    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound>;
+    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
+        let Acted { items, removed, .. } = self.act(partition, None, &Action::Rewind(gate)).await?;
+        Ok(Rewound { items, removed })
+    }
 
     // --- who may use the API ---
 
@@ -375,6 +408,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// A partition, if there is one of this id, without counting anything.
     async fn glance(&self, partition: &str) -> Result<Option<Glance>>;
+
+    /// Whether each of these has ended, in order: partitions that have closed, items that are not open, and what is not there.
+    /// For everybody at once who waits.
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>>;
 
     /// How many available items a feed's available partitions have, counted up to `limit`.
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64>;

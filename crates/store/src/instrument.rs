@@ -7,17 +7,21 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use gatefeed_core::{
     Result, Store, StoreError,
+    acting::{Acted, Action},
     blob::{Blobs, Space},
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
     item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    request::{Answered, Request},
     share::Peers,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
     why::Facts,
@@ -161,12 +165,25 @@ impl<S: Store> Store for Instrumented<S> {
         let put = call("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
         call("push", items.len(), PUSH, self.0.push(partition, put.as_deref().unwrap_or(items))).await
     }
+    async fn push_request(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: &Request,
+    ) -> Result<Answered> {
+        let put = call("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
+        let items = put.as_deref().unwrap_or(items);
+        call("push_request", items.len(), PUSH, self.0.push_request(partition, items, request)).await
+    }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         let put = call("offload", arrivals.len(), LONG, self.1.offload_arrivals(arrivals)).await?;
         call("ingest", arrivals.len(), STEP, self.0.ingest(put.as_deref().unwrap_or(arrivals))).await
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         call("glance", 1, STEP, self.0.glance(partition)).await
+    }
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>> {
+        call("ended", awaited.len(), STEP, self.0.ended(awaited)).await
     }
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
         call("backlog", 1, LONG, self.0.backlog(feed, limit)).await
@@ -180,26 +197,17 @@ impl<S: Store> Store for Instrumented<S> {
     async fn revoke_token(&self, id: &str) -> Result<()> {
         call("revoke_token", 1, STEP, self.0.revoke_token(id)).await
     }
-    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
-        call("retry", 1, LONG, self.0.retry(partition, filter)).await
-    }
-    async fn seal(&self, partition: &str) -> Result<()> {
-        call("seal", 1, LONG, self.0.seal(partition)).await
-    }
-    async fn advance(&self, partition: &str) -> Result<i32> {
-        call("advance", 1, LONG, self.0.advance(partition)).await
-    }
-    async fn pause(&self, partition: &str) -> Result<()> {
-        call("pause", 1, LONG, self.0.pause(partition)).await
-    }
-    async fn resume(&self, partition: &str) -> Result<()> {
-        call("resume", 1, LONG, self.0.resume(partition)).await
-    }
-    async fn cancel(&self, partition: &str) -> Result<u64> {
-        call("cancel", 1, WHOLE, self.0.cancel(partition)).await
-    }
-    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
-        call("rewind", 1, WHOLE, self.0.rewind(partition, gate)).await
+    async fn act(&self, partition: &str, version: Option<i64>, action: &Action) -> Result<Acted> {
+        let (name, limit) = match action {
+            Action::Retry(_) => ("retry", LONG),
+            Action::Seal => ("seal", LONG),
+            Action::Advance => ("advance", LONG),
+            Action::Pause => ("pause", LONG),
+            Action::Resume => ("resume", LONG),
+            Action::Cancel => ("cancel", WHOLE),
+            Action::Rewind(_) => ("rewind", WHOLE),
+        };
+        call(name, 1, limit, self.0.act(partition, version, action)).await
     }
     async fn callback_key(&self) -> Result<Key> {
         call("callback_key", 0, STEP, self.0.callback_key()).await

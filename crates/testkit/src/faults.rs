@@ -11,17 +11,21 @@ use std::{
 use async_trait::async_trait;
 use gatefeed_core::{
     Result, Store, StoreError,
+    acting::{Acted, Action},
     blob::{Blobs, Space},
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
     item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    request::{Answered, Request},
     share::Peers,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
     why::Facts,
@@ -366,11 +370,22 @@ impl Store for FaultStore {
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
         self.inner.push(partition, items).await
     }
+    async fn push_request(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: &Request,
+    ) -> Result<Answered> {
+        self.inner.push_request(partition, items, request).await
+    }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         self.inner.ingest(arrivals).await
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         self.inner.glance(partition).await
+    }
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>> {
+        self.inner.ended(awaited).await
     }
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
         self.inner.backlog(feed, limit).await
@@ -384,26 +399,8 @@ impl Store for FaultStore {
     async fn revoke_token(&self, id: &str) -> Result<()> {
         self.inner.revoke_token(id).await
     }
-    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
-        self.inner.retry(partition, filter).await
-    }
-    async fn seal(&self, partition: &str) -> Result<()> {
-        self.inner.seal(partition).await
-    }
-    async fn advance(&self, partition: &str) -> Result<i32> {
-        self.inner.advance(partition).await
-    }
-    async fn pause(&self, partition: &str) -> Result<()> {
-        self.inner.pause(partition).await
-    }
-    async fn resume(&self, partition: &str) -> Result<()> {
-        self.inner.resume(partition).await
-    }
-    async fn cancel(&self, partition: &str) -> Result<u64> {
-        self.inner.cancel(partition).await
-    }
-    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
-        self.inner.rewind(partition, gate).await
+    async fn act(&self, partition: &str, version: Option<i64>, action: &Action) -> Result<Acted> {
+        self.inner.act(partition, version, action).await
     }
     async fn callback_key(&self) -> Result<Key> {
         self.inner.callback_key().await

@@ -25,7 +25,7 @@ use crate::{database::DatabaseArgs, exit, parse, signals};
 #[command(after_help = "Examples:
   gatefeed serve
   gatefeed serve --listen :8080                         (needs a token: gatefeed token create --role push)
-  curl -d @photo.png -H 'Content-Type: image/png' http://127.0.0.1:8080/v1/partitions/album/items")]
+  curl --data-binary @photo.png -H 'Content-Type: image/png' http://127.0.0.1:8080/v1/partitions/album/items")]
 pub(crate) struct ServeArgs {
     /// Where
     #[arg(

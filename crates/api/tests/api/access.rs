@@ -13,7 +13,7 @@ use crate::place::{Client, Place, open};
 
 on_both!(
     without_tokens_only_this_machine_may_use_it nothing_is_answered_without_a_token a_role_allows_what_it_says
-    a_token_of_a_feed_sees_no_other a_revoked_token_ends
+    each_operation_takes_its_role each_operation_is_of_its_feed a_token_of_a_feed_sees_no_other a_revoked_token_ends
     a_revoked_token_waits_no_longer
 );
 
@@ -42,7 +42,10 @@ async fn without_tokens_only_this_machine_may_use_it(place: Arc<Place>) {
 /// Every operation of the description, word by word.
 async fn nothing_is_answered_without_a_token(place: Arc<Place>) {
     place.store.push(&NewPartition::new("p"), &[NewItem::new("p", "i", Data::json("1"))]).await.unwrap();
-    token(&place, Role::Operate, None).await;
+    let (_, bearer) = token(&place, Role::Operate, None).await;
+    // The id of a token is shown in lists: with another secret it is worth nothing.
+    let (known, secret) = bearer.rsplit_once('_').unwrap();
+    let forged = [format!("{known}_{}", secret.replace(['0', '1', '2', '3'], "f")), format!("{known}_x")];
     let client = place.serve(open()).await;
     let description = client.get("/openapi.json").await.json();
     let mut operations = 0;
@@ -50,7 +53,9 @@ async fn nothing_is_answered_without_a_token(place: Arc<Place>) {
         let path = path.replace("{id}", "p").replace("{item}", "i");
         for method in methods.as_object().unwrap().keys() {
             operations += 1;
-            for client in [client.clone(), client.with("Authorization", "Bearer gf_000000000000_x")] {
+            let unknown = ["Bearer gf_000000000000_x", &forged[0], &forged[1], "Basic Zjpm", "Bearer"];
+            let strangers = unknown.map(|bearer| client.with("Authorization", bearer));
+            for client in strangers.into_iter().chain([client.clone()]) {
                 let answer =
                     client.send(&method.to_uppercase(), &path, Some("application/json"), b"{}").await;
                 assert_eq!(answer.problem(), (401, "unauthorized".into()), "{method} {path}");
@@ -76,6 +81,59 @@ async fn a_role_allows_what_it_says(place: Arc<Place>) {
         ];
         assert_eq!(answers.map(|answer| answer.status), expected, "{role}");
     }
+}
+
+/// Method and path of every operation of the description, of an item of this partition.
+async fn operations(client: &Client, partition: &str) -> Vec<(String, String)> {
+    let description = client.get("/openapi.json").await.json();
+    let mut operations = Vec::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        let path = path.replace("{id}", partition).replace("{item}", "i");
+        operations.extend(methods.as_object().unwrap().keys().map(|m| (m.to_uppercase(), path.clone())));
+    }
+    operations
+}
+
+async fn each_operation_takes_its_role(place: Arc<Place>) {
+    let item = NewItem::new("p", "i", Data::json("1"));
+    place.store.push(&NewPartition::new("p"), &[item]).await.unwrap();
+    place.store.cancel("p").await.unwrap();
+    let before = place.store.partition("p").await.unwrap().unwrap().version;
+    for role in [Role::Read, Role::Push] {
+        let (_, bearer) = token(&place, role, None).await;
+        let client = place.serve(open()).await.with("Authorization", &bearer);
+        for (method, path) in operations(&client, "p").await {
+            let needed = match (method.as_str(), path.as_str()) {
+                ("GET", _) => Role::Read,
+                ("POST", "/v1/partitions" | "/v1/partitions/p/items") => Role::Push,
+                _ => Role::Operate,
+            };
+            let answer = client.send(&method, &path, Some("application/json"), b"{}").await;
+            match role < needed {
+                true => assert_eq!(answer.problem(), (403, "forbidden".into()), "{role}: {method} {path}"),
+                false => assert!(![401, 403].contains(&answer.status), "{role}: {method} {path}: {answer:?}"),
+            }
+        }
+    }
+    assert_eq!(place.store.partition("p").await.unwrap().unwrap().version, before);
+}
+
+/// What is of another feed is not there.
+async fn each_operation_is_of_its_feed(place: Arc<Place>) {
+    let theirs = NewPartition { feed: "theirs".into(), keep_history: true, ..NewPartition::new("theirs") };
+    place.store.push(&theirs, &[NewItem::new("theirs", "i", Data::json("1"))]).await.unwrap();
+    let (_, bearer) = token(&place, Role::Operate, Some("mine")).await;
+    let client = place.serve(open()).await.with("Authorization", &bearer);
+    let mut seen = 0;
+    for (method, path) in operations(&client, "theirs").await {
+        if path.contains("/theirs") {
+            seen += 1;
+            let answer = client.send(&method, &path, Some("application/json"), b"{\"gate\": 0}").await;
+            assert_eq!(answer.problem(), (404, "not-found".into()), "{method} {path}");
+        }
+    }
+    assert!(seen >= 14, "{seen}");
+    assert_eq!(place.store.partition("theirs").await.unwrap().unwrap().version, 0);
 }
 
 async fn a_token_of_a_feed_sees_no_other(place: Arc<Place>) {

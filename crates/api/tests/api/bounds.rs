@@ -7,11 +7,14 @@ use gatefeed_core::{
     item::{Data, NewItem},
     partition::NewPartition,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::place::{Place, open};
 
-on_both!(a_body_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound);
+on_both!(a_body_has_a_bound a_part_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound);
 
 const ITEMS: &str = "/v1/partitions/p/items";
 
@@ -24,6 +27,26 @@ async fn a_body_has_a_bound(place: Arc<Place>) {
     assert_eq!(client.send("POST", ITEMS, ndjson, b"1\n\"123456789\"\n").await.problem().0, 422);
     assert_eq!(client.send("POST", ITEMS, ndjson, &[b'\n'; 31]).await.problem().0, 413);
     assert_eq!(place.store.partition("p").await.unwrap().unwrap().items.available, 3);
+    // What is declared is refused before it comes; a client that has to send it first would be given up as too slow.
+    let mut stream = TcpStream::connect(client.address).await.unwrap();
+    let head = format!("POST {ITEMS} HTTP/1.1\r\nHost: {}\r\nContent-Length: 11\r\n\r\n", client.address);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+}
+
+async fn a_part_has_a_bound(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { payload_max: 10, bulk_max: 1_000, ..open() }).await;
+    let form = |size: usize| {
+        let data = "x".repeat(size);
+        format!("--x\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n{data}\r\n--x--\r\n")
+    };
+    let kind = Some("multipart/form-data; boundary=x");
+    let large = client.send("POST", ITEMS, kind, form(11).as_bytes()).await;
+    assert_eq!((large.problem().0, &large.json()["errors"][0]["part"]), (422, &1.into()), "{large:?}");
+    assert_eq!(client.send("POST", ITEMS, kind, form(10).as_bytes()).await.status, 202);
+    assert_eq!(client.send("POST", ITEMS, kind, form(1_000).as_bytes()).await.problem().0, 413);
 }
 
 /// What clients send slowly takes the room that it has taken; when they go, it is there again.

@@ -1,5 +1,7 @@
 //! A database, the API over it on a free port, and a client that speaks to it.
 
+pub(crate) mod calls;
+
 use std::{collections::HashMap, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use gatefeed_api::{ApiOptions, Openness};
@@ -32,6 +34,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Vec<u8>,
+    /// Whether it came to its end.
+    pub(crate) is_whole: bool,
 }
 
 impl Answer {
@@ -179,19 +183,20 @@ fn parse(answer: &[u8]) -> Answer {
     let headers: HashMap<String, String> = lines.filter_map(pair).collect();
     let body = &answer[end + 4..];
     let is_chunked = headers.get("transfer-encoding").is_some_and(|value| value == "chunked");
-    let body = if is_chunked { unchunked(body) } else { body.to_vec() };
-    Answer { status, headers, body }
+    let (body, is_whole) = if is_chunked { unchunked(body) } else { (body.to_vec(), true) };
+    Answer { status, headers, body, is_whole }
 }
 
-fn unchunked(mut rest: &[u8]) -> Vec<u8> {
+/// And whether the last piece was there.
+fn unchunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     while let Some(end) = rest.windows(2).position(|bytes| bytes == b"\r\n") {
         let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
         if size == 0 {
-            break;
+            return (body, true);
         }
         body.extend_from_slice(&rest[end + 2..end + 2 + size]);
         rest = &rest[end + 2 + size + 2..];
     }
-    body
+    (body, false)
 }

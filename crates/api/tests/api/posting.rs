@@ -95,7 +95,7 @@ async fn many_at_once_and_the_bad_ones_fail_alone(place: Arc<Place>) {
     for post in posts.collect::<Vec<_>>() {
         let (n, answer) = post.await.unwrap();
         match n % 10 {
-            3 => assert_eq!(answer.problem(), (422, "invalid".into())),
+            3 => assert_eq!(answer.problem(), (409, "cancelled".into())),
             _ => assert_eq!(answer.status, 202, "{answer:?}"),
         }
     }
@@ -122,6 +122,8 @@ async fn what_will_not_do_is_told(place: Arc<Place>) {
         let (status, kind) = client.post(path, body).await.problem();
         assert_eq!((status, kind.as_str()), expected, "{path} {body}");
     }
+    let negative = client.post("/v1/partitions/p/items?gate=-1", "1").await.json();
+    assert!(negative["detail"].as_str().unwrap().starts_with("gate is -1, expected a whole"), "{negative}");
     assert_eq!(client.with("Idempotency-Key", "").post(ITEMS, "1").await.problem().0, 400);
     for path in
         ["/v1/partitions/p", "/v1/partitions/p/items", "/v1/partitions/p/why", "/v1/partitions/p/events"]
@@ -134,6 +136,12 @@ async fn what_will_not_do_is_told(place: Arc<Place>) {
 async fn lines_are_all_added_or_none(place: Arc<Place>) {
     let client = place.client();
     let ndjson = Some("application/x-ndjson");
+    for (parameter, expected) in
+        [("id=x", 400), ("priority=1", 400), ("available_at=2030-01-31T08:00:00Z", 400), ("gate=-1", 422)]
+    {
+        let answer = client.send("POST", &format!("{ITEMS}?{parameter}"), ndjson, b"1\n").await;
+        assert_eq!(answer.problem().0, expected, "{parameter}");
+    }
     let wrong = client.send("POST", ITEMS, ndjson, b"1\n\n{\n2\n").await;
     assert_eq!(wrong.problem(), (422, "invalid".into()));
     assert_eq!(wrong.json()["errors"][0]["line"], 3);
@@ -165,9 +173,29 @@ async fn the_parts_of_a_form_are_items(place: Arc<Place>) {
     let data = client.get(&format!("{ITEMS}/a%20b.png/data")).await;
     assert_eq!((data.headers["content-type"].as_str(), data.text().as_str()), ("image/png", "PNG"));
     assert_eq!(client.get(&format!("{ITEMS}/note/data")).await.text(), "hi");
-    let twice = form(&[parts[1].clone(), parts[1].clone()]);
-    assert_eq!(client.send("POST", ITEMS, kind, twice.as_bytes()).await.problem().0, 422);
-    assert_eq!(client.send("POST", ITEMS, kind, b"--x\r\nnonsense").await.problem().0, 400);
+    let large = form(&[part("name=\"f\"; filename=\"large\"", &format!("\r\n{}", "x".repeat(5 << 20)))]);
+    assert_eq!(client.send("POST", ITEMS, kind, large.as_bytes()).await.status, 202);
+    // What will not do is named, and nothing of it is added.
+    let bad = form(&[
+        part("name=\"fine\"", "\r\n1"),
+        part("name=\"f\"; filename=\"bad.json\"", "Content-Type: application/json\r\n\r\n{"),
+        part("name=\"note\"", "\r\n1"),
+        part("name=\"note\"", "\r\n2"),
+        part("name=\"a\tb\"", "\r\n2"),
+    ]);
+    let refused = client.send("POST", ITEMS, kind, bad.as_bytes()).await;
+    assert_eq!(refused.problem(), (422, "invalid".into()));
+    let errors = refused.json()["errors"].clone();
+    let named = |index: usize| (errors[index]["part"].clone(), errors[index]["name"].clone());
+    assert_eq!(named(0), (2.into(), "bad.json".into()), "{errors}");
+    assert_eq!(named(1), (4.into(), "note".into()), "{errors}");
+    assert_eq!(named(2), (5.into(), "a\tb".into()), "{errors}");
+    assert!(errors[0]["detail"].as_str().unwrap().starts_with("not JSON"), "{errors}");
+    assert!(errors[0].get("line").is_none() && errors.as_array().unwrap().len() == 3, "{errors}");
+    assert_eq!(client.get(&format!("{ITEMS}/fine")).await.status, 404);
+    let cut = client.send("POST", ITEMS, kind, b"--x\r\nnonsense").await;
+    assert_eq!(cut.problem().0, 400);
+    assert!(cut.json()["detail"].as_str().unwrap().starts_with("part 1 "), "{cut:?}");
 }
 
 async fn a_partition_is_made_with_its_items(place: Arc<Place>) {

@@ -13,7 +13,7 @@ use crate::place::{Client, Place};
 on_both!(
     no_operation_takes_what_it_does_not_know an_action_takes_no_body_that_it_does_not_know
     parameters_are_text what_is_added_has_no_version data_that_is_known_is_not_sent_again
-    every_error_is_a_problem json_is_kept_by_nobody a_gate_below_zero_is_no_filter
+    every_error_is_a_problem json_is_kept_by_nobody a_gate_below_zero_is_no_filter what_was_pushed_runs_in_no_browser
 );
 
 async fn push(place: &Place) {
@@ -145,6 +145,21 @@ async fn json_is_kept_by_nobody(place: Arc<Place>) {
     }
     let lines = client.with("Accept", "application/x-ndjson").get("/v1/partitions").await;
     assert_eq!(lines.headers["cache-control"], "no-store");
+}
+
+/// Data may be a page with a script, and the API's own pages are in no other site's frame.
+async fn what_was_pushed_runs_in_no_browser(place: Arc<Place>) {
+    let client = place.client();
+    let page = b"<script>fetch('/v1/partitions')</script>";
+    client.send("POST", "/v1/partitions/p/items?id=i", Some("text/html"), page).await;
+    let data = client.get("/v1/partitions/p/items/i/data").await;
+    assert_eq!((data.headers["content-type"].as_str(), &data.body[..]), ("text/html", &page[..]));
+    assert_eq!(data.headers["content-security-policy"], "sandbox; default-src 'none'");
+    assert_eq!(data.headers["x-content-type-options"], "nosniff");
+    let pages = client.get("/docs/").await;
+    assert_eq!((pages.status, pages.headers["x-frame-options"].as_str()), (200, "DENY"));
+    assert!(pages.headers["content-security-policy"].contains("default-src 'self'"), "{pages:?}");
+    assert!(!pages.headers["content-security-policy"].contains("script-src"), "{pages:?}");
 }
 
 async fn a_gate_below_zero_is_no_filter(place: Arc<Place>) {

@@ -7,9 +7,18 @@ use gatefeed_core::{
     partition::NewPartition,
 };
 
-use crate::place::Place;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
 
-on_both!(a_wait_ends_with_the_partition a_wait_ends_with_its_time events_tell_until_the_end);
+use crate::place::{Place, calls::Calls, open};
+
+on_both!(
+    a_wait_ends_with_the_partition a_wait_ends_with_its_time events_tell_until_the_end
+    events_are_told_to_everybody waits_end_with_the_server there_is_room_for_so_many
+);
 
 async fn push(place: &Place) {
     place.store.push(&NewPartition::new("p"), &[NewItem::new("p", "i", Data::json("1"))]).await.unwrap();
@@ -50,4 +59,106 @@ async fn events_tell_until_the_end(place: Arc<Place>) {
     let data: serde_json::Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!((name, &data["status"]), ("event: end", &"cancelled".into()), "{text}");
     assert_eq!(data["gates"][0]["cancelled"], 1);
+}
+
+/// Those that come later are told where it is, at once.
+async fn events_are_told_to_everybody(place: Arc<Place>) {
+    push(&place).await;
+    let follow = || {
+        let client = place.client();
+        tokio::spawn(async move { client.get("/v1/partitions/p/events").await.text() })
+    };
+    let first = follow();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let others: Vec<_> = (0..5).map(|_| follow()).collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    place.store.cancel("p").await.unwrap();
+    for events in others.into_iter().chain([first]) {
+        let text = events.await.unwrap();
+        assert!(text.starts_with("event: progress\n") || text.starts_with("event: end\n"), "{text}");
+        assert_eq!(text.matches("event: end\n").count(), 1, "{text}");
+    }
+}
+
+/// With the state of things, not with a connection that is cut.
+async fn waits_end_with_the_server(place: Arc<Place>) {
+    push(&place).await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = place.client().at(listener.local_addr().unwrap());
+    let router = gatefeed_api::api(Arc::clone(&place.store), open());
+    let server = tokio::spawn(gatefeed_api::serve(listener, router, async {
+        _ = stopped.await;
+    }));
+    let paths =
+        ["/v1/partitions/p?wait=100s", "/v1/partitions/p/items/i?wait=100s", "/v1/partitions/p/events"];
+    let waits = paths.map(|path| {
+        let client = client.clone();
+        tokio::spawn(async move { client.get(path).await })
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.send(()).unwrap();
+    let [partition, item, events] = waits;
+    for answer in [partition.await.unwrap(), item.await.unwrap()] {
+        assert_eq!((answer.status, &answer.json()["status"]), (200, &"available".into()), "{answer:?}");
+    }
+    let events = events.await.unwrap();
+    assert!(events.status == 200 && events.is_whole && !events.text().contains("event: end"), "{events:?}");
+    tokio::time::timeout(Duration::from_secs(20), server).await.expect("ends in time").unwrap();
+}
+
+/// Waits and events together; whoever comes beyond is told when to come again, and room is made by those that go.
+async fn there_is_room_for_so_many(place: Arc<Place>) {
+    push(&place).await;
+    let mut waiting = Vec::new();
+    for number in 0..256 {
+        let mut stream = TcpStream::connect(place.address).await.unwrap();
+        let what = if number % 2 == 0 { "?wait=100s" } else { "/events" };
+        let request = format!("GET /v1/partitions/p{what} HTTP/1.1\r\nHost: {}\r\n\r\n", place.address);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        waiting.push(stream);
+    }
+    let client = place.client();
+    let full = loop {
+        let answer = client.get("/v1/partitions/p?wait=1ms").await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!((full.problem(), full.headers["retry-after"].as_str()), ((503, "busy".into()), "1"));
+    assert_eq!(client.get("/v1/partitions/p/events").await.problem().0, 503);
+    assert_eq!(client.get("/v1/partitions/p").await.status, 200, "others are served");
+    waiting.truncate(200);
+    while client.get("/v1/partitions/p?wait=1ms").await.status != 200 {}
+}
+
+/// However many wait, and for however many partitions and items.
+#[tokio::test(flavor = "current_thread")]
+async fn all_that_is_waited_for_is_looked_at_together() {
+    let calls = Calls::count();
+    let place = Place::sqlite().await;
+    let items: Vec<_> = (0..200).map(|n| NewItem::new("p", format!("i{n}"), Data::json("1"))).collect();
+    place.store.push(&NewPartition::new("p"), &items).await.unwrap();
+    let waits: Vec<_> = (0..200)
+        .map(|n| {
+            let client = place.client();
+            tokio::spawn(async move { client.get(&format!("/v1/partitions/p/items/i{n}?wait=100s")).await })
+        })
+        .collect();
+    let looks = async {
+        while calls.of("items") < 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looks)
+        .await
+        .unwrap_or_else(|_| panic!("each looks once: {calls:?}"));
+    let before = calls.all();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let made = calls.all() - before;
+    assert!((1..=30).contains(&made), "{made} calls in two seconds");
+    place.store.cancel("p").await.unwrap();
+    for wait in waits {
+        assert_eq!(wait.await.unwrap().json()["status"], "cancelled");
+    }
 }

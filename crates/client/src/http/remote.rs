@@ -248,9 +248,14 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The problem of items for a partition that is cancelled.
+const CANCELLED: &str = "urn:gatefeed:cancelled";
+
 /// Problem details.
 #[derive(Default, Deserialize)]
 struct Problem {
+    #[serde(default, rename = "type")]
+    kind: String,
     #[serde(default)]
     detail: String,
     #[serde(default)]
@@ -259,7 +264,8 @@ struct Problem {
 
 #[derive(Deserialize)]
 struct Wrong {
-    line: u64,
+    line: Option<u64>,
+    part: Option<u64>,
     detail: String,
 }
 
@@ -270,13 +276,16 @@ fn error(status: StatusCode, body: &[u8]) -> StoreError {
         false => problem.detail,
     };
     for wrong in problem.errors {
-        detail = format!("{detail}; {}: {}", wrong.line, wrong.detail);
+        let place = wrong.line.or(wrong.part).map_or_else(String::new, |number| format!("{number}: "));
+        detail = format!("{detail}; {place}{}", wrong.detail);
     }
     match status.as_u16() {
         404 => StoreError::NotFound(detail),
         400 | 422 => StoreError::Data(detail),
         401 | 403 => StoreError::Config(detail),
-        409 | 410 | 412 | 413 => StoreError::Refused(detail),
+        409 if problem.kind == CANCELLED => StoreError::Cancelled(detail),
+        412 => StoreError::Changed(detail),
+        409 | 410 | 413 => StoreError::Refused(detail),
         408 | 429 | 502..=504 => StoreError::Unavailable(detail),
         _ => StoreError::Defect(detail),
     }
@@ -310,6 +319,10 @@ mod tests {
         let gone = of(404, r#"{"type":"urn:gatefeed:not-found","detail":"partition \"p\" does not exist"}"#);
         assert!(matches!(&gone, StoreError::NotFound(why) if why == "partition \"p\" does not exist"));
         assert!(of(503, "").is_retryable() && of(429, "{}").is_retryable());
+        let cancelled = of(409, r#"{"type":"urn:gatefeed:cancelled","detail":"x"}"#);
+        assert!(matches!(cancelled, StoreError::Cancelled(_)), "{cancelled:?}");
+        assert!(matches!(of(409, "{}"), StoreError::Refused(_)));
+        assert!(matches!(of(412, "{}"), StoreError::Changed(_)));
         assert_eq!(of(502, "<html>").to_string(), "the API answered 502 Bad Gateway");
         let lines = of(422, r#"{"detail":"1 item will not do","errors":[{"line":2,"detail":"no JSON"}]}"#);
         assert!(lines.is_data() && lines.to_string().ends_with("; 2: no JSON"), "{lines}");

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use futures_util::{TryStreamExt, future::join_all};
-use gatefeed_client::{Data, FailurePolicy, Item, ItemStatus, Partition, PartitionStatus, Pushed};
+use gatefeed_client::{
+    Data, Error, FailurePolicy, Item, ItemStatus, Partition, PartitionStatus, Pushed, StoreError,
+};
 
 use crate::db::{Db, pushed};
 
@@ -167,6 +169,7 @@ async fn a_cancelled_partition_takes_no_items(db: Arc<Db>) {
     let error = db.client.push_many(&empty("p"), [1]).await.unwrap_err();
     assert!(error.to_string().contains("is cancelled and takes no items"), "{error}");
     assert!(!error.is_retryable());
+    assert!(matches!(error, Error::Store(StoreError::Cancelled(_))), "{error:?}");
 }
 
 async fn large_items_are_split_over_statements(db: Arc<Db>) {

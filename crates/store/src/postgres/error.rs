@@ -54,6 +54,8 @@ fn from_code(code: &str, message: &str) -> StoreError {
         }
         "25006" => StoreError::Unavailable("the database is read-only: is this a replica?".into()),
         "P0002" => StoreError::NotFound(message),
+        // check_violation, by the trigger of items
+        "23514" if message.ends_with("is cancelled and takes no items") => StoreError::Cancelled(message),
         _ => match &code[..2.min(code.len())] {
             // connection exceptions, insufficient resources, system errors
             "08" | "53" | "58" => StoreError::Unavailable(message),
@@ -76,6 +78,8 @@ mod tests {
         assert!(from_code("53300", "x").is_retryable());
         assert!(from_code("23514", "x").is_data());
         assert!(from_code("22021", "x").is_data());
+        let cancelled = "gatefeed: partition \"p\" is cancelled and takes no items";
+        assert!(matches!(from_code("23514", cancelled), StoreError::Cancelled(_)));
         for code in ["28P01", "42501", "42939"] {
             assert!(matches!(from_code(code, "x"), StoreError::Config(_)), "{code}");
         }

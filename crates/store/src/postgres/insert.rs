@@ -10,6 +10,7 @@ use gatefeed_core::{
     Result, StoreError,
     item::NewItem,
     partition::NewPartition,
+    request::{Answered, Request},
     store::{Push, Pushed},
 };
 use sqlx::{PgConnection, Postgres as Pg, postgres::PgArguments, query::Query};
@@ -258,13 +259,26 @@ impl Postgres {
         Ok(())
     }
 
+    /// A push of items that are all here, by nobody who would ask again.
+    pub(super) async fn push_whole(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+        match self.push_all(partition, items, None).await? {
+            Answered::Now(pushed) | Answered::Before(pushed) => Ok(pushed),
+            Answered::Conflict => Err(StoreError::Defect("a push without a key has a conflict".into())),
+        }
+    }
+
     /// A push of items that are all here, as often as it takes.
-    pub(super) async fn push_all(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+    pub(super) async fn push_all(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: Option<&Request>,
+    ) -> Result<Answered> {
         let mut sorted = items.to_vec();
         sorted.sort_by(|a, b| a.id.cmp(&b.id));
         let started = Instant::now();
         loop {
-            match self.push_once(partition, &sorted).await {
+            match self.push_once(partition, &sorted, request).await {
                 Err(StoreError::Locked(_) | StoreError::Conflict(_)) if started.elapsed() < PATIENCE => {
                     tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
                 }
@@ -273,7 +287,12 @@ impl Postgres {
         }
     }
 
-    async fn push_once(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
+    async fn push_once(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: Option<&Request>,
+    ) -> Result<Answered> {
         let all: Vec<&NewItem> = items.iter().collect();
         let tx = match statements(&all).count() {
             0 | 1 => self.begin_with_lock_wait(Lane::Push, STATEMENT_MAX, ROW_WAIT).await?,
@@ -284,8 +303,16 @@ impl Postgres {
             }
         };
         let mut push = Box::new(self.pushing(tx, partition).await?);
+        if let Some(request) = request
+            && let Some(answered) = push.note(request).await?
+        {
+            return Ok(answered);
+        }
         push.add(items).await?;
-        push.commit().await
+        if let Some(request) = request {
+            push.settle(request).await?;
+        }
+        push.commit().await.map(Answered::Now)
     }
 
     async fn pushing(&self, mut tx: Tx, partition: &NewPartition) -> Result<Pushing> {
@@ -299,6 +326,24 @@ impl Postgres {
     pub(super) fn inserter<'c>(&'c self, tx: &'c mut Tx) -> Result<Inserter<'c>> {
         let prepared = tx.is_prepared();
         Ok(Inserter { connection: tx.conn()?, sql: &self.sql, prepared })
+    }
+}
+
+impl Pushing {
+    /// Notes the request that this push is for. Its answer, if it came before: then this push is over.
+    async fn note(&mut self, request: &Request) -> Result<Option<Answered>> {
+        let mut tx = self.tx.take().ok_or_else(over)?;
+        let answered = self.store.note_request(&mut tx, &self.partition, request).await?;
+        match answered {
+            Some(_) => tx.rollback().await?,
+            None => self.tx = Some(tx),
+        }
+        Ok(answered)
+    }
+
+    async fn settle(&mut self, request: &Request) -> Result<()> {
+        let tx = self.tx.as_mut().ok_or_else(over)?;
+        self.store.settle_request(tx, &self.partition, request, self.pushed).await
     }
 }
 

@@ -13,6 +13,7 @@ mod claim;
 mod complete;
 mod connect;
 mod dependencies;
+mod ended;
 mod error;
 mod gather;
 mod history;
@@ -25,6 +26,7 @@ mod operate;
 mod page;
 mod pool;
 mod renew;
+mod request;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -42,17 +44,21 @@ use std::{
 use async_trait::async_trait;
 use gatefeed_core::{
     Result, Store,
+    acting::{Acted, Action},
     blob::Space,
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
     item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    request::{Answered, Request},
     share::Peers,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, RetryFilter, Rewound, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Pushed, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
     why::Facts,
@@ -174,13 +180,24 @@ impl Store for Postgres {
         Ok(Box::new(self.start_push(partition).await?))
     }
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
-        self.push_all(partition, items).await
+        self.push_whole(partition, items).await
+    }
+    async fn push_request(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: &Request,
+    ) -> Result<Answered> {
+        self.push_all(partition, items, Some(request)).await
     }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         self.take_in(arrivals).await
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         self.look_at(partition).await
+    }
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>> {
+        self.find_ended(awaited).await
     }
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
         self.count_backlog(feed, limit).await
@@ -194,26 +211,8 @@ impl Store for Postgres {
     async fn revoke_token(&self, id: &str) -> Result<()> {
         self.end_token(id).await
     }
-    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
-        self.retry_failed(partition, filter).await
-    }
-    async fn seal(&self, partition: &str) -> Result<()> {
-        self.let_go(partition).await
-    }
-    async fn advance(&self, partition: &str) -> Result<i32> {
-        self.raise_gate(partition).await
-    }
-    async fn pause(&self, partition: &str) -> Result<()> {
-        self.set_aside(partition).await
-    }
-    async fn resume(&self, partition: &str) -> Result<()> {
-        self.take_up(partition).await
-    }
-    async fn cancel(&self, partition: &str) -> Result<u64> {
-        self.end(partition).await
-    }
-    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
-        self.go_back(partition, gate).await
+    async fn act(&self, partition: &str, version: Option<i64>, action: &Action) -> Result<Acted> {
+        self.operate(partition, version, action).await
     }
     async fn callback_key(&self) -> Result<Key> {
         self.key().await

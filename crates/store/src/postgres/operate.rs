@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use gatefeed_core::{
     Result, StoreError,
-    store::{RetryFilter, Rewound},
+    acting::{self, Acted, Action},
+    store::RetryFilter,
 };
-use sqlx::{Row, postgres::PgRow};
+use sqlx::Row;
 
 use super::{
     Postgres,
@@ -19,58 +20,73 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// For what changes many items of a partition at once.
 const WHOLE_LIMIT: Duration = Duration::from_secs(600);
 
+/// The lock that all functions begin with.
+const LOCK: &str = "SELECT version FROM {schema}.gatefeed_partitions WHERE id = $1 FOR NO KEY UPDATE";
+
+/// The function of the schema that does it.
+fn function(action: &Action) -> &'static str {
+    match action {
+        Action::Retry(_) => "SELECT {schema}.gatefeed_retry($1, $2, $3) AS items",
+        Action::Seal => "SELECT {schema}.gatefeed_seal($1)",
+        Action::Advance => "SELECT {schema}.gatefeed_advance($1) AS gate",
+        Action::Pause => "SELECT {schema}.gatefeed_pause($1)",
+        Action::Resume => "SELECT {schema}.gatefeed_resume($1)",
+        Action::Cancel => "SELECT {schema}.gatefeed_cancel($1) AS items",
+        Action::Rewind(_) => "SELECT items, removed FROM {schema}.gatefeed_rewind($1, $2)",
+    }
+}
+
 impl Postgres {
-    pub(super) async fn retry_failed(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
-        if let Some(item) = &filter.item {
-            self.find_item(&mut tx, partition, item).await?;
-        }
-        let call = tx.query(self.sql.get("SELECT {schema}.gatefeed_retry($1, $2, $3)"));
-        let call = call.bind(partition).bind(&filter.item).bind(filter.gate);
-        let retried: i64 = call.fetch_one(tx.conn()?).await.map_err(spoken)?.get(0);
-        tx.commit().await?;
-        Ok(retried.unsigned_abs())
-    }
-
-    pub(super) async fn let_go(&self, partition: &str) -> Result<()> {
-        self.call("SELECT {schema}.gatefeed_seal($1)", partition, LIMIT).await.map(|_| ())
-    }
-
-    pub(super) async fn raise_gate(&self, partition: &str) -> Result<i32> {
-        let row = self.call("SELECT {schema}.gatefeed_advance($1)", partition, LIMIT).await?;
-        Ok(row.get(0))
-    }
-
-    pub(super) async fn set_aside(&self, partition: &str) -> Result<()> {
-        self.call("SELECT {schema}.gatefeed_pause($1)", partition, LIMIT).await.map(|_| ())
-    }
-
-    pub(super) async fn take_up(&self, partition: &str) -> Result<()> {
-        self.call("SELECT {schema}.gatefeed_resume($1)", partition, LIMIT).await.map(|_| ())
-    }
-
-    pub(super) async fn end(&self, partition: &str) -> Result<u64> {
-        let row = self.call("SELECT {schema}.gatefeed_cancel($1)", partition, WHOLE_LIMIT).await?;
-        self.wake_parents().await;
-        Ok(row.get::<i64, _>(0).unsigned_abs())
-    }
-
-    pub(super) async fn go_back(&self, partition: &str, gate: i32) -> Result<Rewound> {
-        let mut tx = self.begin(Lane::Work, WHOLE_LIMIT).await?;
-        let call = tx.query(self.sql.get("SELECT items, removed FROM {schema}.gatefeed_rewind($1, $2)"));
-        let row = call.bind(partition).bind(gate).fetch_one(tx.conn()?).await.map_err(spoken)?;
-        tx.commit().await?;
-        let count = |column| row.get::<i64, _>(column).unsigned_abs();
-        Ok(Rewound { items: count("items"), removed: count("removed") })
-    }
-
-    /// Calls a function that takes the partition only.
-    async fn call(&self, sql: &'static str, partition: &str, limit: Duration) -> Result<PgRow> {
+    pub(super) async fn operate(
+        &self,
+        partition: &str,
+        version: Option<i64>,
+        action: &Action,
+    ) -> Result<Acted> {
+        let limit = match action {
+            Action::Cancel | Action::Rewind(_) => WHOLE_LIMIT,
+            _ => LIMIT,
+        };
         let mut tx = self.begin(Lane::Work, limit).await?;
-        let call = tx.query(self.sql.get(sql)).bind(partition);
-        let row = call.fetch_one(tx.conn()?).await.map_err(spoken)?;
+        if version.is_some() {
+            self.check_version_of(&mut tx, partition, version).await?;
+        }
+        let acted = self.act_in(&mut tx, partition, action).await?;
         tx.commit().await?;
-        Ok(row)
+        if matches!(action, Action::Cancel) {
+            self.wake_parents().await;
+        }
+        Ok(acted)
+    }
+
+    /// Errs unless the partition is at this version, and keeps it there.
+    async fn check_version_of(&self, tx: &mut Tx, partition: &str, version: Option<i64>) -> Result<()> {
+        let lock = tx.query(self.sql.get(LOCK)).bind(partition);
+        let row = lock.fetch_optional(tx.conn()?).await.map_err(translate)?;
+        let row = row.ok_or_else(|| no_partition(partition))?;
+        acting::check_version(partition, row.get(0), version)
+    }
+
+    async fn act_in(&self, tx: &mut Tx, partition: &str, action: &Action) -> Result<Acted> {
+        if let Action::Retry(RetryFilter { item: Some(item), .. }) = action {
+            self.find_item(tx, partition, item).await?;
+        }
+        let query = tx.query(self.sql.get(function(action))).bind(partition);
+        let query = match action {
+            Action::Retry(filter) => query.bind(&filter.item).bind(filter.gate),
+            Action::Rewind(gate) => query.bind(*gate),
+            _ => query,
+        };
+        let row = query.fetch_one(tx.conn()?).await.map_err(spoken)?;
+        let count = |column| row.get::<i64, _>(column).unsigned_abs();
+        Ok(match action {
+            Action::Retry(_) | Action::Cancel => Acted { items: count("items"), ..Acted::default() },
+            Action::Advance => Acted { gate: row.get("gate"), ..Acted::default() },
+            Action::Rewind(_) => {
+                Acted { items: count("items"), removed: count("removed"), ..Acted::default() }
+            }
+            Action::Seal | Action::Pause | Action::Resume => Acted::default(),
+        })
     }
 
     async fn find_item(&self, tx: &mut Tx, partition: &str, item: &str) -> Result<()> {

@@ -71,6 +71,10 @@ fn from_code(code: i64, message: &str, file: &Path) -> StoreError {
         3 | 8 | 23 => StoreError::Config(format!("{file} cannot be written: {message}")),
         // CORRUPT, NOTADB
         11 | 26 => StoreError::Config(format!("{file} is not a SQLite database, or is damaged: {message}")),
+        // CONSTRAINT, by the trigger of items.
+        19 if message.starts_with("gatefeed: partition is cancelled and takes no items") => {
+            StoreError::Cancelled(message.to_owned())
+        }
         // TOOBIG, CONSTRAINT, MISMATCH: the message names the constraint, or is a trigger's own.
         18..=20 => StoreError::Data(message.to_owned()),
         _ => StoreError::Defect(format!("{file}: {message} (SQLite code {code})")),

@@ -221,7 +221,7 @@ async fn push_whole(
     pushed
 }
 
-async fn push_all(
+pub(super) async fn push_all(
     connection: &mut SqliteConnection,
     partition: &NewPartition,
     items: &[NewItem],

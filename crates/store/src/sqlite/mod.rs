@@ -9,6 +9,7 @@ mod checkpoint;
 mod claim;
 mod complete;
 mod dependencies;
+mod ended;
 mod error;
 mod fence;
 mod file;
@@ -23,6 +24,7 @@ mod operate;
 mod page;
 mod pool;
 mod renew;
+mod request;
 mod rows;
 mod status;
 mod tokens;
@@ -39,17 +41,21 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use gatefeed_core::{
     Result, Store,
+    acting::{Acted, Action},
     blob::Space,
     callback::{Callback, CalledBack, Heartbeat, Key, Ticket},
     gather::{GatherRequest, GatheredPage},
     ingest::{Arrival, Arrived},
-    inspect::{FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow},
-    item::{Data, DueItem},
+    inspect::{
+        Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
+    },
+    item::{Data, DueItem, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
+    request::{Answered, Request},
     share::Peers,
-    store::{Checkpointed, Migrated, Page, PageRequest, Push, RetryFilter, Rewound, Wakeups},
+    store::{Checkpointed, Migrated, Page, PageRequest, Push, Wakeups},
     token::{NewToken, Token},
     watcher::Report,
     why::Facts,
@@ -156,11 +162,22 @@ impl Store for Sqlite {
     async fn begin_push(&self, partition: &NewPartition) -> Result<Box<dyn Push>> {
         self.named(self.open_push(partition).await)
     }
+    async fn push_request(
+        &self,
+        partition: &NewPartition,
+        items: &[NewItem],
+        request: &Request,
+    ) -> Result<Answered> {
+        self.named(self.push_once(partition, items, request).await)
+    }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         self.named(self.take_in(arrivals).await)
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         self.named(self.look_at(partition).await)
+    }
+    async fn ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>> {
+        self.named(self.find_ended(awaited).await)
     }
     async fn backlog(&self, feed: &str, limit: u64) -> Result<u64> {
         self.named(self.count_backlog(feed, limit).await)
@@ -174,26 +191,8 @@ impl Store for Sqlite {
     async fn revoke_token(&self, id: &str) -> Result<()> {
         self.named(self.end_token(id).await)
     }
-    async fn retry(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
-        self.named(self.retry_failed(partition, filter).await)
-    }
-    async fn seal(&self, partition: &str) -> Result<()> {
-        self.named(self.let_go(partition).await)
-    }
-    async fn advance(&self, partition: &str) -> Result<i32> {
-        self.named(self.raise_gate(partition).await)
-    }
-    async fn pause(&self, partition: &str) -> Result<()> {
-        self.named(self.set_aside(partition).await)
-    }
-    async fn resume(&self, partition: &str) -> Result<()> {
-        self.named(self.take_up(partition).await)
-    }
-    async fn cancel(&self, partition: &str) -> Result<u64> {
-        self.named(self.end(partition).await)
-    }
-    async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
-        self.named(self.go_back(partition, gate).await)
+    async fn act(&self, partition: &str, version: Option<i64>, action: &Action) -> Result<Acted> {
+        self.named(self.operate(partition, version, action).await)
     }
     async fn callback_key(&self) -> Result<Key> {
         self.named(self.key().await)

@@ -1,10 +1,11 @@
 //! What operators do.
 
 use gatefeed_core::{
-    StoreError, acting,
+    StoreError,
+    acting::{self, Acted, Action},
     checkpoint::by_hand,
     partition::PartitionStatus,
-    store::{RetryFilter, Rewound},
+    store::RetryFilter,
 };
 use sqlx::SqliteConnection;
 
@@ -143,82 +144,96 @@ pub(super) const NESTED: &str = "SELECT id FROM gatefeed_partitions INDEXED BY g
 pub(super) const FORGET: &str = "DELETE FROM gatefeed_history WHERE partition_id = ?1 AND gate >= ?2";
 
 impl Sqlite {
-    pub(super) async fn retry_failed(&self, partition: &str, filter: &RetryFilter) -> Result<u64> {
+    pub(super) async fn operate(
+        &self,
+        partition: &str,
+        version: Option<i64>,
+        action: &Action,
+    ) -> Result<Acted> {
         let mut tx = self.lanes.write().await?;
         let seen = find(tx.conn()?, partition).await?;
-        if seen.state.status == PartitionStatus::Cancelled {
-            let text = format!("partition {partition:?} is cancelled: its items cannot be retried");
-            return Err(StoreError::Refused(text).into());
-        }
-        if let Some(item) = &filter.item {
-            find_item(tx.conn()?, partition, item).await?;
-        }
-        let retry = sqlx::query(RETRY).bind(partition).bind(&filter.item).bind(filter.gate);
-        let retried = retry.execute(tx.conn()?).await?.rows_affected();
-        if retried > 0 {
-            sqlx::query(REOPEN).bind(partition).execute(tx.conn()?).await?;
-        }
+        acting::check_version(partition, seen.state.version, version)?;
+        let acted = act(tx.conn()?, partition, &seen, action).await?;
         tx.commit().await?;
-        Ok(retried)
+        Ok(acted)
     }
+}
 
-    pub(super) async fn let_go(&self, partition: &str) -> Result<()> {
-        let mut tx = self.lanes.write().await?;
-        if sqlx::query(SEAL).bind(partition).execute(tx.conn()?).await?.rows_affected() == 0 {
-            return Err(no_partition(partition).into());
+async fn act(
+    connection: &mut SqliteConnection,
+    partition: &str,
+    seen: &Seen,
+    action: &Action,
+) -> Result<Acted> {
+    let mut acted = Acted::default();
+    match action {
+        Action::Retry(filter) => acted.items = retry(connection, partition, seen, filter).await?,
+        Action::Seal => {
+            sqlx::query(SEAL).bind(partition).execute(connection).await?;
         }
-        tx.commit().await
-    }
-
-    pub(super) async fn raise_gate(&self, partition: &str) -> Result<i32> {
-        let mut tx = self.lanes.write().await?;
-        let seen = find(tx.conn()?, partition).await?;
-        let gate = by_hand(partition, &seen.state, &seen.probe)?;
-        sqlx::query(RAISE).bind(partition).bind(gate).execute(tx.conn()?).await?;
-        tx.commit().await?;
-        Ok(gate)
-    }
-
-    pub(super) async fn set_aside(&self, partition: &str) -> Result<()> {
-        let mut tx = self.lanes.write().await?;
-        let seen = find(tx.conn()?, partition).await?;
-        if acting::pause(partition, seen.state.status)? {
-            sqlx::query(PAUSE).bind(partition).execute(tx.conn()?).await?;
+        Action::Advance => acted.gate = raise_gate(connection, partition, seen).await?,
+        Action::Pause => {
+            if acting::pause(partition, seen.state.status)? {
+                sqlx::query(PAUSE).bind(partition).execute(connection).await?;
+            }
         }
-        tx.commit().await
-    }
-
-    pub(super) async fn take_up(&self, partition: &str) -> Result<()> {
-        let mut tx = self.lanes.write().await?;
-        let Seen { state, probe, .. } = find(tx.conn()?, partition).await?;
-        acting::resume(partition, state.status, probe.open_gate.is_some_and(|open| open <= state.gate))?;
-        sqlx::query(RESUME).bind(partition).execute(tx.conn()?).await?;
-        tx.commit().await
-    }
-
-    pub(super) async fn end(&self, partition: &str) -> Result<u64> {
-        let mut tx = self.lanes.write().await?;
-        let mut cancelled = cancel(tx.conn()?, partition, acting::CANCELLED).await?;
-        cancelled += cancel_nested(tx.conn()?, partition, 0).await?;
-        tx.commit().await?;
-        Ok(cancelled)
-    }
-
-    pub(super) async fn go_back(&self, partition: &str, gate: i32) -> Result<Rewound> {
-        let mut tx = self.lanes.write().await?;
-        let seen = find(tx.conn()?, partition).await?;
-        acting::rewind(partition, &seen.state, gate)?;
-        cancel_nested(tx.conn()?, partition, gate).await?;
-        let mut touched = [0; 6];
-        let steps = [GO_BACK, FORGET_MADE, REMOVE_MADE, RESTORE, AGAIN, FORGET];
-        for (touched, step) in touched.iter_mut().zip(steps) {
-            let step = sqlx::query(step).bind(partition).bind(gate);
-            *touched = step.execute(tx.conn()?).await?.rows_affected();
+        Action::Resume => {
+            let has_open = seen.probe.open_gate.is_some_and(|open| open <= seen.state.gate);
+            acting::resume(partition, seen.state.status, has_open)?;
+            sqlx::query(RESUME).bind(partition).execute(connection).await?;
         }
-        tx.commit().await?;
-        let [_, _, removed, _, items, _] = touched;
-        Ok(Rewound { items, removed })
+        Action::Cancel => {
+            acted.items = cancel(connection, partition, acting::CANCELLED).await?;
+            acted.items += cancel_nested(connection, partition, 0).await?;
+        }
+        Action::Rewind(gate) => acted = go_back(connection, partition, seen, *gate).await?,
     }
+    Ok(acted)
+}
+
+async fn retry(
+    connection: &mut SqliteConnection,
+    partition: &str,
+    seen: &Seen,
+    filter: &RetryFilter,
+) -> Result<u64> {
+    if seen.state.status == PartitionStatus::Cancelled {
+        let text = format!("partition {partition:?} is cancelled: its items cannot be retried");
+        return Err(StoreError::Refused(text).into());
+    }
+    if let Some(item) = &filter.item {
+        find_item(connection, partition, item).await?;
+    }
+    let retry = sqlx::query(RETRY).bind(partition).bind(&filter.item).bind(filter.gate);
+    let retried = retry.execute(&mut *connection).await?.rows_affected();
+    if retried > 0 {
+        sqlx::query(REOPEN).bind(partition).execute(connection).await?;
+    }
+    Ok(retried)
+}
+
+async fn raise_gate(connection: &mut SqliteConnection, partition: &str, seen: &Seen) -> Result<i32> {
+    let gate = by_hand(partition, &seen.state, &seen.probe)?;
+    sqlx::query(RAISE).bind(partition).bind(gate).execute(connection).await?;
+    Ok(gate)
+}
+
+async fn go_back(
+    connection: &mut SqliteConnection,
+    partition: &str,
+    seen: &Seen,
+    gate: i32,
+) -> Result<Acted> {
+    acting::rewind(partition, &seen.state, gate)?;
+    cancel_nested(connection, partition, gate).await?;
+    let mut touched = [0; 6];
+    let steps = [GO_BACK, FORGET_MADE, REMOVE_MADE, RESTORE, AGAIN, FORGET];
+    for (touched, step) in touched.iter_mut().zip(steps) {
+        let step = sqlx::query(step).bind(partition).bind(gate);
+        *touched = step.execute(&mut *connection).await?.rows_affected();
+    }
+    let [_, _, removed, _, items, _] = touched;
+    Ok(Acted { items, removed, ..Acted::default() })
 }
 
 /// Cancels a partition within a transaction, as `gatefeed_cancel` does on Postgres; returns how many items.

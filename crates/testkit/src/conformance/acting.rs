@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use gatefeed_core::{
     StoreError,
+    acting::Action,
     item::ItemStatus,
     lease::Observed,
     outcome::Settled,
-    partition::PartitionStatus,
+    partition::{NewPartition, PartitionStatus},
     store::{Checkpointed, RetryFilter},
 };
 
@@ -196,4 +197,81 @@ pub async fn cancel_wakes_waiters(db: TestDb) {
     tokio::time::timeout(Duration::from_secs(30), waiter.next()).await.unwrap();
     store.cancel("p").await.unwrap();
     tokio::time::timeout(Duration::from_secs(30), waiter.next()).await.unwrap();
+}
+
+/// Nothing changes where the partition is at another one.
+pub async fn an_action_is_for_a_version(db: TestDb) {
+    let store = db.store();
+    let held = NewPartition { manual_checkpoint: true, keep_history: true, ..NewPartition::new("p") };
+    push_to(&store, &held, &[("a", 2)]).await;
+    let all = RetryFilter::default();
+    let actions = [
+        Action::Pause,
+        Action::Resume,
+        Action::Advance,
+        Action::Rewind(0),
+        Action::Seal,
+        Action::Retry(all),
+        Action::Cancel,
+    ];
+    for action in &actions {
+        let before = partition(&store, "p").await;
+        for stale in [before.version - 1, before.version + 1] {
+            let changed = store.act("p", Some(stale), action).await.unwrap_err();
+            let told = format!("at version {}, not {stale}", before.version);
+            assert!(
+                matches!(&changed, StoreError::Changed(text) if text.contains(&told)),
+                "{action:?}: {changed:?}"
+            );
+        }
+        let after = partition(&store, "p").await;
+        assert_eq!((after.version, after.updated_at), (before.version, before.updated_at), "{action:?}");
+        store.act("p", Some(before.version), action).await.unwrap();
+    }
+    assert_eq!(partition(&store, "p").await.status, PartitionStatus::Cancelled);
+    let nowhere = store.act("nowhere", Some(0), &Action::Pause).await.unwrap_err();
+    assert!(matches!(nowhere, StoreError::NotFound(_)), "{nowhere:?}");
+}
+
+/// Both have seen the same version, and come at the same time: what one does is not done over by the other.
+pub async fn of_two_for_a_version_one_acts(db: TestDb) {
+    let (one, another) = (db.store(), db.another_store().await);
+    push(&one, "p", &[("a", 0)]).await;
+    for _ in 0..20 {
+        let version = partition(&one, "p").await.version;
+        let acts = [&one, &another].map(|store| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                loop {
+                    match store.act("p", Some(version), &Action::Pause).await {
+                        Err(error) if error.is_retryable() => {}
+                        acted => return acted.map(drop),
+                    }
+                }
+            })
+        });
+        let mut acted = 0;
+        for act in acts {
+            match act.await.unwrap() {
+                Ok(()) => acted += 1,
+                Err(error) => assert!(matches!(error, StoreError::Changed(_)), "{error:?}"),
+            }
+        }
+        assert_eq!(acted, 1);
+        one.resume("p").await.unwrap();
+    }
+    if !db.is_postgres() {
+        return;
+    }
+    // A change that has not been committed decides too.
+    let version = partition(&one, "p").await.version;
+    let mut open = db.begin().await;
+    open.execute("UPDATE gatefeed_partitions SET version = version + 1 WHERE id = 'p'").await.unwrap();
+    let store = one.clone();
+    let waiting = tokio::spawn(async move { store.act("p", Some(version), &Action::Cancel).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    open.commit().await.unwrap();
+    let changed = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(changed, StoreError::Changed(_)), "{changed:?}");
+    assert_eq!(partition(&one, "p").await.status, PartitionStatus::Available);
 }

@@ -2,7 +2,7 @@
 
 use gatefeed_core::{
     StoreError,
-    inspect::{DataPart, ItemFilter, PartitionFilter},
+    inspect::{Awaited, DataPart, ItemFilter, PartitionFilter},
     item::ItemStatus,
     partition::{NewPartition, PartitionStatus},
 };
@@ -240,4 +240,40 @@ pub async fn what_waits_for_people_is_idle(db: TestDb) {
     drain_lease(&store, &lease).await;
     assert_eq!(idleness(&db).await, (true, true), "failed");
     assert!(!store.idleness(&["another".into()]).await.unwrap().failed);
+}
+
+/// Also of many at once, some of them twice.
+pub async fn what_is_waited_for_has_ended(db: TestDb) {
+    let store = db.store();
+    let item_of = |partition: &str, id: &str| Awaited::Item { partition: partition.into(), id: id.into() };
+    assert!(store.ended(&[]).await.unwrap().is_empty());
+    for status in ["available", "paused", "complete", "failed", "cancelled"] {
+        push(&store, status, &[("i", 0)]).await;
+        db.run(&format!("UPDATE gatefeed_partitions SET status = '{status}' WHERE id = '{status}'")).await;
+    }
+    for status in ["available", "waiting", "blocked", "complete", "failed", "cancelled"] {
+        push(&store, "p", &[(status, 0)]).await;
+        db.run(&format!("UPDATE gatefeed_items SET status = '{status}' WHERE id = '{status}'")).await;
+    }
+    let partition = |id: &str| Awaited::Partition(id.into());
+    let awaited = [
+        (item_of("p", "complete"), true),
+        (partition("available"), false),
+        (item_of("p", "blocked"), false),
+        (partition("complete"), true),
+        (partition("paused"), false),
+        (item_of("p", "available"), false),
+        (item_of("p", "nobody"), true),
+        (partition("failed"), true),
+        (item_of("nowhere", "complete"), true),
+        (item_of("p", "waiting"), false),
+        (partition("nowhere"), true),
+        (item_of("p", "failed"), true),
+        (partition("cancelled"), true),
+        (item_of("p", "cancelled"), true),
+        (partition("complete"), true),
+        (partition("available"), false),
+    ];
+    let (asked, expected): (Vec<_>, Vec<_>) = awaited.into_iter().unzip();
+    assert_eq!(store.ended(&asked).await.unwrap(), expected);
 }

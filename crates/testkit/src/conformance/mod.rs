@@ -26,6 +26,7 @@ pub mod push;
 pub mod race;
 pub mod refuse;
 pub mod renew;
+pub mod request;
 pub mod rewind;
 pub mod schema;
 pub mod seed;
@@ -75,7 +76,7 @@ macro_rules! conformance {
                 operators_act rewind_goes_back
                 the_schema_is_all_one_has_to_name;
             push: makes_the_partition leaves_what_exists no_items_make_an_empty_partition
-                reopens_a_complete_partition bad_input_is_refused many_at_once;
+                reopens_a_complete_partition bad_input_is_refused a_cancelled_partition_is_told many_at_once;
             begin_push: nothing_is_visible_before_the_commit dropped_it_leaves_nothing
                 several_parts_count_as_one an_error_leaves_nothing a_bad_partition_is_refused
                 items_of_another_partition_are_refused its_partition_stays_awake
@@ -134,7 +135,8 @@ macro_rules! conformance {
                 advance_is_refused_with_a_reason;
             acting: pause_sets_aside pause_while_leased pause_is_refused_with_a_reason resume_goes_on
                 resume_is_refused_with_a_reason cancel_ends_it cancel_while_leased cancel_twice_is_once
-                cancel_beside_an_open_producer cancel_of_paused_and_failed_ones cancel_wakes_waiters;
+                cancel_beside_an_open_producer cancel_of_paused_and_failed_ones cancel_wakes_waiters
+                an_action_is_for_a_version of_two_for_a_version_one_acts;
             tolerance: a_count_is_put_up_with beyond_a_count_it_fails a_share_is_put_up_with
                 beyond_a_share_it_fails stop_has_a_reason a_share_is_of_what_came_to_the_gate
                 each_gate_counts_by_itself an_advance_by_hand_counts_too an_empty_gate_is_through;
@@ -157,6 +159,9 @@ macro_rules! conformance {
             ingest: many_partitions_at_once an_item_arrives_whole existing_ids_are_told a_key_with_another_body_is_told
                 a_bad_one_leaves_nothing what_it_does_not_take_is_refused the_same_ids_at_the_same_time
                 watchers_hear_of_it a_backlog_is_counted;
+            request: the_same_request_is_answered_as_it_was another_request_with_its_key_is_a_conflict
+                what_was_refused_is_not_kept of_many_at_once_one_is_done it_goes_with_its_partition
+                old_ones_are_forgotten;
             token: tokens_are_listed a_revoked_one_stays;
             callback: a_key_is_made_once an_item_waits_as_it_is an_answer_that_comes_later it_may_come_before_the_item_waits
                 once_is_all another_attempt_takes_no_earlier_token another_item_of_the_same_name
@@ -169,7 +174,7 @@ macro_rules! conformance {
             inspect: partitions_are_filtered pages_of_odd_ids_have_no_gaps a_partition_counts_its_items
                 items_are_filtered status_sums_up_feeds the_oldest_due_item_is_found
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
-                waiting_items_are_not_idle what_waits_for_people_is_idle;
+                waiting_items_are_not_idle what_waits_for_people_is_idle what_is_waited_for_has_ended;
             gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
             why: what_holds_the_gate the_next_gate an_item the_watchers_of_its_feed looks_are_bounded;
             blobs: large_data_lies_in_the_blob_store every_way_in_is_one_out a_listing_shows_what_lies_there a_listing_shows_the_others_where_one_is_gone
@@ -271,6 +276,7 @@ mod tests {
             ("push", include_str!("push.rs")),
             ("race", include_str!("race.rs")),
             ("renew", include_str!("renew.rs")),
+            ("request", include_str!("request.rs")),
             ("schema", include_str!("schema.rs")),
             ("refuse", include_str!("refuse.rs")),
             ("sleep", include_str!("sleep.rs")),

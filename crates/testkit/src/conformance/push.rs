@@ -2,8 +2,10 @@
 
 use gatefeed_core::{
     StoreError,
+    ingest::Arrival,
     item::{Data, NewItem},
     partition::{FailurePolicy, NewPartition, PartitionStatus},
+    request::Request,
     store::Pushed,
 };
 
@@ -90,7 +92,7 @@ pub async fn bad_input_is_refused(db: TestDb) {
         ("", item("", "i", 0)),
     ] {
         let error = store.push(&NewPartition::new(id), &[item(id, "good", 0), bad]).await.expect_err(id);
-        assert!(matches!(error, StoreError::Data(_) | StoreError::Refused(_)), "{id:?}: {error:?}");
+        assert!(error.is_data() || matches!(error, StoreError::Refused(_)), "{id:?}: {error:?}");
         assert!(!error.to_string().is_empty());
     }
     let feed = NewPartition { feed: "tab\t".into(), ..NewPartition::new("p") };
@@ -110,4 +112,31 @@ pub async fn many_at_once(db: TestDb) {
     let again = store.push(&NewPartition::new("p"), &items[..4000]).await.unwrap();
     assert_eq!(again, Pushed { created: false, added: 0, existing: 4000 });
     assert_eq!(db.count("SELECT count(*) FROM gatefeed_items WHERE gate = 2").await, 1666);
+}
+
+/// Whichever way the items come; and a batch that has such an item is worth splitting.
+pub async fn a_cancelled_partition_is_told(db: TestDb) {
+    let store = db.store();
+    db.run("INSERT INTO gatefeed_partitions (id, status) VALUES ('ended', 'cancelled')").await;
+    let (partition, items) = (NewPartition::new("ended"), [item("ended", "i", 0)]);
+    let arrival = Arrival { feed: "default".into(), item: items[0].clone(), digest: None };
+    let request = Request { key: "k".into(), digest: [0; 32] };
+    let mut begun = store.begin_push(&partition).await.unwrap();
+    let added = begun.add(&items).await;
+    drop(begun);
+    for told in [
+        added,
+        store.push(&partition, &items).await.map(drop),
+        store.push_request(&partition, &items, &request).await.map(drop),
+        store.ingest(&[arrival]).await.map(drop),
+    ] {
+        let told = told.unwrap_err();
+        let says = |text: &String| text.contains("is cancelled and takes no items");
+        assert!(matches!(&told, StoreError::Cancelled(text) if says(text)) && told.is_data(), "{told:?}");
+    }
+    let (lease, due) = leased(&db, "p", &[("a", 0)]).await;
+    let child = with_children(&lease, &due[0], done(&due[0]), items.to_vec());
+    let told = store.complete(&[child]).await.unwrap_err();
+    assert!(matches!(told, StoreError::Cancelled(_)), "{told:?}");
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items WHERE partition_id = 'ended'").await, 0);
 }

@@ -1,0 +1,68 @@
+//! Requests with a key: noted with what they push, in one transaction.
+
+use gatefeed_core::{
+    Result, StoreError,
+    request::{Answered, FORGOTTEN_MAX, KEPT, Request},
+    store::Pushed,
+};
+use sqlx::Row;
+
+use super::{Postgres, error::translate, pool::Tx, rows::get};
+
+/// Waits for one with the same key that has not committed. The partition's row is locked as the items' trigger locks it,
+/// so that no request outlives its partition.
+const NOTE: &str = "INSERT INTO {schema}.gatefeed_requests (partition_id, key, digest)
+    SELECT p.id, $2, $3 FROM {schema}.gatefeed_partitions p WHERE p.id = $1 FOR KEY SHARE ON CONFLICT DO NOTHING";
+
+const FIND: &str = "SELECT digest, created, added, existing FROM {schema}.gatefeed_requests
+    WHERE partition_id = $1 AND key = $2";
+
+const SETTLE: &str = "UPDATE {schema}.gatefeed_requests SET created = $3, added = $4, existing = $5
+    WHERE partition_id = $1 AND key = $2";
+
+const FORGET: &str =
+    "DELETE FROM {schema}.gatefeed_requests r USING (
+        SELECT partition_id, key FROM {schema}.gatefeed_requests WHERE created_at < now() - make_interval(secs => $1)
+        ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED) old
+    WHERE r.partition_id = old.partition_id AND r.key = old.key";
+
+impl Postgres {
+    /// Notes a request; its answer, if it came before.
+    pub(super) async fn note_request(
+        &self,
+        tx: &mut Tx,
+        partition: &str,
+        request: &Request,
+    ) -> Result<Option<Answered>> {
+        let forget = tx.query(self.sql.get(FORGET)).bind(KEPT.as_secs_f64()).bind(i64::from(FORGOTTEN_MAX));
+        forget.execute(tx.conn()?).await.map_err(translate)?;
+        let note = tx.query(self.sql.get(NOTE)).bind(partition).bind(&request.key);
+        let noted = note.bind(request.digest.as_slice()).execute(tx.conn()?).await.map_err(translate)?;
+        if noted.rows_affected() == 1 {
+            return Ok(None);
+        }
+        let find = tx.query(self.sql.get(FIND)).bind(partition).bind(&request.key);
+        let row = find.fetch_optional(tx.conn()?).await.map_err(translate)?;
+        // It, or its partition, was deleted between the statements.
+        let row = row.ok_or_else(|| StoreError::Conflict("a request went away meanwhile".into()))?;
+        let count = |column| row.get::<i64, _>(column).unsigned_abs();
+        let pushed =
+            Pushed { created: get(&row, "created")?, added: count("added"), existing: count("existing") };
+        Ok(Some(Answered::found(request, get(&row, "digest")?, pushed)))
+    }
+
+    /// Notes what a request came to.
+    pub(super) async fn settle_request(
+        &self,
+        tx: &mut Tx,
+        partition: &str,
+        request: &Request,
+        pushed: Pushed,
+    ) -> Result<()> {
+        let count = |number| i64::try_from(number).unwrap_or(i64::MAX);
+        let settle = tx.query(self.sql.get(SETTLE)).bind(partition).bind(&request.key);
+        let settle = settle.bind(pushed.created).bind(count(pushed.added)).bind(count(pushed.existing));
+        settle.execute(tx.conn()?).await.map_err(translate)?;
+        Ok(())
+    }
+}
