@@ -85,7 +85,13 @@ impl Db for PostgresDb {
     }
 
     async fn execute(&self, sql: &str) -> Result<u64, String> {
-        Ok(self.pool.execute(sql).await.map_err(error_text)?.rows_affected())
+        let mut connection = self.pool.acquire().await.map_err(error_text)?;
+        let done = connection.execute(sql).await;
+        if done.is_err() {
+            // Postgres says so before it gives back the locks; what follows must not be skipped for them.
+            connection.execute("SELECT 1").await.ok();
+        }
+        Ok(done.map_err(error_text)?.rows_affected())
     }
 
     async fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
