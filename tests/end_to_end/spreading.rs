@@ -22,6 +22,7 @@ crate::on_both!(
     a_target_that_cannot_be_reached_is_told,
     a_rate_is_kept,
     a_rate_is_kept_by_two_watchers_together,
+    who_cannot_reach_a_handler_leaves_the_work_to_those_who_can,
     a_slow_target_gets_less_and_none_more_than_it_may,
     a_target_that_slows_down_fails_and_returns_is_avoided_and_used_again,
     what_has_waited_does_not_fall_upon_a_target_that_comes_back,
@@ -188,6 +189,22 @@ async fn a_rate_is_kept_by_two_watchers_together(database: Database) {
     // With a limit each it would be three seconds.
     assert!(took >= Duration::from_secs(5), "120 of them at 20 a second, in {took:?}");
     assert!(first.terminate().await.success() && second.terminate().await.success());
+}
+
+/// The first holds all there is, and its handler is not there; the second comes later.
+async fn who_cannot_reach_a_handler_leaves_the_work_to_those_who_can(database: Database) {
+    assert!(gatefeed(&database, &["migrate"]).status.success());
+    for n in 0..3 {
+        database.insert_partition(&format!("p{n}"));
+        database.insert_items(&format!("p{n}"), "i", 0, 20);
+    }
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let cut_off = Gatefeed::run(&database, &format!("http://{nobody}/"), &[]);
+    eventually("the first holds all", || watchers(&database).iter().any(|of| of["partitions"] == 3)).await;
+    let handler = Handler::always(Reply::ok()).await;
+    let well = Gatefeed::run(&database, &handler.url(), &[]);
+    eventually("all are through", || database.items("complete") == 60).await;
+    assert!(cut_off.terminate().await.success() && well.terminate().await.success());
 }
 
 async fn a_slow_target_gets_less_and_none_more_than_it_may(database: Database) {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::{HashMap, HashMapExt, HashSet};
 use gatefeed_core::{
     item::DueItem,
     lease::{Grant, Lease, Observed},
@@ -278,27 +278,40 @@ impl Board {
         (self.held.len() / 4).clamp(1, self.turns_max().div_ceil(2))
     }
 
-    /// Whether partitions could be spared for watchers that ask: everything is busy.
+    /// Whether partitions could be spared for watchers that ask: everything is busy, or something waits for a bound or for
+    /// a handler that is down, perhaps only from here.
     pub(crate) fn could_spare(&self) -> bool {
-        self.room() == Room::Turns && self.held.len() > 1
+        !self.is_draining && (!self.parked.is_empty() || (self.room() == Room::Turns && self.held.len() > 1))
+    }
+
+    /// Of these feeds, those of which nothing waits for a bound or a handler here: more of them could be sent.
+    pub(crate) fn unhindered(&self, feeds: &[String]) -> Vec<String> {
+        let hindered: HashSet<&str> =
+            self.parked.iter().filter_map(|id| self.held.get(id)).map(|held| &*held.feed).collect();
+        feeds.iter().filter(|feed| !hindered.contains(feed.as_str())).cloned().collect()
     }
 
     /// Lets partitions go for others that ask for some, by feed: one for each that asks, those of which least is in flight,
-    /// since it has to end first. The greater part stays, and so does what has come just now, or a partition would go to
-    /// and fro.
+    /// since it has to end first. The greater part stays, but not of what is stuck; and so does what has come just now, or a
+    /// partition would go to and fro. Where there is room, only what waits for something else is spared.
     pub(crate) fn hand_off(&mut self, asked: &[(String, usize)]) {
         if !self.could_spare() {
             return;
         }
-        let spared_until = Instant::now() - HELD_MIN;
+        let now = Instant::now();
+        let is_full = self.room() == Room::Turns;
+        let parked: HashSet<Arc<str>> = self.parked.iter().cloned().collect();
         for (feed, watchers) in asked {
             let of_feed = |held: &&mut Held| *held.feed == **feed;
             let leaving = self.held.values().filter(|h| h.is_leaving && *h.feed == **feed).count();
             let mut busy: Vec<&mut Held> =
                 self.held.values_mut().filter(of_feed).filter(|h| h.is_busy()).collect();
-            let most = busy.len() / 2;
-            busy.retain(|held| held.granted_at <= spared_until);
-            busy.sort_by_key(|held| (held.in_flight, held.granted_at));
+            let stuck = busy.iter().filter(|held| held.is_stuck(now)).count();
+            let most = stuck.max(busy.len() / 2);
+            busy.retain(|held| {
+                held.granted_at + HELD_MIN <= now && (is_full || parked.contains(&held.lease.partition))
+            });
+            busy.sort_by_key(|held| (!held.is_stuck(now), held.in_flight, held.granted_at));
             for held in busy.into_iter().take(watchers.saturating_sub(leaving).min(most)) {
                 held.is_leaving = true;
                 self.buffered -= held.forget_buffer();
@@ -535,7 +548,7 @@ impl Board {
             let lanes = &self.lanes;
             let Some(first) = held.next_item(|gate| lanes.may_send(&held.feed, gate)) else {
                 // It keeps what it has, and takes nobody's time until that changes.
-                held.has_turn = true;
+                held.park();
                 self.parked.push(id);
                 continue;
             };
@@ -550,7 +563,7 @@ impl Board {
                 continue;
             };
             if !lanes.reserve(&held.feed, held.buffer[first].gate) {
-                held.has_turn = true;
+                held.park();
                 self.parked.push(id);
                 continue;
             }
@@ -559,6 +572,7 @@ impl Board {
             let more: Vec<DueItem> = items.collect();
             let taken = 1 + more.len();
             held.in_flight += taken;
+            held.parked_since = None;
             self.lanes.sent(&held.feed, item.gate, taken);
             self.buffered -= taken;
             self.in_flight += taken;

@@ -148,8 +148,13 @@ impl Claimer {
         if context.board().room() != Room::Spare || self.asked_at.elapsed() < ASK_INTERVAL {
             return;
         }
+        // Of what waits here for a bound or a handler, more would wait too.
+        let feeds = context.board().unhindered(feeds);
+        if feeds.is_empty() {
+            return;
+        }
         self.asked_at = Instant::now();
-        if let Err(error) = context.store.ask(&context.settings.owner, feeds).await {
+        if let Err(error) = context.store.ask(&context.settings.owner, &feeds).await {
             tracing::debug!(%error, "could not ask others for partitions");
         }
     }

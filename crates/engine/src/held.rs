@@ -26,6 +26,9 @@ use crate::board::BATCH_MAX;
 const UNWRITTEN_LOCKED_MAX: usize = 500;
 /// Any partition stops at this many, since that its row is locked is only known once one could not be written.
 const UNWRITTEN_MAX: usize = 2 * BATCH_MAX;
+/// A partition of which nothing could be sent for so long may be better off with another watcher: all of them, since a
+/// handler that cannot be reached from here may be reached from there.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// How far the owner has read.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +116,8 @@ pub(crate) struct Held {
     /// It is given back as soon as nothing is under way: others are to have their turn.
     pub(crate) is_leaving: bool,
     pub(crate) granted_at: Instant,
+    /// Since when nothing of it could be sent, for want of a handler or of room within a bound.
+    pub(crate) parked_since: Option<Instant>,
     pub(crate) reading: Reading,
     /// When the current scan began at the beginning.
     pub(crate) scan_started: Instant,
@@ -141,6 +146,7 @@ impl Held {
             is_locked: false,
             is_leaving: false,
             granted_at: Instant::now(),
+            parked_since: None,
             reading: Reading::At(None),
             scan_started: Instant::now(),
             is_unread: true,
@@ -215,6 +221,17 @@ impl Held {
     /// Whether it has more to send than what is in flight, as far as its owner knows, and goes on sending.
     pub(crate) fn is_busy(&self) -> bool {
         self.is_workable() && !self.is_suspect() && !self.buffer.is_empty()
+    }
+
+    /// It waits for a handler or a bound, and has no turn until that changes.
+    pub(crate) fn park(&mut self) {
+        self.has_turn = true;
+        self.parked_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Nothing of it is under way, and nothing could be sent for a while.
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        self.in_flight == 0 && self.parked_since.is_some_and(|since| since + STUCK <= now)
     }
 
     /// Nothing is left to do, as far as its owner knows: time for a checkpoint. One that is no longer available

@@ -766,6 +766,49 @@ fn what_is_down_waits_and_holds_up_nobody() {
     assert_eq!(turns(&mut board).len(), 7, "a tenth is kept for others, which have nothing more");
 }
 
+/// As if it had been parked a while ago.
+fn long_ago(board: &mut Board) {
+    let then = Instant::now() - Duration::from_secs(5);
+    for held in board.held.values_mut() {
+        held.granted_at = then;
+        held.parked_since = held.parked_since.map(|_| then);
+    }
+}
+
+#[test]
+fn what_waits_for_a_handler_that_is_down_from_here_is_handed_off_to_the_last() {
+    let mut board = with_lanes(100, |feed, _| feed != "default");
+    for partition in ["p", "q", "r"] {
+        of_feed(&mut board, partition, "default", &[("a", 0), ("b", 0)]);
+    }
+    of_feed(&mut board, "s", "other", &[("x", 0)]);
+    assert_eq!(turns(&mut board), ["s/x"]);
+    assert_eq!(board.unhindered(&["default".into(), "other".into()]), ["other"], "what is asked for itself");
+    board.hand_off(&[("default".into(), 1)]);
+    assert_eq!(handed_off(&board), 0, "it may come back at once");
+    long_ago(&mut board);
+    for left in [1, 2, 3] {
+        let one_more = board.held.values().filter(|held| held.is_leaving).count() + 1;
+        board.hand_off(&[("default".into(), one_more)]);
+        assert_eq!((handed_off(&board), board.leavers().len()), (left, left));
+    }
+}
+
+#[test]
+fn half_of_what_waits_for_a_bound_is_handed_off_though_there_is_room() {
+    let mut board = with_lanes(100, |_, _| true);
+    for partition in ["p", "q", "r", "s"] {
+        of_feed(&mut board, partition, "other", &[("a", 0), ("b", 0)]);
+    }
+    of_feed(&mut board, "t", "default", &[("x", 0)]);
+    assert_eq!(turns(&mut board).len(), 3, "two of the feed with the bound");
+    for held in board.held.values_mut() {
+        held.granted_at = Instant::now() - Duration::from_secs(5);
+    }
+    board.hand_off(&[("other".into(), 9), ("default".into(), 9)]);
+    assert_eq!(handed_off(&board), 2, "the bound lets nothing through here that would not do as well there");
+}
+
 // --- batches ---
 
 /// Batches of so many items and 1,000 bytes, each item having so many.
