@@ -9,8 +9,8 @@ use deadpool::{
 };
 use gatefeed_core::{Result, StoreError};
 use sqlx::{
-    Connection, Executor, PgConnection, Postgres as Pg,
-    postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions},
+    Connection, Executor, PgConnection, Postgres as Pg, Row,
+    postgres::{PgArguments, PgConnectOptions},
     query::Query,
 };
 
@@ -53,8 +53,8 @@ pub(super) struct Lanes {
     push: Pool<Connector>,
     ingest: Pool<Connector>,
     work: Pool<Connector>,
-    /// Where LISTEN connects.
-    pub(super) listen: PgConnectOptions,
+    /// Where LISTEN connects; nowhere behind a pooler, where polling has to do.
+    pub(super) listen: Option<PgConnectOptions>,
     /// Whether prepared statements may be kept: not behind a pooler that hands out another server connection
     /// for each transaction.
     prepared: bool,
@@ -63,12 +63,13 @@ pub(super) struct Lanes {
 impl Lanes {
     pub(super) async fn connect(url: &str, listen_url: Option<&str>) -> Result<Self> {
         let options = parse(url)?;
-        let listen = listen_url.map_or_else(|| Ok(options.clone()), parse)?;
+        let listen = listen_url.map(parse).transpose()?;
         // Not through the pool, which would try again until its patience ends and not say why.
         let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
         let first = first.map_err(|_| unreachable(url, "it did not answer in time"))?;
         first.map_err(|error| refused(url, error))?.close().await.map_err(translate)?;
         let prepared = is_pinned(&options).await;
+        let listen = listen.or_else(|| prepared.then(|| options.clone()));
         let pool = |size| pool(&options, size);
         Ok(Self {
             renew: pool(1)?,
@@ -147,20 +148,38 @@ fn refused(url: &str, error: sqlx::Error) -> StoreError {
     }
 }
 
-/// Whether a connection of ours stays on one server connection. Asked by function: one connection listens,
-/// another notifies. Behind a transaction pooler the listener has no server connection while it waits, and
-/// hears nothing.
+/// Whether a connection of ours stays on one server connection: two take turns in asking who serves them, one outside and
+/// one inside of a transaction. Behind a transaction pooler the one gets the server connection that the other has just
+/// given back, or another one than before, or, of a single one, none. Not by LISTEN: it would stay on a server
+/// connection that others use.
 async fn is_pinned(options: &PgConnectOptions) -> bool {
-    let channel = format!("gatefeed.probe.{}", uuid::Uuid::new_v4().simple());
-    let heard = async {
-        let pool = PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await.ok()?;
-        let mut listener = PgListener::connect_with(&pool).await.ok()?;
-        listener.listen(&channel).await.ok()?;
-        let mut notifier = PgConnection::connect_with(options).await.ok()?;
-        notifier.execute(format!("NOTIFY \"{channel}\"").as_str()).await.ok()?;
-        listener.recv().await.ok()
+    const ROUNDS: usize = 8;
+    let asked = async {
+        let mut one = PgConnection::connect_with(options).await?;
+        let mut other = PgConnection::connect_with(options).await?;
+        let (mut served, mut is_pinned) = (None, true);
+        for _ in 0..ROUNDS {
+            let first = served_by(&mut one).await?;
+            other.execute("BEGIN").await?;
+            let between = served_by(&mut other).await?;
+            let again = served_by(&mut one).await?;
+            other.execute("ROLLBACK").await?;
+            let both = (first, between);
+            is_pinned &=
+                both.0 == again && both.0 != both.1 && served.as_ref().is_none_or(|served| *served == both);
+            served = Some(both);
+        }
+        one.close().await?;
+        other.close().await?;
+        Ok::<_, sqlx::Error>(is_pinned)
     };
-    matches!(tokio::time::timeout(Duration::from_millis(500), heard).await, Ok(Some(_)))
+    matches!(tokio::time::timeout(Duration::from_millis(500), asked).await, Ok(Ok(true)))
+}
+
+/// The process of the server. By the simple protocol, in which a statement is one message.
+async fn served_by(conn: &mut PgConnection) -> Result<String, sqlx::Error> {
+    let row = conn.fetch_one("SELECT pg_backend_pid()::text").await?;
+    row.try_get(0)
 }
 
 /// A transaction. Dropped before its commit, it takes its connection with it: that is a rollback that needs no

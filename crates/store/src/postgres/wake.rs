@@ -98,19 +98,20 @@ impl Postgres {
 
     pub(super) fn listen(&self, channel: String, payloads: &[String]) -> Box<dyn Wakeups> {
         let heard = Arc::new(Notify::new());
-        let task = listen_for_ever(
-            self.lanes.listen.clone(),
-            channel,
-            payloads.iter().cloned().collect(),
-            heard.clone(),
-        );
-        Box::new(Listening { heard, task: tokio::spawn(task) })
+        let payloads = payloads.iter().cloned().collect();
+        let task = self
+            .lanes
+            .listen
+            .clone()
+            .map(|options| tokio::spawn(listen_for_ever(options, channel, payloads, heard.clone())));
+        Box::new(Listening { heard, task })
     }
 }
 
 struct Listening {
     heard: Arc<Notify>,
-    task: JoinHandle<()>,
+    /// Without one, nothing is ever heard.
+    task: Option<JoinHandle<()>>,
 }
 
 #[async_trait]
@@ -122,7 +123,9 @@ impl Wakeups for Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
