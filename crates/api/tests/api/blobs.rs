@@ -7,6 +7,7 @@ use std::{
 };
 
 use gatefeed_core::{
+    blob::{Link, Reference},
     item::{Data, NewItem},
     partition::NewPartition,
 };
@@ -65,11 +66,17 @@ async fn a_blob_store_that_is_away_is_told_of(place: Arc<Place>) {
     assert!(refused.text().contains("is damaged: it has 5 bytes instead of 21"), "{}", refused.text());
     assert!(!refused.text().contains("database"), "{}", refused.text());
 
+    let path = files(&folder).remove(0).strip_prefix(&folder).unwrap().display().to_string();
+    let reference = Reference::new(path, 21, "application/json".into());
+    let Link::Relative(link) = store.blobs().unwrap().link(&reference).await.unwrap() else { panic!() };
+    let link = format!("/{link}");
+    assert_eq!(client.get(&link).await.text(), "short");
+
     fs::remove_dir_all(&folder).unwrap();
     fs::write(&folder, "").unwrap();
     let items = "/v1/partitions/p/items";
     let posted = client.post(items, "\"also more than ten bytes\"").await;
-    for refused in [client.get(data).await, posted] {
+    for refused in [client.get(data).await, client.get(&link).await, posted] {
         assert_eq!(refused.problem(), (503, "busy".into()));
         let text = refused.text();
         assert!(
