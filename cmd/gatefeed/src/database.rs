@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use gatefeed_core::{Store, StoreError};
-use gatefeed_store::{Options, Synchronous, sqlite_path};
+use gatefeed_store::{BlobOptions, Options, Synchronous, sqlite_path};
 
 use crate::blobs::BlobArgs;
 
@@ -60,7 +60,10 @@ impl DatabaseArgs {
     /// Opens the database; a missing SQLite file is made.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
         let (url, source) = self.url()?;
-        let store = gatefeed_store::connect(&url, &self.options()).await;
+        let options = self.options();
+        // Before the database, whose errors say where its URL is from.
+        options.blobs.as_ref().map(BlobOptions::check).transpose()?;
+        let store = gatefeed_store::connect(&url, &options).await;
         let store = store.map_err(|error| with_advice(error, &url, source))?;
         self.opened().push(Arc::clone(&store));
         Ok(store)

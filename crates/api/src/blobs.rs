@@ -65,6 +65,7 @@ async fn first(store: Arc<dyn Store>, path: String, signed: &Signed) -> Result<R
 fn problem(error: StoreError) -> Problem {
     match error {
         StoreError::Refused(detail) => Problem::forbidden(detail),
+        StoreError::BlobStore(why) => Problem::no_blobs(&why, "ask again"),
         error if error.is_retryable() => Problem::busy(error.to_string()),
         error => error.into(),
     }

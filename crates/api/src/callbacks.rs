@@ -218,6 +218,7 @@ fn not_written(error: StoreError) -> Problem {
         StoreError::Data(detail) | StoreError::Cancelled(detail) => {
             no_answer(format!("the database refuses the answer: {detail}"))
         }
+        StoreError::BlobStore(why) => Problem::no_blobs(&why, "call again, the token is as good as before"),
         error if error.is_retryable() => {
             tracing::debug!(%error, "a callback could not be written");
             Problem::busy("the database has no answer just now: call again, the token is as good as before")

@@ -200,6 +200,7 @@ fn fail(error: &StoreError, waiting: impl Iterator<Item = oneshot::Sender<Outcom
         let error = match error {
             StoreError::Data(text) => StoreError::Data(text.clone()),
             StoreError::Cancelled(text) => StoreError::Cancelled(text.clone()),
+            StoreError::BlobStore(text) => StoreError::BlobStore(text.clone()),
             error if error.is_retryable() => StoreError::Unavailable(error.to_string()),
             error => StoreError::Defect(error.to_string()),
         };

@@ -188,7 +188,7 @@ pub(crate) async fn find(app: &App, partition: &str, item: &str, data: DataPart)
 /// The item is there and its data is not.
 fn unreadable(app: &App, why: String) -> Problem {
     match app.store.blobs() {
-        Some(_) => Problem::new(StatusCode::GONE, "data-gone", "The item's data is gone", why),
+        Some(_) => Problem::data_gone(why),
         None => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             Problem::new(status, "no-blob-store", "The item's data is in a blob store", why)

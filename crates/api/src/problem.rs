@@ -167,6 +167,20 @@ impl Problem {
         Self { retry_after: Some(SOON), ..problem }
     }
 
+    /// The blob store does nothing just now. Why, with folders and hosts, is for whoever runs this; whoever asks hears what to
+    /// do.
+    pub(crate) fn no_blobs(why: &str, advice: &str) -> Self {
+        tracing::warn!(error = why, "the blob store has no answer");
+        Self::busy(format!(
+            "the blob store, where large data lies, does nothing just now, and the server's log says why: {advice}"
+        ))
+    }
+
+    /// The row is there and its data is not.
+    pub(crate) fn data_gone(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "data-gone", "The item's data is gone", detail)
+    }
+
     /// Whether there may be room in a moment.
     pub(crate) fn is_busy(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()
@@ -186,6 +200,8 @@ impl From<StoreError> for Problem {
             StoreError::Refused(detail) => Self::conflict(detail),
             StoreError::Cancelled(detail) => Self::cancelled(detail),
             StoreError::Changed(detail) => Self::changed(detail),
+            StoreError::Damaged(detail) => Self::data_gone(detail),
+            StoreError::BlobStore(why) => Self::no_blobs(&why, "ask again"),
             error if error.is_retryable() => {
                 tracing::debug!(%error, "the database has no answer");
                 Self::busy("the database has no answer just now: ask again")

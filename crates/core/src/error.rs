@@ -10,6 +10,12 @@ pub enum StoreError {
     /// The database cannot be reached or did not answer in time. Whether the write took effect is unknown.
     #[error("{0}")]
     Unavailable(String),
+    /// The blob store cannot be reached, has no room, or did not answer in time. No row refers to what was to be put there.
+    #[error("{0}")]
+    BlobStore(String),
+    /// What lies in the blob store is not what was put there.
+    #[error("{0}")]
+    Damaged(String),
     /// The database asks for the same thing again: deadlock, serialization failure, busy.
     #[error("the database asked to try again: {0}")]
     Conflict(String),
@@ -74,7 +80,21 @@ impl StoreError {
 
     /// Whether the same call can succeed later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Conflict(_) | Self::Locked(_))
+        matches!(self, Self::Unavailable(_) | Self::BlobStore(_) | Self::Conflict(_) | Self::Locked(_))
+    }
+
+    /// Whether an item whose data cannot be read for this waits as it is, however long: what is away comes back, and settings,
+    /// privileges and the schema are for whoever runs this process to mend. Anything else is about the item, and a failed
+    /// attempt of it: it would be tried for ever otherwise.
+    pub fn is_waited_for(&self) -> bool {
+        let is_for_the_operator = matches!(
+            self,
+            Self::Config(_)
+                | Self::SchemaMissing { .. }
+                | Self::SchemaOlder { .. }
+                | Self::SchemaNewer { .. }
+        );
+        is_for_the_operator || self.is_retryable()
     }
 
     /// Whether the input is at fault, or what it is for, so that a batch is worth splitting to find the culprit.

@@ -69,9 +69,9 @@ struct Sender<P> {
 enum Skip {
     /// The lease, the item or this watcher's time is up: the database has the item as it is.
     GiveUp,
-    /// The database did not answer: later.
+    /// The database or the blob store did not answer, or this process lacks a setting: later.
     PutBack(StoreError),
-    /// It cannot be delivered at all.
+    /// It cannot be delivered: a failed attempt.
     Refuse(Failure),
 }
 
@@ -268,8 +268,7 @@ impl<P: Processor> Sender<P> {
                 Ok(data.bytes)
             }
             Ok(None) => Err(Skip::GiveUp),
-            Err(error @ StoreError::NotFound(_)) => Err(Skip::Refuse(Failure::new(error.to_string()))),
-            Err(error) => Err(Skip::PutBack(error)),
+            Err(error) => Err(unreadable(error)),
         }
     }
 
@@ -280,7 +279,7 @@ impl<P: Processor> Sender<P> {
         let reference = item.reference.as_deref().filter(|reference| reference.is_whole());
         let reference = reference.filter(|_| is_wanted && item.gather.is_none());
         let (Some(reference), Some(blobs)) = (reference, self.context.store.blobs()) else { return Ok(None) };
-        blobs.link(reference).await.map(Some).map_err(Skip::PutBack)
+        blobs.link(reference).await.map(Some).map_err(unreadable)
     }
 
     /// Writes the attempt down before it is sent. An item that has done this too often is what kills watchers.
@@ -336,6 +335,14 @@ impl<P: Processor> Sender<P> {
         if is_urgent {
             self.context.write_bell.notify_one();
         }
+    }
+}
+
+/// An item's data cannot be read.
+fn unreadable(error: StoreError) -> Skip {
+    match error.is_waited_for() {
+        true => Skip::PutBack(error),
+        false => Skip::Refuse(Failure::new(error.to_string())),
     }
 }
 

@@ -59,10 +59,30 @@ async fn call<T>(
     limit: Duration,
     work: impl Future<Output = Result<T>> + Send,
 ) -> Result<T> {
+    let late = || StoreError::Unavailable(format!("the database did not answer `{name}` within {limit:?}"));
+    timed(name, size, limit, late, work).await
+}
+
+/// As [`call`], of the blob store.
+async fn blobs<T>(
+    name: &'static str,
+    size: usize,
+    limit: Duration,
+    work: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
+    let late = || StoreError::BlobStore(format!("the blob store did not answer `{name}` within {limit:?}"));
+    timed(name, size, limit, late, work).await
+}
+
+async fn timed<T>(
+    name: &'static str,
+    size: usize,
+    limit: Duration,
+    late: impl FnOnce() -> StoreError + Send,
+    work: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
     let started = Instant::now();
-    let result = timeout(limit, work).await.unwrap_or_else(|_| {
-        Err(StoreError::Unavailable(format!("the database did not answer `{name}` within {limit:?}")))
-    });
+    let result = timeout(limit, work).await.unwrap_or_else(|_| Err(late()));
     let elapsed_us = started.elapsed().as_micros() as u64;
     match &result {
         Ok(_) => tracing::trace!(target: "gatefeed::store", name, size, elapsed_us, "done"),
@@ -104,13 +124,13 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn load(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
         match call("load", 1, LONG, self.0.load(partition, item, version)).await? {
-            Some(data) => Ok(Some(call("fetch", 1, LONG, self.1.resolve(data)).await?)),
+            Some(data) => Ok(Some(blobs("fetch", 1, LONG, self.1.resolve(data)).await?)),
             None => Ok(None),
         }
     }
     async fn gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
         let page = call("gathered", 1, LONG, self.0.gathered(request)).await?;
-        call("fetch", page.items.len(), LONG, self.1.resolve_gathered(page)).await
+        blobs("fetch", page.items.len(), LONG, self.1.resolve_gathered(page)).await
     }
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>> {
         call("begin_suspect", 1, STEP, self.0.begin_suspect(lease, item, version)).await
@@ -131,7 +151,7 @@ impl<S: Store> Store for Instrumented<S> {
         self.0.wakeups(feeds).await
     }
     async fn offload(&self, data: Vec<Data>) -> Result<Vec<Data>> {
-        call("offload", data.len(), LONG, self.1.offload(data)).await
+        blobs("offload", data.len(), LONG, self.1.offload(data)).await
     }
     fn blobs(&self) -> Option<Arc<dyn Blobs>> {
         self.1.is_open().then(|| self.1.clone() as Arc<dyn Blobs>)
@@ -162,7 +182,7 @@ impl<S: Store> Store for Instrumented<S> {
         Ok(Box::new(InstrumentedPush(push, self.1.clone())))
     }
     async fn push(&self, partition: &NewPartition, items: &[NewItem]) -> Result<Pushed> {
-        let put = call("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
+        let put = blobs("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
         call("push", items.len(), PUSH, self.0.push(partition, put.as_deref().unwrap_or(items))).await
     }
     async fn push_request(
@@ -171,12 +191,12 @@ impl<S: Store> Store for Instrumented<S> {
         items: &[NewItem],
         request: &Request,
     ) -> Result<Answered> {
-        let put = call("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
+        let put = blobs("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
         let items = put.as_deref().unwrap_or(items);
         call("push_request", items.len(), PUSH, self.0.push_request(partition, items, request)).await
     }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
-        let put = call("offload", arrivals.len(), LONG, self.1.offload_arrivals(arrivals)).await?;
+        let put = blobs("offload", arrivals.len(), LONG, self.1.offload_arrivals(arrivals)).await?;
         call("ingest", arrivals.len(), STEP, self.0.ingest(put.as_deref().unwrap_or(arrivals))).await
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
@@ -213,7 +233,7 @@ impl<S: Store> Store for Instrumented<S> {
         call("callback_key", 0, STEP, self.0.callback_key()).await
     }
     async fn call_back(&self, callback: &Callback) -> Result<CalledBack> {
-        let put = call("offload", 1, LONG, self.1.offload_callback(callback)).await?;
+        let put = blobs("offload", 1, LONG, self.1.offload_callback(callback)).await?;
         call("call_back", 1, STEP, self.0.call_back(put.as_ref().unwrap_or(callback))).await
     }
     async fn heartbeat(&self, ticket: &Ticket) -> Result<Heartbeat> {
@@ -227,7 +247,7 @@ impl<S: Store> Store for Instrumented<S> {
     }
     async fn items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
         let rows = call("items", filter.limit, LONG, self.0.items(&Depot::reading(filter))).await?;
-        call("fetch", rows.len(), LONG, self.1.resolve_rows(rows, filter.data)).await
+        blobs("fetch", rows.len(), LONG, self.1.resolve_rows(rows, filter.data)).await
     }
     async fn gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
         call("gates", 1, LONG, self.0.gates(partition)).await
@@ -252,10 +272,28 @@ struct InstrumentedPush(Box<dyn Push>, Arc<Depot>);
 #[async_trait]
 impl Push for InstrumentedPush {
     async fn add(&mut self, items: &[NewItem]) -> Result<()> {
-        let put = call("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
+        let put = blobs("offload", items.len(), PUSH, self.1.offload_items(items)).await?;
         call("push", items.len(), LONG, self.0.add(put.as_deref().unwrap_or(items))).await
     }
     async fn commit(self: Box<Self>) -> Result<Pushed> {
         call("push_commit", 1, LONG, self.0.commit()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_is_late_is_named() {
+        let late = Duration::ZERO;
+        let database = call::<()>("load", 1, late, std::future::pending()).await.unwrap_err();
+        assert!(
+            matches!(&database, StoreError::Unavailable(why) if why.starts_with("the database did not answer"))
+        );
+        let store = blobs::<()>("fetch", 1, late, std::future::pending()).await.unwrap_err();
+        assert!(
+            matches!(&store, StoreError::BlobStore(why) if why.starts_with("the blob store did not answer"))
+        );
     }
 }

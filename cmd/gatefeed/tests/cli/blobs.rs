@@ -41,6 +41,7 @@ fn what_will_not_do_as_a_blob_store_is_told() {
         place.fails(&["status", "--blob-store", url], 2, &[expected]);
         let told = place.run(&["status", "--blob-store", url]).err;
         assert!(!told.contains("secret"), "{told}");
+        assert!(!told.contains("DATABASE_URL"), "it is not the database that will not do: {told}");
     }
     #[cfg(not(feature = "s3"))]
     place.fails(&["status", "--blob-store", "s3://bucket"], 2, &["built without S3"]);

@@ -7,13 +7,14 @@ use std::{
 };
 
 use gatefeed_core::{
+    blob::{Link, Reference},
     item::{Data, NewItem},
     partition::NewPartition,
 };
 
 use crate::place::Place;
 
-on_both!(data_that_cannot_be_read_is_told_of);
+on_both!(data_that_cannot_be_read_is_told_of a_blob_store_that_is_away_is_told_of);
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -49,4 +50,40 @@ async fn data_that_cannot_be_read_is_told_of(place: Arc<Place>) {
         assert_eq!((lines.status, lines.text().lines().count()), (200, 2));
         assert_eq!(client.get("/v1/partitions/p/items/large").await.status, 200);
     }
+}
+
+/// What is damaged is gone, and what is away is not the database.
+async fn a_blob_store_that_is_away_is_told_of(place: Arc<Place>) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("blobs");
+    let (store, client) = place.with_blobs(&folder, 10).await;
+    let large = NewItem::new("p", "large", Data::json("\"more than ten bytes\""));
+    store.push(&NewPartition::new("p"), &[large]).await.unwrap();
+    let data = "/v1/partitions/p/items/large/data";
+    files(&folder).iter().for_each(|file| fs::write(file, "short").unwrap());
+    let refused = client.get(data).await;
+    assert_eq!(refused.problem(), (410, "data-gone".into()));
+    assert!(refused.text().contains("is damaged: it has 5 bytes instead of 21"), "{}", refused.text());
+    assert!(!refused.text().contains("database"), "{}", refused.text());
+
+    let path = files(&folder).remove(0).strip_prefix(&folder).unwrap().display().to_string();
+    let reference = Reference::new(path, 21, "application/json".into());
+    let Link::Relative(link) = store.blobs().unwrap().link(&reference).await.unwrap() else { panic!() };
+    let link = format!("/{link}");
+    assert_eq!(client.get(&link).await.text(), "short");
+
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "").unwrap();
+    let items = "/v1/partitions/p/items";
+    let posted = client.post(items, "\"also more than ten bytes\"").await;
+    for refused in [client.get(data).await, client.get(&link).await, posted] {
+        assert_eq!(refused.problem(), (503, "busy".into()));
+        let text = refused.text();
+        assert!(
+            text.contains("the blob store, where large data lies,") && !text.contains("the database"),
+            "{text}"
+        );
+        assert!(!text.contains(folder.to_str().unwrap()), "where it lies is nobody's business: {text}");
+    }
+    assert_eq!(client.get(items).await.json()["items"].as_array().unwrap().len(), 1);
 }

@@ -5,9 +5,11 @@ use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use gatefeed_core::{
+    StoreError,
     answer::Failure,
     callback::Key,
     gather::{Gather, data_fields},
@@ -23,10 +25,13 @@ use tower::{Layer, Service, util::Oneshot};
 use url::Url;
 
 use super::{batch::Together, http::HttpOptions};
-use crate::processor::Delivery;
+use crate::{context::jittered, processor::Delivery};
 
 /// Bytes of gathered bodies that are in memory at a time, about.
 const MEMORY_MAX: usize = 256 << 20;
+
+/// How long an item rests, about, that waits for the database, the blob store, or a setting.
+const REST: Duration = Duration::from_secs(1);
 
 /// Why a delivery that gathers may have to wait.
 const CROWDED: &str =
@@ -177,7 +182,7 @@ async fn prepare(mut delivery: Delivery, kitchen: &Kitchen) -> Result<Delivery, 
     let Some(gathering) = delivery.gathering.take() else { return Ok(delivery) };
     let data = Data { bytes: delivery.data.clone(), content_type: delivery.content_type.to_string() };
     let gathered = gathering.body(&data, kitchen.options.gather_max).await;
-    let gathered = gathered.map_err(|error| Failure::delayed(format!("cannot gather: {error}"), None))?;
+    let gathered = gathered.map_err(unreadable)?;
     delivery.data = match gathered {
         Some(body) => body,
         None => {
@@ -187,6 +192,15 @@ async fn prepare(mut delivery: Delivery, kitchen: &Kitchen) -> Result<Delivery, 
     };
     delivery.content_type = JSON.into();
     Ok(delivery)
+}
+
+/// What is gathered cannot be read.
+fn unreadable(error: StoreError) -> Failure {
+    let message = format!("cannot gather: {error}");
+    match error.is_waited_for() {
+        true => Failure::delayed(message, Some(jittered(REST))),
+        false => Failure::new(message),
+    }
 }
 
 /// Where `gatefeed run --listen` serves what is gathered; to whoever has the token in it.

@@ -6,18 +6,25 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use gatefeed_core::{
+    Store, StoreError,
     answer::Answer,
     blob::{BLOB_TYPE, Link},
+    gather::{Ended, Gather},
     inspect::{DataPart, ItemFilter},
     item::{Data, ItemStatus, NewItem},
     partition::NewPartition,
-    store::Rewound,
+    store::{RetryFilter, Rewound},
 };
-use gatefeed_engine::Policy;
+use gatefeed_engine::{
+    Batch, Policy,
+    dispatch::{HttpOptions, HttpProcessor, parse_target},
+};
+use gatefeed_testkit::handler::{Handler, Reply};
 
 use crate::{
     db::{Db, child, item, retries, watcher, within},
@@ -26,7 +33,8 @@ use crate::{
 
 on_both! {
     handlers_get_the_bytes handlers_get_links a_gate_gets_links a_rewind_brings_the_first_data_back a_blob_that_is_gone_fails_its_item
-    an_answer_cannot_refer_to_blobs a_full_blob_store_delays_only
+    a_damaged_blob_fails_its_item what_gathers_a_blob_that_is_gone_fails
+    a_blob_store_that_is_away_fails_nothing an_answer_cannot_refer_to_blobs a_full_blob_store_delays_only
 }
 
 const LARGE: usize = 50_000;
@@ -151,6 +159,108 @@ async fn a_blob_that_is_gone_fails_its_item(db: Arc<Db>) {
     assert_eq!((row.status, row.retry_count), (ItemStatus::Failed, 2));
     assert!(row.error_messages.unwrap().contains("is not in the blob store"));
     assert_eq!(db_row(&db, "small").await.status, ItemStatus::Complete);
+}
+
+/// As one that is gone.
+async fn a_damaged_blob_fails_its_item(db: Arc<Db>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = db.with_blobs(folder.path(), 1000).await;
+    let items = [NewItem { data: large(b'a'), ..item("p", "i", 0) }, item("p", "small", 0)];
+    store.push(&NewPartition::new("p"), &items).await.unwrap();
+    files(folder.path()).iter().for_each(|file| std::fs::write(file, "short").unwrap());
+    let processor = Log::new().processor(async |_| Ok(Answer::done()));
+    let run = watcher(store).retry(retries(Some(1))).processor(processor).run();
+    assert!(within("idle", run).await.unwrap().failed);
+    let row = db_row(&db, "i").await;
+    assert_eq!((row.status, row.retry_count), (ItemStatus::Failed, 1));
+    let told = row.error_messages.unwrap();
+    assert!(told.contains("is damaged: it has 5 bytes instead of 50000"), "{told}");
+    assert!(!told.contains("database"), "{told}");
+    assert_eq!(db_row(&db, "small").await.status, ItemStatus::Complete);
+}
+
+const GATHER: Gather = Gather { gate: 0, status: Ended::Complete };
+
+fn http(handler: &Handler, change: impl FnOnce(&mut HttpOptions)) -> HttpProcessor {
+    let mut options = HttpOptions::default();
+    change(&mut options);
+    HttpProcessor::new(vec![parse_target(&handler.url()).unwrap()], options).unwrap()
+}
+
+/// An item with large data that is through at gate 0, and then these.
+async fn push_through(store: &Arc<dyn Store>, later: &[NewItem]) {
+    let large = NewItem { data: large(b'a'), ..item("p", "large", 0) };
+    store.push(&NewPartition::new("p"), &[large]).await.unwrap();
+    let processor = Log::new().processor(async |_| Ok(Answer::done()));
+    assert!(!within("idle", watcher(store.clone()).processor(processor).run()).await.unwrap().failed);
+    store.push(&NewPartition::new("p"), later).await.unwrap();
+}
+
+async fn row(store: &Arc<dyn Store>, id: &str) -> gatefeed_core::inspect::ItemRow {
+    let filter = ItemFilter { partition: "p".into(), id: Some(id.into()), limit: 1, ..ItemFilter::default() };
+    store.items(&filter).await.unwrap().remove(0)
+}
+
+/// What it gathers is as much a part of it as its own data, whether that is sent, fetched, or in a batch.
+async fn what_gathers_a_blob_that_is_gone_fails(db: Arc<Db>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = db.with_blobs(folder.path(), 1000).await;
+    push_through(&store, &[NewItem { gather: Some(GATHER), ..item("p", "sum", 1) }]).await;
+    files(folder.path()).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    let handler = Handler::always(Reply::ok()).await;
+    let fetched = |options: &mut HttpOptions| {
+        options.gather_max = 50;
+        options.gather_url = Some("http://h:1/".parse().unwrap());
+    };
+    let in_a_batch = Some(Batch { size: 10, linger: Duration::ZERO });
+    for (processor, batch) in [
+        (http(&handler, |_| {}), None),
+        (http(&handler, fetched), None),
+        (http(&handler, |_| {}), in_a_batch),
+    ] {
+        let policy = Policy { retry: retries(Some(2)), batch, ..Policy::default() };
+        let run = watcher(store.clone()).feed_policy("default", policy).processor(processor).run();
+        assert!(within("idle", run).await.unwrap().failed);
+        let row = row(&store, "sum").await;
+        assert_eq!((row.status, row.retry_count), (ItemStatus::Failed, 2));
+        let told = row.error_messages.unwrap();
+        assert!(
+            told.contains("cannot gather: the blob") && told.contains("is not in the blob store"),
+            "{told}"
+        );
+        store.retry("p", &RetryFilter::default()).await.unwrap();
+    }
+    assert_eq!(handler.requests().len(), 0);
+}
+
+/// However often it is asked in vain.
+async fn a_blob_store_that_is_away_fails_nothing(db: Arc<Db>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, aside) = (folder.path().join("blobs"), folder.path().join("aside"));
+    let store = db.with_blobs(&path, 1000).await;
+    let gathering = NewItem { gather: Some(GATHER), ..item("p", "sum", 1) };
+    push_through(&store, &[NewItem { data: large(b'b'), ..item("p", "own", 1) }, gathering]).await;
+    let before = row(&store, "sum").await.version;
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::write(&path, "").unwrap();
+    let told = store.load("p", "own", row(&store, "own").await.version).await.unwrap_err();
+    assert!(matches!(&told, StoreError::BlobStore(why) if why.contains("cannot read the blob")), "{told}");
+    let handler = Handler::always(Reply::ok()).await;
+    let run = watcher(store.clone()).retry(retries(Some(0))).processor(http(&handler, |_| {})).run();
+    let run = tokio::spawn(run);
+    let is_delayed = async {
+        while row(&store, "sum").await.version < before + 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within("delayed twice", is_delayed).await;
+    let told = row(&store, "sum").await;
+    assert_eq!((told.status, told.retry_count), (ItemStatus::Available, 0));
+    assert!(told.error_messages.unwrap().contains("cannot gather: cannot read the blob"));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    assert!(!within("idle", run).await.unwrap().unwrap().failed);
+    assert_eq!(handler.requests().len(), 2);
 }
 
 async fn db_row(db: &Db, id: &str) -> gatefeed_core::inspect::ItemRow {

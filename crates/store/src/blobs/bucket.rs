@@ -45,7 +45,7 @@ impl Bucket {
         let place: Path = self.prefix.parts().chain(Path::from(path).parts()).collect();
         let signed = self.store.signed_url(Method::GET, &place, valid).await;
         let signed = signed.map_err(|error| {
-            StoreError::Unavailable(format!("cannot sign a link to a blob: {}", text(&error)))
+            StoreError::BlobStore(format!("cannot sign a link to a blob: {}", text(&error)))
         })?;
         Ok(signed.into())
     }

@@ -37,7 +37,7 @@ impl Depot {
         let mut collected = Collected::default();
         while let Some(batch) = old.next().await {
             let batch = batch.into_iter().collect::<Result<Vec<_>, _>>().map_err(|error| {
-                StoreError::Unavailable(format!("cannot list the blob store: {}", text(&error)))
+                StoreError::BlobStore(format!("cannot list the blob store: {}", text(&error)))
             })?;
             self.collect_from(batch, &mut collected).await?;
         }
@@ -78,7 +78,7 @@ async fn sweep(folder: std::path::PathBuf, made_before: std::time::SystemTime) -
         Ok(())
     });
     let swept = swept.await.map_err(|error| StoreError::Defect(format!("a sweep ended: {error}")))?;
-    swept.map_err(|error| StoreError::Unavailable(format!("cannot sweep the blob store's folder: {error}")))
+    swept.map_err(|error| StoreError::BlobStore(format!("cannot sweep the blob store's folder: {error}")))
 }
 
 /// object_store writes to `name#1` and renames that.

@@ -167,8 +167,8 @@ impl Depot {
         let bytes = self.objects()?.get(reference.path()).await?;
         match bytes.len() as u64 == reference.size {
             true => Ok(bytes),
-            false => Err(StoreError::Defect(format!(
-                "the blob {} has {} bytes instead of {}",
+            false => Err(StoreError::Damaged(format!(
+                "the blob {} is damaged: it has {} bytes instead of {}",
                 reference.path(),
                 bytes.len(),
                 reference.size
@@ -223,7 +223,7 @@ impl Depot {
                 row.size = whole.unwrap_or(row.size);
             }
             // One that is gone is no reason not to show the others, and none here is known by what they have in common.
-            Err(error @ (StoreError::NotFound(_) | StoreError::Defect(_) | StoreError::Config(_))) => {
+            Err(error @ (StoreError::NotFound(_) | StoreError::Damaged(_) | StoreError::Config(_))) => {
                 row.data_error = Some(error.to_string());
             }
             Err(error) => return Err(error),

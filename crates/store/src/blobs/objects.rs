@@ -26,6 +26,12 @@ pub struct BlobOptions {
 }
 
 impl BlobOptions {
+    /// Opens it once, for whoever wants to tell what is wrong with it from what is wrong with the database. Makes the folder; a
+    /// bucket is not asked. Errs with `Config`.
+    pub fn check(&self) -> Result<()> {
+        Objects::open(self).map(drop)
+    }
+
     /// Whether it names a folder, whose links lead to gatefeed; buckets have links of their own.
     pub fn is_folder(&self) -> bool {
         self.url.starts_with("file:")
@@ -119,15 +125,15 @@ impl Objects {
             Ok(Ok(value)) => Ok(value),
             // A bucket that is not there has lost nothing: it may be the wrong one, and is no reason to give an item up.
             Ok(Err(Error::NotFound { source, .. })) if verb == "put" || is_bucket(&*source) => {
-                Err(StoreError::Unavailable(format!("cannot {verb} the blob {path}: {}", text(&*source))))
+                Err(StoreError::BlobStore(format!("cannot {verb} the blob {path}: {}", text(&*source))))
             }
             Ok(Err(Error::NotFound { .. })) => {
                 Err(StoreError::NotFound(format!("the blob {path} is not in the blob store")))
             }
             Ok(Err(error)) => {
-                Err(StoreError::Unavailable(format!("cannot {verb} the blob {path}: {}", text(&error))))
+                Err(StoreError::BlobStore(format!("cannot {verb} the blob {path}: {}", text(&error))))
             }
-            Err(_) => Err(StoreError::Unavailable(format!(
+            Err(_) => Err(StoreError::BlobStore(format!(
                 "cannot {verb} the blob {path}: the blob store did not answer within {CALL_MAX:?}"
             ))),
         }

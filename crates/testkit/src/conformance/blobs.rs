@@ -342,7 +342,12 @@ pub async fn a_listing_shows_the_others_where_one_is_gone(db: TestDb) {
     // Another length is another blob.
     with.place.write(&gone, b"short").await;
     let told = item_row(&with.store, "p", "gone").await.data_error.unwrap();
-    assert!(told.contains("has 5 bytes instead of 101"), "{told}");
+    assert!(told.contains("is damaged: it has 5 bytes instead of 101"), "{told}");
+    let gather = Gather { gate: 0, status: Ended::Complete };
+    db.run("UPDATE gatefeed_items SET status = 'complete'").await;
+    let request = GatherRequest { partition: "p".into(), gather, after: None };
+    let gathered = with.store.gathered(&request).await.unwrap_err();
+    assert!(matches!(&gathered, StoreError::Damaged(why) if *why == told), "{gathered}");
 }
 
 /// It would read what is another's.
@@ -476,7 +481,29 @@ pub async fn a_bucket_that_is_not_there_loses_nothing(db: TestDb) {
     let pushed =
         elsewhere.push(&NewPartition::new("q"), &[NewItem::new("q", "i", large('b'))]).await.unwrap_err();
     for error in [loaded, pushed] {
-        assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("NoSuchBucket")), "{error}");
+        assert!(matches!(&error, StoreError::BlobStore(why) if why.contains("NoSuchBucket")), "{error}");
     }
     assert_eq!(with.data("i").await, large('a'));
+}
+
+/// It is neither the database's fault nor the item's, and nothing is written.
+pub async fn a_blob_store_that_is_away_is_waited_for(db: TestDb) {
+    let with = with_blobs(&db).await;
+    let Place::Folder(folder) = &with.place else { return };
+    with.push(&[large_item("i", 'a')]).await;
+    let lease = lease(&with.store, "w", "p").await;
+    let version = due(&with.store, &lease).await[0].version;
+    let (path, aside) = (folder.path(), folder.path().with_extension("aside"));
+    std::fs::rename(path, &aside).unwrap();
+    std::fs::write(path, "").unwrap();
+    let loaded = with.store.load("p", "i", version).await.unwrap_err();
+    let pushed = with.store.push(&NewPartition::new("q"), &[NewItem::new("q", "i", large('b'))]).await;
+    std::fs::remove_file(path).unwrap();
+    std::fs::rename(&aside, path).unwrap();
+    for (error, verb) in [(loaded, "read"), (pushed.unwrap_err(), "put")] {
+        let expected = format!("cannot {verb} the blob ");
+        assert!(matches!(&error, StoreError::BlobStore(why) if why.starts_with(&expected)), "{error}");
+        assert!(error.is_retryable() && error.is_waited_for(), "{error}");
+    }
+    assert_eq!((with.data("i").await, with.store.glance("q").await.unwrap()), (large('a'), None));
 }

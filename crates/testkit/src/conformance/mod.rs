@@ -183,7 +183,7 @@ macro_rules! conformance {
                 without_the_blob_store_nothing_is_lost a_reference_from_outside_is_refused
                 a_push_that_ends_early_leaves_garbage_only what_is_referred_to_is_kept
                 each_database_collects_its_own links_are_signed
-                a_bucket_that_is_not_there_loses_nothing;
+                a_bucket_that_is_not_there_loses_nothing a_blob_store_that_is_away_is_waited_for;
             race: no_stale_completion_after_a_steal outcomes_against_a_cancellation
                 outcomes_against_a_rewind retries_against_outcomes eight_claimers
                 callbacks_against_waiting;
