@@ -176,7 +176,7 @@ fn read_file(mut top: Section<'_, '_>) -> File {
         poll_interval: top.value("poll_interval", parse::poll_interval),
         grace: top.value("grace", parse::duration),
         listen: top.value("listen", parse::address),
-        public_url: top.value("public_url", target),
+        public_url: top.value("public_url", url),
         name: top.value("name", parse::name),
         path: None,
         problems: Vec::new(),
@@ -312,7 +312,22 @@ fn header(name: &str, value: &DeValue<'_>) -> Result<(String, HeaderText), Strin
     Ok((name.to_owned(), text))
 }
 
+/// A URL with another one behind a comma, as flags and variables have lists, would be valid, and its path wrong.
 fn target(text: &str) -> Result<Url, String> {
+    let begins_url = |part: &str| {
+        let part = part.trim_start().to_ascii_lowercase();
+        part.starts_with("http://") || part.starts_with("https://")
+    };
+    match text.split(',').skip(1).any(begins_url) {
+        true => {
+            Err("several targets are a list here: [\"http://a/\", \"http://b/\"]; a comma of a URL is %2C"
+                .into())
+        }
+        false => url(text),
+    }
+}
+
+fn url(text: &str) -> Result<Url, String> {
     parse_target(text).map_err(|error| error.to_string())
 }
 
@@ -331,7 +346,7 @@ mod tests {
             r#"
             concurrency = 50
             lease_duration = "10s"
-            target = ["http://a/", "http://b/"]
+            target = ["http://a/", "http://b/?of=c,d"]
 
             [feeds.scans]
             target = "http://ocr/"
@@ -409,6 +424,11 @@ mod tests {
             ("request_timeout = \"-5s\"", "1:19: request_timeout: expected a duration"),
             ("connect_timeout = 0", "1:19: connect_timeout: expected"),
             ("target = [\"http://a/\", \"ftp://b/\"]", "1:24: target: the target's scheme is \"ftp\""),
+            ("target = \"http://a/,http://b/\"", "1:10: target: several targets are a list here"),
+            (
+                "target = [\"http://a/\", \"http://b/, HTTPS://c/\"]",
+                "1:24: target: several targets are a list",
+            ),
             ("target = []", "1:10: target: expected at least one"),
             ("concurrency = 0", "1:15: concurrency: expected"),
             ("lease_duration = \"1ms\"", "1:18: lease_duration: a lease duration"),
