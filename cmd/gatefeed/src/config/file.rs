@@ -6,17 +6,19 @@ use std::{
     time::Duration,
 };
 
+use clap::{Command, CommandFactory};
 use gatefeed_engine::dispatch::{Access, parse_target};
 use toml::de::DeValue;
 use url::Url;
 
 use super::{
     document::{Document, Problem, Section, TOP},
+    meant::spelt,
     origin::Origins,
     secret::Source,
     spread::Spreading,
 };
-use crate::parse;
+use crate::{args::Cli, parse};
 
 /// The file as it was written; what is not in it is `None`.
 #[derive(Clone, Debug, Default)]
@@ -181,15 +183,7 @@ fn read_file(mut top: Section<'_, '_>) -> File {
         path: None,
         problems: Vec::new(),
     };
-    top.finish(|key| match key {
-        "database_url" | "database" | "schema" => Some(
-            "the database is named by --database-url or DATABASE_URL, since its URL may hold a password"
-                .into(),
-        ),
-        _ if inline_secret(key).is_some() => inline_secret(key),
-        "feed" => Some("each feed is a table of its own: [feeds.NAME]".into()),
-        _ => None,
-    });
+    top.finish(advice);
     file
 }
 
@@ -234,11 +228,35 @@ fn inline_secret(key: &str) -> Option<String> {
     ))
 }
 
+/// Of a table below the top.
 fn misplaced(key: &str) -> Option<String> {
-    if let Some(advice) = inline_secret(key) {
-        return Some(advice);
+    match TOP_ONLY.contains(&key) {
+        true => Some("it stands at the top of the file, before the first [table]".to_owned()),
+        false => advice(key),
     }
-    TOP_ONLY.contains(&key).then(|| "it stands at the top of the file, before the first [table]".to_owned())
+}
+
+/// Why there is no such key.
+fn advice(key: &str) -> Option<String> {
+    let known = match key {
+        "database_url" | "database" | "schema" => {
+            "the database is named by --database-url or DATABASE_URL, since its URL may hold a password"
+        }
+        "feed" => "each feed is a table of its own: [feeds.NAME]",
+        "gate_target" => "it is the target of [[gates]] or [[feeds.NAME.gates]]",
+        _ => return inline_secret(key).or_else(|| flag_only(key)),
+    };
+    Some(known.to_owned())
+}
+
+/// What `gatefeed run` takes on the command line, or from a variable, and not in the file: whatever has a flag and no key.
+fn flag_only(key: &str) -> Option<String> {
+    let command = Cli::command();
+    let run = command.find_subcommand("run").into_iter().flat_map(Command::get_arguments);
+    let mut flags = run.chain(command.get_arguments());
+    let flag = flags.find(|flag| flag.get_long().is_some_and(|long| spelt(long) == key))?;
+    let variable = flag.get_env()?.to_string_lossy();
+    Some(format!("it is a flag only: --{} or {variable}", flag.get_long()?))
 }
 
 fn read_handling(section: &mut Section<'_, '_>) -> Handling {
@@ -411,10 +429,42 @@ mod tests {
             "5:1: [[feeds.a.gates]] needs a gate, such as gate = 1",
             "7:1: [[feeds.a.gates]] needs a gate, such as gate = 1",
             "8:8: gate: expected a whole number from 0 to 2147483647",
-            "9:1: unknown key \"hüte\" in [[feeds.a.gates]]; did you mean \"gate\"?",
+            "9:1: unknown key \"hüte\" in [[feeds.a.gates]]",
             "13:1: gate 2 is there twice",
         ];
         assert_eq!(problems(text), expected);
+    }
+
+    /// Every flag of `run` is a key, or is told to be none.
+    #[test]
+    fn what_is_a_flag_only_is_told() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap().get_arguments().chain(command.get_arguments());
+        for flag in run.filter_map(clap::Arg::get_long).filter(|flag| !["help", "version"].contains(flag)) {
+            let told = problems(&format!("{} = 1\n", spelt(flag)));
+            let is_unknown = told.iter().any(|problem| problem.contains("unknown key"));
+            assert!(!is_unknown || told[0].contains("; ") && !told[0].contains("did you mean"), "{told:?}");
+        }
+        for (key, flag) in [
+            ("until_idle", "--until-idle or GATEFEED_UNTIL_IDLE"),
+            ("no-migrate", "--no-migrate"),
+            ("blob_store", "--blob-store"),
+            ("inline_max", "--inline-max"),
+            ("log_level", "--log-level"),
+            ("tls_cert", "--tls-cert"),
+            ("tls_key", "--tls-key"),
+            ("insecure", "--insecure"),
+            ("config", "--config"),
+        ] {
+            for (table, line, shown) in [("", 1, "the file"), ("[feeds.a]\n", 2, "[feeds.a]")] {
+                let expected = format!("{line}:1: unknown key {key:?} in {shown}; it is a flag only: {flag}");
+                let told = problems(&format!("{table}{key} = 1\n"));
+                assert!(told[0].starts_with(&expected), "{told:?} instead of {expected}");
+            }
+        }
+        assert!(
+            problems("gate_target = 1\n")[0].ends_with("the target of [[gates]] or [[feeds.NAME.gates]]")
+        );
     }
 
     #[test]

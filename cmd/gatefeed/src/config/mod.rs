@@ -6,6 +6,7 @@ mod credentials;
 mod document;
 mod file;
 mod findings;
+mod meant;
 mod origin;
 mod plan;
 mod secret;
