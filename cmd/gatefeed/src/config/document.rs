@@ -34,6 +34,15 @@ impl fmt::Display for Problem {
     }
 }
 
+/// The text of a file; errs with the place of the first byte that is none.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let (before, _) = bytes.split_at(error.valid_up_to());
+        let place = Document::new(&String::from_utf8_lossy(before)).place(before.len());
+        Problem { place, message: "the file is not UTF-8 here; save it as UTF-8".to_owned() }
+    })
+}
+
 /// The text, and what is wrong with it so far.
 pub(super) struct Document<'d> {
     text: &'d str,
@@ -236,6 +245,10 @@ impl<'d, 's> Section<'d, 's> {
             }
         };
         values.iter().filter_map(section).collect()
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.keys().any(|name| name.get_ref() == key)
     }
 
     /// Something is wrong with the table as a whole.

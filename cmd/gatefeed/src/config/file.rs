@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::{
-    document::{Document, Problem, Section, TOP},
+    document::{self, Document, Problem, Section, TOP},
     meant::spelt,
     origin::Origins,
     secret::Source,
@@ -150,7 +150,8 @@ const TOP_ONLY: [&str; 10] = [
 ];
 
 /// Reads the text of a file, with what is wrong with its values. Errs where it is no TOML; all that is wrong is in order.
-pub(super) fn read(text: &str) -> Result<File, Vec<Problem>> {
+pub(super) fn read(bytes: &[u8]) -> Result<File, Vec<Problem>> {
+    let text = document::text(bytes).map_err(|problem| vec![problem])?;
     let document = Document::new(text);
     let table = document.parse();
     let file = table.as_ref().map(|table| {
@@ -204,6 +205,8 @@ fn read_gates(section: &mut Section<'_, '_>, shown: &str) -> BTreeMap<i32, Handl
         let gate = section.value("gate", parse::gate);
         let handling = read_handling(&mut section);
         match gate {
+            // One that could not be read has been told of.
+            None if section.has("gate") => {}
             None => section.problem(format!("{shown} needs a gate, such as gate = 1")),
             Some(gate) if gates.contains_key(&gate) => {
                 section.problem_at("gate", format!("gate {gate} is there twice"));
@@ -354,14 +357,14 @@ mod tests {
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
-        let problems = read(text).map_or_else(|problems| problems, |file| file.problems);
+        let problems = read(text.as_bytes()).map_or_else(|problems| problems, |file| file.problems);
         problems.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn a_chain_of_handlers_is_read() {
         let file = read(
-            r#"
+            br#"
             concurrency = 50
             lease_duration = "10s"
             target = ["http://a/", "http://b/?of=c,d"]
@@ -394,7 +397,7 @@ mod tests {
     #[test]
     fn credentials_stay_with_the_target_that_they_stand_beside() {
         let file = read(
-            "target = \"http://a/\"\nbearer_env = \"A\"\nsigning_secret_env = \"S\"\nheaders = { X = { file = \"x\" } }\n\
+            b"target = \"http://a/\"\nbearer_env = \"A\"\nsigning_secret_env = \"S\"\nheaders = { X = { file = \"x\" } }\n\
              [feeds.same]\nmax_retries = 1\n[feeds.own]\ntarget = \"http://b/\"\n",
         );
         let file = file.unwrap();
@@ -411,9 +414,9 @@ mod tests {
 
     #[test]
     fn what_is_denied_for_all_no_feed_allows() {
-        let file = read("deny_private = true\n[feeds.a]\ndeny_private = false\n").unwrap();
+        let file = read(b"deny_private = true\n[feeds.a]\ndeny_private = false\n").unwrap();
         assert_eq!(file.feeds["a"].handling.or(&file.handling).deny_private, Some(true));
-        let file = read("deny_private = false\n[feeds.a]\ndeny_private = true\n").unwrap();
+        let file = read(b"deny_private = false\n[feeds.a]\ndeny_private = true\n").unwrap();
         assert_eq!(file.feeds["a"].handling.or(&file.handling).deny_private, Some(true));
     }
 
@@ -427,12 +430,20 @@ mod tests {
             "3:3: unknown key \"request-timeout\" in [feeds.a]; did you mean \"request_timeout\"?",
             "4:15: max_retries: expected a string or a number, not boolean",
             "5:1: [[feeds.a.gates]] needs a gate, such as gate = 1",
-            "7:1: [[feeds.a.gates]] needs a gate, such as gate = 1",
             "8:8: gate: expected a whole number from 0 to 2147483647",
             "9:1: unknown key \"hüte\" in [[feeds.a.gates]]",
             "13:1: gate 2 is there twice",
         ];
         assert_eq!(problems(text), expected);
+    }
+
+    #[test]
+    fn what_is_not_text_is_told_with_its_place() {
+        let place = |bytes: &[u8]| read(bytes).unwrap_err()[0].to_string();
+        assert!(
+            place(b"# h\xc3\xbcte\nname = \"\xc3\xbc\xff\"\n").starts_with("2:10: the file is not UTF-8")
+        );
+        assert!(place(b"\xff\xfen\0").starts_with("1:1: the file is not UTF-8"));
     }
 
     /// Every flag of `run` is a key, or is told to be none.
