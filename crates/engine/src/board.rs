@@ -372,13 +372,13 @@ impl Board {
         }
     }
 
-    /// The lease is not ours any more: its deliveries are aborted, its buffer is dropped. True if it was held.
+    /// The lease is not ours any more: its deliveries are aborted, its buffer is dropped. True if it was held and had anything
+    /// left to do: else this watcher's own checkpoint or release may have ended it, whose result is on its way.
     pub(crate) fn lost(&mut self, lease: &Lease) -> bool {
-        let was_held = self.current(lease).is_some();
-        if was_held {
-            self.remove(&lease.partition);
-        }
-        was_held
+        let Some(held) = self.current(lease) else { return false };
+        let was_at_work = !held.known.is_empty();
+        self.remove(&lease.partition);
+        was_at_work
     }
 
     fn remove(&mut self, partition: &Arc<str>) {

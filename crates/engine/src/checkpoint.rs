@@ -65,7 +65,9 @@ fn report(lease: &Lease, result: Checkpointed) {
         Checkpointed::Failed => {
             tracing::warn!(%partition, "failed; `gatefeed why` tells the reason")
         }
-        Checkpointed::Fenced => tracing::warn!(%partition, "the lease was taken over"),
+        Checkpointed::Fenced => {
+            tracing::warn!(%partition, "the lease is over: cancelled, rewound or taken over")
+        }
         Checkpointed::Slept => tracing::debug!(%partition, "released: nothing is due"),
         Checkpointed::Due | Checkpointed::Wait(_) | Checkpointed::Overdue | Checkpointed::Busy => {}
     }

@@ -228,7 +228,8 @@ async fn settle(context: Arc<Context>, decided: Vec<(Outcome, Settled)>) {
         for (outcome, settled) in &decided {
             let lease = &outcome.completion.lease;
             if board.settled(lease, &outcome.completion.item, *settled, outcome.due_gate(), outcome.bytes) {
-                tracing::warn!(partition = %lease.partition, "the lease was taken over; outcomes dropped");
+                let partition = &lease.partition;
+                tracing::warn!(%partition, "the lease is over: cancelled, rewound or taken over; outcomes dropped");
             }
             if *settled == Settled::Written {
                 board.count_written(&outcome.completion.feed);

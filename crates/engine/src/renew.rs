@@ -50,7 +50,11 @@ async fn renew(context: &Context, leases: &[Arc<Lease>]) {
 }
 
 fn lose(context: &Context, lease: &Lease) {
-    if context.board().lost(lease) {
-        tracing::warn!(partition = %lease.partition, "the lease was taken over; deliveries stopped");
+    let partition = &lease.partition;
+    match context.board().lost(lease) {
+        true => {
+            tracing::warn!(%partition, "the lease is over: cancelled, rewound or taken over; deliveries stopped")
+        }
+        false => tracing::debug!(%partition, "not held any more"),
     }
 }

@@ -1,6 +1,10 @@
 //! What of a configuration cannot work: found once flags are entered and all levels put together, and told with its place.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use gatefeed_core::StoreError;
 use gatefeed_engine::dispatch::{HttpOptions, Part};
@@ -26,6 +30,24 @@ const NEEDS: [(&str, &[&str]); 8] = [
     ("hedge_greatest", &["hedge_after"]),
     ("hedge_targets", &["hedge_after"]),
     ("target_burst", &["target_rate_limit"]),
+];
+
+/// Whether a key does something.
+type Use = fn(&Handling) -> bool;
+
+/// Keys that do nothing where something else is said, and why.
+const USES: [(&str, Use, &str); 3] = [
+    (
+        "callback_timeout",
+        is_single,
+        "callback_timeout does nothing with batch_size: a batch cannot be answered later",
+    ),
+    ("hedge_after", has_another, "hedge_after does nothing with a single target: there is no other to ask"),
+    (
+        "hedge_greatest",
+        is_single,
+        "hedge_greatest does nothing with batch_size: of batches the first answer wins",
+    ),
 ];
 
 /// Puts together how requests go, of each feed and gate that has a target. Errs with everything that is wrong.
@@ -54,7 +76,7 @@ pub(super) fn check(
             options.insert(level.clone(), own);
         }
     }
-    check_needs(&levels, &mut found);
+    check_uses(plan, &levels, &mut found);
     check_targets(plan, &levels, &mut found);
     // Also where everybody who would inherit them has some of his own.
     for handling in tables(plan) {
@@ -104,7 +126,8 @@ fn check_pairs(handling: &Handling, found: &mut Findings) {
 fn check_hedging(handling: &Handling, found: &mut Findings) {
     let spread = &handling.spread;
     let is_unknown = handling.is_unread("idempotent", spread.idempotent.is_some());
-    if spread.hedge_after.is_some() && spread.idempotent != Some(true) && !is_unknown {
+    if spread.hedge_after.is_some() && has_another(handling) && spread.idempotent != Some(true) && !is_unknown
+    {
         let message = "with hedge_after two targets may be at work on the same item: say idempotent = true beside it if \
                        the handler stands that";
         found.at_one_of(handling, &["hedge_after", "idempotent"], message.into());
@@ -133,20 +156,49 @@ fn check_callbacks(plan: &Plan, handling: &Handling, found: &mut Findings) {
     }
 }
 
-/// A key is of use if one of those that inherit it have what it needs.
-fn check_needs(levels: &[(Level, Handling)], found: &mut Findings) {
+fn check_uses(plan: &Plan, levels: &[(Level, Handling)], found: &mut Findings) {
+    let is_other = |feed: &&String| !plan.feeds.contains(feed);
+    let others: Vec<_> =
+        plan.file.feeds.keys().filter(is_other).flat_map(|feed| self::levels(plan, feed)).collect();
+    let mut check = |key: &str, is_of_use: &dyn Fn(&Handling) -> bool, message: &str| {
+        for origin in useless(key, is_of_use, levels, &others) {
+            found.at(origin, message.to_owned());
+        }
+    };
     for (key, needed) in NEEDS {
-        let mut is_of_use: BTreeMap<Origin, bool> = BTreeMap::new();
-        for (_, handling) in levels {
-            if let Some(origin) = handling.origins.of(key) {
-                let has_any = needed.iter().any(|needed| handling.origins.of(needed).is_some());
-                *is_of_use.entry(origin).or_default() |= has_any;
-            }
-        }
-        for (origin, _) in is_of_use.into_iter().filter(|(_, is_of_use)| !is_of_use) {
-            found.at(origin, format!("{key} does nothing without {}", needed.join(" or ")));
-        }
+        let is_of_use =
+            |handling: &Handling| needed.iter().any(|needed| handling.origins.of(needed).is_some());
+        check(key, &is_of_use, &format!("{key} does nothing without {}", needed.join(" or ")));
     }
+    for (key, is_of_use, message) in USES {
+        check(key, &is_of_use, message);
+    }
+}
+
+/// Where a key stands that is of use to none of those that inherit it: of the `served` ones, and of the `others` in the file,
+/// which another watcher may serve.
+fn useless(
+    key: &str,
+    is_of_use: &dyn Fn(&Handling) -> bool,
+    served: &[(Level, Handling)],
+    others: &[(Level, Handling)],
+) -> BTreeSet<Origin> {
+    let mut origins: BTreeSet<Origin> =
+        served.iter().filter_map(|(_, handling)| handling.origins.of(key)).collect();
+    for (_, handling) in served.iter().chain(others).filter(|(_, handling)| is_of_use(handling)) {
+        handling.origins.of(key).map(|origin| origins.remove(&origin));
+    }
+    origins
+}
+
+/// Whether there is another target to ask. How many a flag names may differ from machine to machine, with the same file.
+fn has_another(handling: &Handling) -> bool {
+    let is_flag = handling.origins.of("target").is_some_and(|origin| origin.place.is_none());
+    is_flag || handling.targets.as_ref().is_none_or(|targets| targets.len() > 1)
+}
+
+fn is_single(handling: &Handling) -> bool {
+    handling.batch_size.is_none()
 }
 
 /// A feed without any target is delivered nowhere.

@@ -7,7 +7,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::origin::Origins;
+use super::{
+    meant::{nearest, spelt},
+    origin::Origins,
+};
 
 /// Where something stands in the text.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -29,6 +32,15 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.place.line, self.place.column, self.message)
     }
+}
+
+/// The text of a file; errs with the place of the first byte that is none.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let (before, _) = bytes.split_at(error.valid_up_to());
+        let place = Document::new(&String::from_utf8_lossy(before)).place(before.len());
+        Problem { place, message: "the file is not UTF-8 here; save it as UTF-8".to_owned() }
+    })
 }
 
 /// The text, and what is wrong with it so far.
@@ -235,6 +247,10 @@ impl<'d, 's> Section<'d, 's> {
         values.iter().filter_map(section).collect()
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.keys().any(|name| name.get_ref() == key)
+    }
+
     /// Something is wrong with the table as a whole.
     pub(super) fn problem(&self, message: String) {
         self.document.problem(self.at.clone(), message);
@@ -246,16 +262,18 @@ impl<'d, 's> Section<'d, 's> {
         self.document.problem(found.map_or(self.at.clone(), |(name, _)| name.span()), message);
     }
 
-    /// The end: every key that nobody has asked for is a mistake. `advice` may know more about one.
+    /// The end: every key that nobody has asked for is a mistake. `advice` may know more about one, as keys are spelt.
     pub(super) fn finish(self, advice: impl Fn(&str) -> Option<String>) {
         for name in self.table.keys().filter(|name| !self.known.contains(&name.get_ref().as_ref())) {
             let key = name.get_ref();
-            let hint = advice(key).unwrap_or_else(|| match nearest(key, &self.known) {
-                Some(nearest) => format!("did you mean {nearest:?}?"),
-                None => "it has no keys".to_owned(),
-            });
-            self.document.problem(name.span(), format!("unknown key {key:?} in {}; {hint}", self.name));
+            let hint = self.hint(&spelt(key), &advice).map(|hint| format!("; {hint}")).unwrap_or_default();
+            self.document.problem(name.span(), format!("unknown key {key:?} in {}{hint}", self.name));
         }
+    }
+
+    fn hint(&self, key: &str, advice: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let advice = if self.known.contains(&key) { None } else { advice(key) };
+        advice.or_else(|| Some(format!("did you mean {:?}?", nearest(key, &self.known)?)))
     }
 
     fn or_problem<T>(&self, at: Range<usize>, key: &str, read: Result<T, String>) -> Option<T> {
@@ -273,10 +291,4 @@ fn text_of(value: &DeValue<'_>) -> Result<String, String> {
             Err(format!("expected a string or a number, not {}", value.type_str()))
         }
     }
-}
-
-/// The key that was meant, as far as one can tell.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    let key = key.to_ascii_lowercase().replace('-', "_");
-    known.iter().copied().min_by_key(|known| strsim::damerau_levenshtein(&key, known))
 }

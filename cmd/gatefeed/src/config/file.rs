@@ -6,17 +6,19 @@ use std::{
     time::Duration,
 };
 
+use clap::{Command, CommandFactory};
 use gatefeed_engine::dispatch::{Access, parse_target};
 use toml::de::DeValue;
 use url::Url;
 
 use super::{
-    document::{Document, Problem, Section, TOP},
+    document::{self, Document, Problem, Section, TOP},
+    meant::spelt,
     origin::Origins,
     secret::Source,
     spread::Spreading,
 };
-use crate::parse;
+use crate::{args::Cli, parse};
 
 /// The file as it was written; what is not in it is `None`.
 #[derive(Clone, Debug, Default)]
@@ -148,7 +150,8 @@ const TOP_ONLY: [&str; 10] = [
 ];
 
 /// Reads the text of a file, with what is wrong with its values. Errs where it is no TOML; all that is wrong is in order.
-pub(super) fn read(text: &str) -> Result<File, Vec<Problem>> {
+pub(super) fn read(bytes: &[u8]) -> Result<File, Vec<Problem>> {
+    let text = document::text(bytes).map_err(|problem| vec![problem])?;
     let document = Document::new(text);
     let table = document.parse();
     let file = table.as_ref().map(|table| {
@@ -176,20 +179,12 @@ fn read_file(mut top: Section<'_, '_>) -> File {
         poll_interval: top.value("poll_interval", parse::poll_interval),
         grace: top.value("grace", parse::duration),
         listen: top.value("listen", parse::address),
-        public_url: top.value("public_url", target),
+        public_url: top.value("public_url", url),
         name: top.value("name", parse::name),
         path: None,
         problems: Vec::new(),
     };
-    top.finish(|key| match key {
-        "database_url" | "database" | "schema" => Some(
-            "the database is named by --database-url or DATABASE_URL, since its URL may hold a password"
-                .into(),
-        ),
-        _ if inline_secret(key).is_some() => inline_secret(key),
-        "feed" => Some("each feed is a table of its own: [feeds.NAME]".into()),
-        _ => None,
-    });
+    top.finish(advice);
     file
 }
 
@@ -210,6 +205,8 @@ fn read_gates(section: &mut Section<'_, '_>, shown: &str) -> BTreeMap<i32, Handl
         let gate = section.value("gate", parse::gate);
         let handling = read_handling(&mut section);
         match gate {
+            // One that could not be read has been told of.
+            None if section.has("gate") => {}
             None => section.problem(format!("{shown} needs a gate, such as gate = 1")),
             Some(gate) if gates.contains_key(&gate) => {
                 section.problem_at("gate", format!("gate {gate} is there twice"));
@@ -234,11 +231,35 @@ fn inline_secret(key: &str) -> Option<String> {
     ))
 }
 
+/// Of a table below the top.
 fn misplaced(key: &str) -> Option<String> {
-    if let Some(advice) = inline_secret(key) {
-        return Some(advice);
+    match TOP_ONLY.contains(&key) {
+        true => Some("it stands at the top of the file, before the first [table]".to_owned()),
+        false => advice(key),
     }
-    TOP_ONLY.contains(&key).then(|| "it stands at the top of the file, before the first [table]".to_owned())
+}
+
+/// Why there is no such key.
+fn advice(key: &str) -> Option<String> {
+    let known = match key {
+        "database_url" | "database" | "schema" => {
+            "the database is named by --database-url or DATABASE_URL, since its URL may hold a password"
+        }
+        "feed" => "each feed is a table of its own: [feeds.NAME]",
+        "gate_target" => "it is the target of [[gates]] or [[feeds.NAME.gates]]",
+        _ => return inline_secret(key).or_else(|| flag_only(key)),
+    };
+    Some(known.to_owned())
+}
+
+/// What `gatefeed run` takes on the command line, or from a variable, and not in the file: whatever has a flag and no key.
+fn flag_only(key: &str) -> Option<String> {
+    let command = Cli::command();
+    let run = command.find_subcommand("run").into_iter().flat_map(Command::get_arguments);
+    let mut flags = run.chain(command.get_arguments());
+    let flag = flags.find(|flag| flag.get_long().is_some_and(|long| spelt(long) == key))?;
+    let variable = flag.get_env()?.to_string_lossy();
+    Some(format!("it is a flag only: --{} or {variable}", flag.get_long()?))
 }
 
 fn read_handling(section: &mut Section<'_, '_>) -> Handling {
@@ -312,7 +333,22 @@ fn header(name: &str, value: &DeValue<'_>) -> Result<(String, HeaderText), Strin
     Ok((name.to_owned(), text))
 }
 
+/// A URL with another one behind a comma, as flags and variables have lists, would be valid, and its path wrong.
 fn target(text: &str) -> Result<Url, String> {
+    let begins_url = |part: &str| {
+        let part = part.trim_start().to_ascii_lowercase();
+        part.starts_with("http://") || part.starts_with("https://")
+    };
+    match text.split(',').skip(1).any(begins_url) {
+        true => {
+            Err("several targets are a list here: [\"http://a/\", \"http://b/\"]; a comma of a URL is %2C"
+                .into())
+        }
+        false => url(text),
+    }
+}
+
+fn url(text: &str) -> Result<Url, String> {
     parse_target(text).map_err(|error| error.to_string())
 }
 
@@ -321,17 +357,17 @@ mod tests {
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
-        let problems = read(text).map_or_else(|problems| problems, |file| file.problems);
+        let problems = read(text.as_bytes()).map_or_else(|problems| problems, |file| file.problems);
         problems.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn a_chain_of_handlers_is_read() {
         let file = read(
-            r#"
+            br#"
             concurrency = 50
             lease_duration = "10s"
-            target = ["http://a/", "http://b/"]
+            target = ["http://a/", "http://b/?of=c,d"]
 
             [feeds.scans]
             target = "http://ocr/"
@@ -361,7 +397,7 @@ mod tests {
     #[test]
     fn credentials_stay_with_the_target_that_they_stand_beside() {
         let file = read(
-            "target = \"http://a/\"\nbearer_env = \"A\"\nsigning_secret_env = \"S\"\nheaders = { X = { file = \"x\" } }\n\
+            b"target = \"http://a/\"\nbearer_env = \"A\"\nsigning_secret_env = \"S\"\nheaders = { X = { file = \"x\" } }\n\
              [feeds.same]\nmax_retries = 1\n[feeds.own]\ntarget = \"http://b/\"\n",
         );
         let file = file.unwrap();
@@ -378,9 +414,9 @@ mod tests {
 
     #[test]
     fn what_is_denied_for_all_no_feed_allows() {
-        let file = read("deny_private = true\n[feeds.a]\ndeny_private = false\n").unwrap();
+        let file = read(b"deny_private = true\n[feeds.a]\ndeny_private = false\n").unwrap();
         assert_eq!(file.feeds["a"].handling.or(&file.handling).deny_private, Some(true));
-        let file = read("deny_private = false\n[feeds.a]\ndeny_private = true\n").unwrap();
+        let file = read(b"deny_private = false\n[feeds.a]\ndeny_private = true\n").unwrap();
         assert_eq!(file.feeds["a"].handling.or(&file.handling).deny_private, Some(true));
     }
 
@@ -394,12 +430,52 @@ mod tests {
             "3:3: unknown key \"request-timeout\" in [feeds.a]; did you mean \"request_timeout\"?",
             "4:15: max_retries: expected a string or a number, not boolean",
             "5:1: [[feeds.a.gates]] needs a gate, such as gate = 1",
-            "7:1: [[feeds.a.gates]] needs a gate, such as gate = 1",
             "8:8: gate: expected a whole number from 0 to 2147483647",
-            "9:1: unknown key \"hüte\" in [[feeds.a.gates]]; did you mean \"gate\"?",
+            "9:1: unknown key \"hüte\" in [[feeds.a.gates]]",
             "13:1: gate 2 is there twice",
         ];
         assert_eq!(problems(text), expected);
+    }
+
+    #[test]
+    fn what_is_not_text_is_told_with_its_place() {
+        let place = |bytes: &[u8]| read(bytes).unwrap_err()[0].to_string();
+        assert!(
+            place(b"# h\xc3\xbcte\nname = \"\xc3\xbc\xff\"\n").starts_with("2:10: the file is not UTF-8")
+        );
+        assert!(place(b"\xff\xfen\0").starts_with("1:1: the file is not UTF-8"));
+    }
+
+    /// Every flag of `run` is a key, or is told to be none.
+    #[test]
+    fn what_is_a_flag_only_is_told() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap().get_arguments().chain(command.get_arguments());
+        for flag in run.filter_map(clap::Arg::get_long).filter(|flag| !["help", "version"].contains(flag)) {
+            let told = problems(&format!("{} = 1\n", spelt(flag)));
+            let is_unknown = told.iter().any(|problem| problem.contains("unknown key"));
+            assert!(!is_unknown || told[0].contains("; ") && !told[0].contains("did you mean"), "{told:?}");
+        }
+        for (key, flag) in [
+            ("until_idle", "--until-idle or GATEFEED_UNTIL_IDLE"),
+            ("no-migrate", "--no-migrate"),
+            ("blob_store", "--blob-store"),
+            ("inline_max", "--inline-max"),
+            ("log_level", "--log-level"),
+            ("tls_cert", "--tls-cert"),
+            ("tls_key", "--tls-key"),
+            ("insecure", "--insecure"),
+            ("config", "--config"),
+        ] {
+            for (table, line, shown) in [("", 1, "the file"), ("[feeds.a]\n", 2, "[feeds.a]")] {
+                let expected = format!("{line}:1: unknown key {key:?} in {shown}; it is a flag only: {flag}");
+                let told = problems(&format!("{table}{key} = 1\n"));
+                assert!(told[0].starts_with(&expected), "{told:?} instead of {expected}");
+            }
+        }
+        assert!(
+            problems("gate_target = 1\n")[0].ends_with("the target of [[gates]] or [[feeds.NAME.gates]]")
+        );
     }
 
     #[test]
@@ -409,6 +485,11 @@ mod tests {
             ("request_timeout = \"-5s\"", "1:19: request_timeout: expected a duration"),
             ("connect_timeout = 0", "1:19: connect_timeout: expected"),
             ("target = [\"http://a/\", \"ftp://b/\"]", "1:24: target: the target's scheme is \"ftp\""),
+            ("target = \"http://a/,http://b/\"", "1:10: target: several targets are a list here"),
+            (
+                "target = [\"http://a/\", \"http://b/, HTTPS://c/\"]",
+                "1:24: target: several targets are a list",
+            ),
             ("target = []", "1:10: target: expected at least one"),
             ("concurrency = 0", "1:15: concurrency: expected"),
             ("lease_duration = \"1ms\"", "1:18: lease_duration: a lease duration"),

@@ -6,6 +6,7 @@ mod credentials;
 mod document;
 mod file;
 mod findings;
+mod meant;
 mod origin;
 mod plan;
 mod secret;
@@ -27,9 +28,9 @@ pub(crate) use self::{
 /// where it cannot be read, or is no TOML.
 pub(crate) fn load(path: &Path) -> Result<File> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path)
+    let bytes = std::fs::read(path)
         .map_err(|error| StoreError::Config(format!("cannot read the configuration {shown}: {error}")))?;
-    let problems = match file::read(&text) {
+    let problems = match file::read(&bytes) {
         Ok(file) => return Ok(File { path: Some(path.to_owned()), ..file }),
         Err(problems) => problems,
     };

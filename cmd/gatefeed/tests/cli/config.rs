@@ -68,7 +68,20 @@ fn mistakes_are_told_with_their_place_and_what_was_meant() {
 }
 
 /// What cannot work although each value by itself is one: by text, what has to be told of it.
-const AT_FAULT: [(&str, &[&str]); 27] = [
+const AT_FAULT: [(&str, &[&str]); 31] = [
+    (
+        "listen = \":0\"\nbatch_size = 5\ncallback_timeout = \"5m\"\n",
+        &["bad.toml:4:1: callback_timeout does nothing with batch_size: a batch cannot be answered later"],
+    ),
+    (
+        "hedge_after = \"1s\"\n[feeds.a]\ntarget = \"http://8.8.8.8/\"\n",
+        &["bad.toml:2:1: hedge_after does nothing with a single target"],
+    ),
+    (
+        "idempotent = true\nhedge_after = \"1s\"\nbatch_size = 5\nhedge_greatest = \"/v\"\n",
+        &["bad.toml:5:1: hedge_greatest does nothing with batch_size"],
+    ),
+    ("[[gates]]\ngate = -1\n", &["bad.toml:3:8: gate: expected a whole number from 0"]),
     (
         "min_concurrency = 5\nmax_concurrency = 4\n",
         &["bad.toml:2:1: the least concurrency, 5, is above the greatest, 4"],
@@ -165,7 +178,7 @@ retry_cap = \"1x\"
 bearer_env = \"GATEFEED_UNSET\"
 max_retrys = 3
 [feeds.a]
-target = \"http://127.0.0.1:9/\"
+target = [\"http://127.0.0.1:9/\", \"http://127.0.0.1:10/\"]
 target_health = \"//elsewhere/\"
 [[feeds.a.gates]]
 gate = 1
@@ -219,6 +232,33 @@ fn what_flags_bring_about_is_told_too_and_what_they_mend_is_not() {
         .output();
     let said = String::from_utf8(both.unwrap().stderr).unwrap();
     assert!(said.contains("--signing-secret-file and GATEFEED_SIGNING_SECRET are both there"), "{said}");
+}
+
+/// A key for all is of use if it is to one of those that inherit it, whoever serves that one; and how many targets a flag
+/// names is not the file's.
+#[test]
+fn what_is_of_use_somewhere_is_not_refused() {
+    let place = Place::new();
+    let file = |text: &str| fs::write(place.path().join("good.toml"), text).unwrap();
+    file(
+        "listen = \"127.0.0.1:0\"\ncallback_timeout = \"5m\"\nhedge_after = \"1s\"\nhedge_greatest = \"/v\"\n\
+         idempotent = true\n[feeds.a]\ntarget = \"http://a/\"\nbatch_size = 5\n\
+         [feeds.b]\ntarget = [\"http://a/\", \"http://b/\"]\n",
+    );
+    place.succeeds(&["config", "check", "good.toml"]);
+    place.succeeds(&["run", "--config", "good.toml", "--feed", "a", "--until-idle"]);
+    file("hedge_after = \"1s\"\nidempotent = true\n");
+    place.succeeds(&["run", "--config", "good.toml", "--target", "http://127.0.0.1:9/", "--until-idle"]);
+    let args = ["--listen", "127.0.0.1:0", "--batch-size", "5", "--callback-timeout", "5m"];
+    let args = [["run", "--target", "http://127.0.0.1:9/"].as_slice(), &args].concat();
+    place.fails(&args, 2, &["callback_timeout does nothing with batch_size"]);
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_told_with_its_place() {
+    let place = Place::new();
+    fs::write(place.path().join("bad.toml"), b"target = \"http://h/\"\nname = \"\xff\"\n").unwrap();
+    place.fails(&["config", "check", "bad.toml"], 2, &["bad.toml:2:9: the file is not UTF-8 here"]);
 }
 
 /// Of two keys of which one is above the other's default, that one is said; the default gives way.

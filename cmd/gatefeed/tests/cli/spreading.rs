@@ -41,7 +41,7 @@ fn what_cannot_work_is_refused_with_its_place() {
         ("balance = \"random\"", ":1:11: balance: expected \"least-loaded\" or \"turns\""),
         ("idempotent = \"yes\"", ":1:14: idempotent: expected true or false"),
         ("brekaer_failures = 5", "did you mean \"breaker_failures\"?"),
-        ("hedge_after = \"1s\"\ntarget = \"http://a/\"", "say idempotent = true"),
+        ("hedge_after = \"1s\"\ntarget = [\"http://a/\", \"http://b/\"]", "say idempotent = true"),
         ("hedge_after = \"2m\"\nidempotent = true\ntarget = \"http://a/\"", "below the request timeout"),
         ("min_concurrency = 5\nmax_concurrency = 4\ntarget = \"http://a/\"", "5, is above the greatest, 4"),
     ] {

@@ -334,6 +334,16 @@ fn a_renewal_stays_due_until_it_is_made() {
     assert_eq!(board.renewals(TRUSTED), [p]);
 }
 
+/// A renewal may be refused because this watcher's checkpoint has just ended the lease: that is no loss to tell of.
+#[test]
+fn a_lease_that_ends_at_its_own_checkpoint_is_not_lost() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&[]));
+    assert_eq!(board.checks(), std::slice::from_ref(&p));
+    assert!(!board.lost(&p) && board.leases().is_empty());
+}
+
 #[test]
 fn a_lost_lease_aborts_and_forgets() {
     let mut board = board(10);
