@@ -38,6 +38,7 @@ mod look;
 mod ndjson;
 mod partitions;
 mod path;
+mod pile;
 mod post;
 mod problem;
 mod query;

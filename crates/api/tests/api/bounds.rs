@@ -14,7 +14,8 @@ use tokio::{
 
 use crate::place::{Place, open};
 
-on_both!(a_body_has_a_bound a_part_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound);
+on_both!(a_body_has_a_bound a_part_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound
+    items_in_flight_have_a_bound an_item_of_a_new_partition_has_a_bound);
 
 const ITEMS: &str = "/v1/partitions/p/items";
 
@@ -24,7 +25,7 @@ async fn a_body_has_a_bound(place: Arc<Place>) {
     assert_eq!(client.post(ITEMS, "\"123456789\"").await.problem(), (413, "too-large".into()));
     let ndjson = Some("application/x-ndjson");
     assert_eq!(client.send("POST", ITEMS, ndjson, b"\"12345678\"\n\"12345678\"").await.status, 202);
-    assert_eq!(client.send("POST", ITEMS, ndjson, b"1\n\"123456789\"\n").await.problem().0, 422);
+    assert_eq!(client.send("POST", ITEMS, ndjson, b"1\n\"123456789\"\n").await.problem().0, 413);
     assert_eq!(client.send("POST", ITEMS, ndjson, &[b'\n'; 31]).await.problem().0, 413);
     assert_eq!(place.store.partition("p").await.unwrap().unwrap().items.available, 3);
     // What is declared is refused before it comes; a client that has to send it first would be given up as too slow.
@@ -44,9 +45,42 @@ async fn a_part_has_a_bound(place: Arc<Place>) {
     };
     let kind = Some("multipart/form-data; boundary=x");
     let large = client.send("POST", ITEMS, kind, form(11).as_bytes()).await;
-    assert_eq!((large.problem().0, &large.json()["errors"][0]["part"]), (422, &1.into()), "{large:?}");
+    assert_eq!((large.problem().0, &large.json()["errors"][0]["part"]), (413, &1.into()), "{large:?}");
     assert_eq!(client.send("POST", ITEMS, kind, form(10).as_bytes()).await.status, 202);
     assert_eq!(client.send("POST", ITEMS, kind, form(1_000).as_bytes()).await.problem().0, 413);
+}
+
+/// However small they are, and however they come: waiting would not help.
+async fn items_in_flight_have_a_bound(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { in_flight_max: 100_000, ..open() }).await;
+    let lines = |count: usize| "1\n".repeat(count);
+    let list =
+        |count: usize| format!("{{\"id\": \"p\", \"items\": [{}{{}}]}}", "{\"data\":1},".repeat(count));
+    let part = "--x\r\nContent-Disposition: form-data\r\n\r\n\r\n";
+    let form = |count: usize| format!("{}--x--\r\n", part.repeat(count));
+    let many: [(&str, &str, String); 3] = [
+        (ITEMS, "application/x-ndjson", lines(500)),
+        ("/v1/partitions", "application/json", list(500)),
+        (ITEMS, "multipart/form-data; boundary=x", form(500)),
+    ];
+    for (path, content_type, body) in many {
+        let answer = client.send("POST", path, Some(content_type), body.as_bytes()).await;
+        assert_eq!(answer.problem(), (413, "too-large".into()), "{content_type}");
+        assert!(answer.text().contains("--max-uncommitted"), "{answer:?}");
+    }
+    assert!(place.store.partition("p").await.unwrap().is_none());
+    let ndjson = Some("application/x-ndjson");
+    assert_eq!(client.send("POST", ITEMS, ndjson, lines(150).as_bytes()).await.status, 202);
+    assert_eq!(client.send("POST", ITEMS, ndjson, lines(150).as_bytes()).await.status, 202, "given back");
+}
+
+async fn an_item_of_a_new_partition_has_a_bound(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { payload_max: 10, bulk_max: 1_000, ..open() }).await;
+    let body =
+        |data: &str| format!("{{\"id\": \"p\", \"items\": [{{\"data\": 1}}, {{\"data\": \"{data}\"}}]}}");
+    let large = client.post("/v1/partitions", &body("123456789")).await;
+    assert_eq!((large.problem().0, &large.json()["errors"][0]["line"]), (413, &2.into()), "{large:?}");
+    assert_eq!(client.post("/v1/partitions", &body("12345678")).await.status, 201);
 }
 
 /// What clients send slowly takes the room that it has taken; when they go, it is there again.
