@@ -97,13 +97,11 @@ impl Added {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one request")]
 pub(crate) async fn post(
     app: &App,
     kind: Kind,
     content_type: &str,
-    partition: String,
-    feed: String,
+    new: NewPartition,
     asked: PostParams,
     headers: &HeaderMap,
     body: Body,
@@ -112,7 +110,7 @@ pub(crate) async fn post(
     let key = key(headers)?;
     let held = body::read(headers, body, app.options.bulk_max, &app.budget).await?;
     let reading = Reading {
-        partition: partition.clone(),
+        partition: new.id.clone(),
         key: key.map(str::to_owned),
         asked,
         payload_max: app.options.payload_max,
@@ -125,13 +123,12 @@ pub(crate) async fn post(
         }
     });
     let Read { items, request, taken: _taken } = read.await?;
-    let new = NewPartition { feed, ..NewPartition::new(&partition) };
     let (pushed, is_replayed) = push(app, &new, &items, request.as_ref()).await?;
-    let mut headers = vec![(header::LOCATION, format!("{}/items", partition_url(&partition)))];
+    let mut headers = vec![(header::LOCATION, format!("{}/items", partition_url(&new.id)))];
     if is_replayed {
         headers.push((REPLAYED, "true".to_owned()));
     }
-    Ok(json(StatusCode::ACCEPTED, &headers, &Added::many(&partition, pushed)))
+    Ok(json(StatusCode::ACCEPTED, &headers, &Added::many(&new.id, pushed)))
 }
 
 /// Adds items and their partition; what that came to, and whether it had done so before.
@@ -141,7 +138,7 @@ pub(crate) async fn push(
     items: &[NewItem],
     request: Option<&Request>,
 ) -> Result<(Pushed, bool), Problem> {
-    check_backlog(app, &partition.id, &partition.feed, items.len()).await?;
+    check_backlog(app, &partition.id, &partition.feed, partition.own_feed_only, items.len()).await?;
     let Some(request) = request else { return Ok((app.store.push(partition, items).await?, false)) };
     match app.store.push_request(partition, items, request).await? {
         Answered::Now(pushed) => Ok((pushed, false)),

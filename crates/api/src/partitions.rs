@@ -8,7 +8,7 @@ use axum::{
 };
 use gatefeed_core::{
     envelope::Format,
-    id::{check_id, posted_id},
+    id::{check_id, posted_partition_id},
     inspect::{LIMIT_MAX, PartitionFilter, PartitionRow},
     item::NewItem,
     partition::{NewPartition, PartitionStatus},
@@ -25,7 +25,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
-    access::{Looks, May, Pushes},
+    access::{Caller, Looks, May, Pushes},
     app::App,
     body::{self, Held},
     budget::Taken,
@@ -112,19 +112,15 @@ pub(crate) struct Envelope {
 }
 
 impl NewPartitionBody<'_> {
-    fn partition(&self, key: Option<&str>) -> Result<NewPartition, Problem> {
+    fn partition(&self, feed: String, key: Option<&str>) -> Result<NewPartition, Problem> {
         let invalid = |error: &dyn std::fmt::Display| Problem::unprocessable(error.to_string());
         let id = match (&self.id, key) {
             (Some(id), _) => id.clone(),
-            (None, Some(key)) => posted_id("", key),
+            (None, Some(key)) => posted_partition_id(&feed, key),
             (None, None) => Uuid::now_v7().to_string(),
         };
         check_id("id", &id).map_err(|error| invalid(&error))?;
-        let mut partition = NewPartition::new(id);
-        if let Some(feed) = &self.feed {
-            check_id("feed", feed).map_err(|error| invalid(&error))?;
-            partition.feed.clone_from(feed);
-        }
+        let mut partition = NewPartition { feed, ..NewPartition::new(id) };
         if let Some(policy) = &self.failure_policy {
             let expected = "expected stop, continue, a number such as 10 or a share such as 5%";
             let wrong = |_| Problem::unprocessable(format!("failure_policy is {policy:?}, {expected}"));
@@ -202,8 +198,6 @@ impl<'de> Visitor<'de> for ItemsReader<'_, '_> {
 /// What a request for a partition came to.
 struct Read {
     partition: NewPartition,
-    /// The feed that was asked for.
-    feed: Option<String>,
     items: Vec<NewItem>,
     /// With a key.
     request: Option<Request>,
@@ -212,7 +206,7 @@ struct Read {
 }
 
 /// Reads a partition with its items.
-fn read(held: Held, key: Option<&str>, payload_max: usize) -> Result<Read, Problem> {
+fn read(held: Held, key: Option<&str>, caller: &Caller, payload_max: usize) -> Result<Read, Problem> {
     let Held { bytes, mut taken } = held;
     // A list would be taken for the fields in their order.
     if !bytes.trim_ascii_start().starts_with(b"{") {
@@ -220,10 +214,14 @@ fn read(held: Held, key: Option<&str>, payload_max: usize) -> Result<Read, Probl
     }
     let asked: NewPartitionBody<'_> = serde_json::from_slice(&bytes)
         .map_err(|error| Problem::unprocessable(format!("the body is no partition: {error}")))?;
-    let partition = asked.partition(key)?;
+    if let Some(feed) = &asked.feed {
+        check_id("feed", feed).map_err(|error| Problem::unprocessable(error.to_string()))?;
+    }
+    let feed = caller.feed_for(asked.feed.as_deref())?;
+    let partition = NewPartition { own_feed_only: caller.has_own_feed_only(), ..asked.partition(feed, key)? };
     let items = asked.items(&partition.id, key, &mut taken, payload_max)?;
-    let request = key.map(|key| replay::of_partition(key, &bytes));
-    Ok(Read { partition, feed: asked.feed, items, request, taken })
+    let request = key.map(|key| replay::of_partition(key, &partition.feed, &bytes));
+    Ok(Read { partition, items, request, taken })
 }
 
 /// Make a partition
@@ -258,9 +256,8 @@ pub(crate) async fn create_partition(
     let held = body::read(&headers, body, app.options.bulk_max, &app.budget).await?;
     let key = key(&headers)?.map(str::to_owned);
     let payload_max = app.options.payload_max;
-    let read = pile::aside(held.bytes.len(), async move { read(held, key.as_deref(), payload_max) });
-    let Read { mut partition, feed, items, request, taken: _taken } = read.await?;
-    partition.feed = caller.feed_for(&app, &partition.id, feed.as_deref()).await?;
+    let read = pile::aside(held.bytes.len(), async move { read(held, key.as_deref(), &caller, payload_max) });
+    let Read { partition, items, request, taken: _taken } = read.await?;
     let (pushed, is_replayed) = push(&app, &partition, &items, request.as_ref()).await?;
     Ok(made(&partition.id, pushed, is_replayed))
 }
@@ -395,5 +392,7 @@ pub(crate) async fn get_partition(
     }
     let row = app.store.partition(&id).await?;
     let row = row.ok_or_else(|| Problem::not_found(format!("partition {id:?} does not exist")))?;
+    // It may be another one of this id by now.
+    caller.check_row(&row)?;
     Ok(tagged(&headers, row.version, &row))
 }

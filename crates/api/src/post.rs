@@ -12,6 +12,7 @@ use gatefeed_core::{
     id::{JSON, check_content_type, check_id, posted_id},
     ingest::{Arrival, Arrived},
     item::{Data, NewItem},
+    partition::NewPartition,
 };
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use utoipa::{IntoParams, ToSchema};
@@ -104,16 +105,18 @@ pub(crate) async fn post_items(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let feed = caller.feed_for(&app, &partition, asked.feed.as_deref()).await?;
+    let feed = caller.feed_for(asked.feed.as_deref())?;
     check_id("feed", &feed).map_err(|error| Problem::unprocessable(error.to_string()))?;
     let content_type = content_type(&headers)?;
+    let own_feed_only = caller.has_own_feed_only();
     if let Some(kind) = bulk::kind(&content_type) {
-        return bulk::post(&app, kind, &content_type, partition, feed, asked, &headers, body).await;
+        let new = NewPartition { feed, own_feed_only, ..NewPartition::new(partition) };
+        return bulk::post(&app, kind, &content_type, new, asked, &headers, body).await;
     }
     let held = body::read(&headers, body, app.options.payload_max, &app.budget).await?;
     let posted = Posted::read(partition, asked, &headers, content_type, &held)?;
-    check_backlog(&app, &posted.partition, &feed, 1).await?;
-    posted.add(&app, feed, held).await
+    check_backlog(&app, &posted.partition, &feed, own_feed_only, 1).await?;
+    posted.add(&app, feed, own_feed_only, held).await
 }
 
 /// The content type, as text.
@@ -124,17 +127,19 @@ pub(crate) fn content_type(headers: &HeaderMap) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-/// Errs when the partition's feed has too much work. The feed of an existing partition counts, not the one asked for.
+/// Errs when the partition's feed has too much work. The feed of an existing partition counts, not the one asked for; but
+/// nobody hears of another feed than its own.
 pub(crate) async fn check_backlog(
     app: &App,
     partition: &str,
     asked: &str,
+    own_feed_only: bool,
     items: usize,
 ) -> Result<(), Problem> {
     if !app.backlog.is_bounded() {
         return Ok(());
     }
-    let feed = app.feed_of(partition).await?;
+    let feed = if own_feed_only { None } else { app.feed_of(partition).await? };
     app.backlog.check(&*app.store, feed.as_deref().unwrap_or(asked), items).await
 }
 
@@ -182,11 +187,17 @@ impl Posted {
         Ok(Self { partition, id, gate, priority, available_at, content_type, digest })
     }
 
-    async fn add(self, app: &App, feed: String, held: Held) -> Result<Response, Problem> {
+    async fn add(
+        self,
+        app: &App,
+        feed: String,
+        own_feed_only: bool,
+        held: Held,
+    ) -> Result<Response, Problem> {
         let Self { partition, id, gate, priority, available_at, content_type, digest } = self;
         let data = Data { bytes: held.bytes, content_type };
         let item = NewItem { gate, priority, available_at, ..NewItem::new(&partition, &id, data) };
-        let arrived = app.group.add(Arrival { feed, item, digest }, held.taken).await?;
+        let arrived = app.group.add(Arrival { feed, own_feed_only, item, digest }, held.taken).await?;
         let mut headers = vec![(header::LOCATION, item_url(&partition, &id))];
         match arrived {
             Arrived::Conflict => return Err(conflict()),

@@ -300,7 +300,7 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Adds items of any number of partitions in one transaction, making partitions that are missing, for callers that
     /// wait together; one entry for each, in order. `Data` means that one of them is refused and nothing was written;
     /// callers split them. `Conflict` and `Locked` mean that nothing was written and the same again may work. Wakes
-    /// watchers, soon after it has returned.
+    /// watchers, soon after it has returned. `NotFound` as `Data`: the partition of one of them is not its caller's.
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>>;
 
     /// Does what an operator asks for. With a `version`, only if the partition is at that one, which is looked at in the

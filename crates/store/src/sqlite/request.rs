@@ -9,7 +9,11 @@ use gatefeed_core::{
 };
 use sqlx::{Row, SqliteConnection};
 
-use super::{Sqlite, error::Result, insert::push_all};
+use super::{
+    Sqlite,
+    error::Result,
+    insert::{check_feed, push_all},
+};
 
 const FIND: &str =
     "SELECT digest, created, added, existing FROM gatefeed_requests WHERE partition_id = ? AND key = ?";
@@ -30,6 +34,9 @@ impl Sqlite {
     ) -> Result<Answered> {
         let mut tx = self.lanes.write().await?;
         forget(tx.conn()?).await?;
+        if partition.own_feed_only {
+            check_feed(tx.conn()?, &partition.id, &partition.feed).await?;
+        }
         let find = sqlx::query(FIND).bind(&partition.id).bind(&request.key);
         if let Some(row) = find.fetch_optional(tx.conn()?).await? {
             let count = |column| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
