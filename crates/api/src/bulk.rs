@@ -138,12 +138,40 @@ pub(crate) async fn push(
     items: &[NewItem],
     request: Option<&Request>,
 ) -> Result<(Pushed, bool), Problem> {
-    check_backlog(app, &partition.id, &partition.feed, partition.own_feed_only, items.len()).await?;
-    let Some(request) = request else { return Ok((app.store.push(partition, items).await?, false)) };
+    let counting =
+        check_backlog(app, &partition.id, &partition.feed, partition.own_feed_only, items.len()).await;
+    let counting = match counting {
+        // One that came before adds nothing.
+        Err(problem) if problem.is_too_much() => return answered(app, partition, request, problem).await,
+        counting => counting?,
+    };
+    let Some(request) = request else {
+        let pushed = app.store.push(partition, items).await?;
+        counting.added(pushed.added);
+        return Ok((pushed, false));
+    };
     match app.store.push_request(partition, items, request).await? {
-        Answered::Now(pushed) => Ok((pushed, false)),
+        Answered::Now(pushed) => {
+            counting.added(pushed.added);
+            Ok((pushed, false))
+        }
         Answered::Before(pushed) => Ok((pushed, true)),
         Answered::Conflict => Err(conflict()),
+    }
+}
+
+/// What a request came to before; the problem if it did not come.
+async fn answered(
+    app: &App,
+    partition: &NewPartition,
+    request: Option<&Request>,
+    problem: Problem,
+) -> Result<(Pushed, bool), Problem> {
+    let Some(request) = request else { return Err(problem) };
+    match app.store.answered(partition, request).await? {
+        Some(Answered::Now(pushed) | Answered::Before(pushed)) => Ok((pushed, true)),
+        Some(Answered::Conflict) => Err(conflict()),
+        None => Err(problem),
     }
 }
 

@@ -11,6 +11,7 @@ use gatefeed_core::{
     envelope::{self, parse_time},
     id::{JSON, check_content_type, check_id, posted_id},
     ingest::{Arrival, Arrived},
+    inspect::ItemFilter,
     item::{Data, NewItem},
     partition::NewPartition,
 };
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use crate::{
     access::{May, Pushes},
     app::App,
+    backlog::Counting,
     body::{self, Held},
     bulk,
     etag::json,
@@ -115,8 +117,12 @@ pub(crate) async fn post_items(
     }
     let held = body::read(&headers, body, app.options.payload_max, &app.budget).await?;
     let posted = Posted::read(partition, asked, &headers, content_type, &held)?;
-    check_backlog(&app, &posted.partition, &feed, own_feed_only, 1).await?;
-    posted.add(&app, feed, own_feed_only, held).await
+    let counting = match check_backlog(&app, &posted.partition, &feed, own_feed_only, 1).await {
+        // One that is there adds nothing.
+        Err(problem) if problem.is_too_much() && posted.is_there(&app).await? => Counting::default(),
+        counting => counting?,
+    };
+    posted.add(&app, feed, own_feed_only, held, counting).await
 }
 
 /// The content type, as text.
@@ -135,9 +141,9 @@ pub(crate) async fn check_backlog(
     asked: &str,
     own_feed_only: bool,
     items: usize,
-) -> Result<(), Problem> {
+) -> Result<Counting, Problem> {
     if !app.backlog.is_bounded() {
-        return Ok(());
+        return Ok(Counting::default());
     }
     let feed = if own_feed_only { None } else { app.feed_of(partition).await? };
     app.backlog.check(&*app.store, feed.as_deref().unwrap_or(asked), items).await
@@ -147,6 +153,8 @@ pub(crate) async fn check_backlog(
 struct Posted {
     partition: String,
     id: String,
+    /// Whether its caller named it, or its key does: it may be there already.
+    is_named: bool,
     gate: i32,
     priority: i32,
     available_at: Option<DateTime<Utc>>,
@@ -174,6 +182,7 @@ impl Posted {
         check_json(&content_type, &held.bytes)
             .map_err(|error| Problem::unprocessable(format!("the body is {error}")))?;
         let key = key(headers)?;
+        let is_named = asked.id.is_some() || key.is_some();
         let id = match (&asked.id, key) {
             (Some(id), _) => id.clone(),
             (None, Some(key)) => posted_id(&partition, key),
@@ -184,7 +193,16 @@ impl Posted {
         let digest = key.map(|key| replay::of_item(key, &asked, &content_type, &held.bytes));
         let available_at = asked.available_at.as_deref().map(time).transpose()?;
         let priority = asked.priority.unwrap_or(0);
-        Ok(Self { partition, id, gate, priority, available_at, content_type, digest })
+        Ok(Self { partition, id, is_named, gate, priority, available_at, content_type, digest })
+    }
+
+    async fn is_there(&self, app: &App) -> Result<bool, Problem> {
+        if !self.is_named {
+            return Ok(false);
+        }
+        let (partition, id) = (self.partition.clone(), Some(self.id.clone()));
+        let filter = ItemFilter { partition, id, limit: 1, ..ItemFilter::default() };
+        Ok(!app.store.items(&filter).await?.is_empty())
     }
 
     async fn add(
@@ -193,11 +211,13 @@ impl Posted {
         feed: String,
         own_feed_only: bool,
         held: Held,
+        counting: Counting,
     ) -> Result<Response, Problem> {
-        let Self { partition, id, gate, priority, available_at, content_type, digest } = self;
+        let Self { partition, id, gate, priority, available_at, content_type, digest, .. } = self;
         let data = Data { bytes: held.bytes, content_type };
         let item = NewItem { gate, priority, available_at, ..NewItem::new(&partition, &id, data) };
         let arrived = app.group.add(Arrival { feed, own_feed_only, item, digest }, held.taken).await?;
+        counting.added(u64::from(arrived == Arrived::Added));
         let mut headers = vec![(header::LOCATION, item_url(&partition, &id))];
         match arrived {
             Arrived::Conflict => return Err(conflict()),

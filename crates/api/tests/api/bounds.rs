@@ -12,10 +12,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::place::{Place, open};
+use crate::place::{Client, Place, open};
 
 on_both!(a_body_has_a_bound a_part_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound
-    items_in_flight_have_a_bound an_item_of_a_new_partition_has_a_bound);
+    items_in_flight_have_a_bound what_came_before_is_no_backlog an_item_of_a_new_partition_has_a_bound);
 
 const ITEMS: &str = "/v1/partitions/p/items";
 
@@ -48,6 +48,38 @@ async fn a_part_has_a_bound(place: Arc<Place>) {
     assert_eq!((large.problem().0, &large.json()["errors"][0]["part"]), (413, &1.into()), "{large:?}");
     assert_eq!(client.send("POST", ITEMS, kind, form(10).as_bytes()).await.status, 202);
     assert_eq!(client.send("POST", ITEMS, kind, form(1_000).as_bytes()).await.problem().0, 413);
+}
+
+/// A request that is repeated, since its answer was lost, is answered also where the feed is full, and takes nobody's place.
+async fn what_came_before_is_no_backlog(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { backlog_max: Some(5), ..open() }).await;
+    let (one, many) = (client.with("Idempotency-Key", "one"), client.with("Idempotency-Key", "many"));
+    let ndjson = Some("application/x-ndjson");
+    let too_many = client.send("POST", ITEMS, ndjson, &b"1\n".repeat(6)).await;
+    assert_eq!(too_many.problem(), (413, "too-large".into()), "of no feed");
+    assert!(!too_many.headers.contains_key("retry-after") && too_many.text().contains("--max-backlog"));
+    let again = |client: Client, is_many: bool| async move {
+        match is_many {
+            true => client.send("POST", ITEMS, ndjson, b"1\n2\n").await,
+            false => client.post(ITEMS, "1").await,
+        }
+    };
+    for (client, is_many) in [(&one, false), (&many, true)] {
+        assert_eq!(again(client.clone(), is_many).await.status, 202);
+        for _ in 0..10 {
+            let answer = again(client.clone(), is_many).await;
+            assert_eq!((answer.status, answer.headers["idempotency-replayed"].as_str()), (202, "true"));
+        }
+    }
+    assert_eq!(client.send("POST", ITEMS, ndjson, b"1\n2\n").await.status, 202, "that is five");
+    assert_eq!(client.post(ITEMS, "1").await.problem().0, 429);
+    for (client, is_many) in [(&one, false), (&many, true)] {
+        let answer = again(client.clone(), is_many).await;
+        assert_eq!((answer.status, answer.headers["idempotency-replayed"].as_str()), (202, "true"));
+    }
+    assert_eq!(one.post(ITEMS, "2").await.problem(), (409, "refused".into()));
+    assert_eq!(many.send("POST", ITEMS, ndjson, b"1\n").await.problem(), (409, "refused".into()));
+    assert_eq!(client.with("Idempotency-Key", "new").post(ITEMS, "1").await.problem().0, 429);
 }
 
 /// However small they are, and however they come: waiting would not help.

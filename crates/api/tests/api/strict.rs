@@ -46,6 +46,8 @@ async fn an_action_takes_no_body_that_it_does_not_know(place: Arc<Place>) {
             assert_eq!(answer.problem(), (422, "invalid".into()), "{action} {bad}");
         }
     }
+    let negative = client.post("/v1/partitions/p/retry", "{\"gate\": -1}").await;
+    assert_eq!(negative.problem(), (422, "invalid".into()));
     assert_eq!(client.get("/v1/partitions/p").await.json()["status"], "available");
     assert_eq!(client.post("/v1/partitions/p/pause", " {} ").await.status, 200);
 }

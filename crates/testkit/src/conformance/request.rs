@@ -60,6 +60,14 @@ pub async fn another_request_with_its_key_is_a_conflict(db: TestDb) {
     let first = Pushed { created: true, added: 1, existing: 0 };
     assert_eq!(ask(&store, &["a"], &request("k", 1)).await, Answered::Now(first));
     assert_eq!(ask(&store, &["b"], &request("k", 2)).await, Answered::Conflict);
+    let partition = NewPartition::new("p");
+    for (request, expected) in [
+        (request("k", 1), Some(Answered::Before(first))),
+        (request("k", 2), Some(Answered::Conflict)),
+        (request("l", 1), None),
+    ] {
+        assert_eq!(store.answered(&partition, &request).await.unwrap(), expected);
+    }
     assert_eq!(item_ids(&store, "p").await, ["a"]);
     assert_eq!(ask(&store, &["a"], &request("k", 1)).await, Answered::Before(first));
 }
@@ -89,6 +97,8 @@ pub async fn a_partition_of_another_feed_is_none(db: TestDb) {
     }
     assert_eq!(db.count("SELECT count(*) FROM gatefeed_requests").await, 1);
     assert_eq!(asked("a").await.unwrap(), Answered::Before(pushed));
+    assert_eq!(store.answered(&of_feed("a"), &key).await.unwrap(), Some(Answered::Before(pushed)));
+    assert_eq!(store.answered(&theirs, &key).await.unwrap(), None);
     assert_eq!(store.push(&of_feed("a"), &items).await.unwrap().existing, 1);
     // Who may touch every feed takes it as it is.
     assert_eq!(store.push(&NewPartition::new("p"), &items).await.unwrap().existing, 1);
