@@ -28,6 +28,7 @@ mod body;
 mod budget;
 mod bulk;
 pub mod callbacks;
+mod drain;
 mod etag;
 mod events;
 pub mod gathered;

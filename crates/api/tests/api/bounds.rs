@@ -15,7 +15,8 @@ use tokio::{
 use crate::place::{Client, Place, open};
 
 on_both!(a_body_has_a_bound a_part_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound
-    items_in_flight_have_a_bound what_came_before_is_no_backlog an_item_of_a_new_partition_has_a_bound);
+    items_in_flight_have_a_bound what_came_before_is_no_backlog what_is_refused_early_is_read
+    an_item_of_a_new_partition_has_a_bound);
 
 const ITEMS: &str = "/v1/partitions/p/items";
 
@@ -48,6 +49,33 @@ async fn a_part_has_a_bound(place: Arc<Place>) {
     assert_eq!((large.problem().0, &large.json()["errors"][0]["part"]), (413, &1.into()), "{large:?}");
     assert_eq!(client.send("POST", ITEMS, kind, form(10).as_bytes()).await.status, 202);
     assert_eq!(client.send("POST", ITEMS, kind, form(1_000).as_bytes()).await.problem().0, 413);
+}
+
+/// By clients that read nothing before they have sent all: they get the answer, and may go on.
+async fn what_is_refused_early_is_read(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { payload_max: 1_000, bulk_max: 1_000, ..open() }).await;
+    let body = vec![b'x'; 8 << 20];
+    for (path, status) in
+        [(ITEMS, 413), ("/v1/nope", 404), ("/v1/partitions", 415), ("/v1/partitions/p/items?nope=1", 400)]
+    {
+        let mut stream = TcpStream::connect(client.address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+            client.address,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8(answer).unwrap(), format!("HTTP/1.1 {status}"), "{path}");
+        // The next one on the same connection.
+        let next = format!("GET /livez HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", client.address);
+        stream.write_all(next.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        assert!(String::from_utf8_lossy(&rest).contains("HTTP/1.1 404"), "{path}");
+    }
 }
 
 /// A request that is repeated, since its answer was lost, is answered also where the feed is full, and takes nobody's place.
