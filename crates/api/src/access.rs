@@ -13,7 +13,12 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use chrono::Utc;
-use gatefeed_core::{Result, Store, token::Role, token::Token};
+use gatefeed_core::{
+    Result, Store,
+    inspect::PartitionRow,
+    partition::elsewhere,
+    token::{Role, Token},
+};
 use tokio::sync::Mutex;
 
 use crate::{app::App, problem::Problem, secret};
@@ -176,24 +181,32 @@ impl Caller {
     /// Errs for a partition of another feed: to this caller there is none.
     pub(crate) async fn check_partition(&self, app: &App, partition: &str) -> Result<(), Problem> {
         let Some(own) = &self.feed else { return Ok(()) };
-        match app.feed_of(partition).await? {
-            Some(feed) if feed == *own => Ok(()),
-            _ => Err(Problem::not_found(format!("partition {partition:?} does not exist"))),
+        // Not as it is remembered: it may have been deleted, and made again in another feed.
+        match app.store.glance(partition).await? {
+            Some(glance) if glance.feed == *own => Ok(()),
+            _ => Err(elsewhere(partition).into()),
         }
     }
 
-    /// The feed of a partition that this caller pushes into, and may have made; `asked` is where it wants it.
-    pub(crate) async fn feed_for(
-        &self,
-        app: &App,
-        partition: &str,
-        asked: Option<&str>,
-    ) -> Result<String, Problem> {
-        let asked = self.check_feed(asked)?;
-        if self.feed.is_some() && app.feed_of(partition).await?.is_some() {
-            self.check_partition(app, partition).await?;
+    /// The feed of a partition that this caller makes; `asked` is where it wants it. Whether one that exists is its own is
+    /// looked at where items are added: [`NewPartition::own_feed_only`].
+    ///
+    /// [`NewPartition::own_feed_only`]: gatefeed_core::partition::NewPartition::own_feed_only
+    pub(crate) fn feed_for(&self, asked: Option<&str>) -> Result<String, Problem> {
+        Ok(self.check_feed(asked)?.unwrap_or(gatefeed_core::id::DEFAULT_FEED).to_owned())
+    }
+
+    /// Whether partitions of other feeds are none to this caller.
+    pub(crate) fn has_own_feed_only(&self) -> bool {
+        self.feed.is_some()
+    }
+
+    /// Errs for the row of a partition of another feed.
+    pub(crate) fn check_row(&self, row: &PartitionRow) -> Result<(), Problem> {
+        match &self.feed {
+            Some(own) if *own != row.feed => Err(elsewhere(&row.id).into()),
+            _ => Ok(()),
         }
-        Ok(asked.unwrap_or(gatefeed_core::id::DEFAULT_FEED).to_owned())
     }
 
     /// The feed that is asked for, or the only one of this caller. Errs for another than that.

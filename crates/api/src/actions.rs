@@ -8,6 +8,7 @@ use axum::{
 };
 use gatefeed_core::{
     acting::{Acted, Action},
+    envelope::GATE,
     partition::PartitionStatus,
     store::RetryFilter,
 };
@@ -110,6 +111,9 @@ pub(crate) struct Retried {
     responses((status = 200, description = "Done", body = Retried, content_type = "application/json"), Problems, ChangeProblems),
 )]
 pub(crate) async fn retry(State(app): State<App>, asked: Told<RetryBody>) -> Result<Response, Problem> {
+    if let Some(gate) = asked.told.gate.filter(|gate| *gate < 0) {
+        return Err(Problem::unprocessable(format!("gate is {gate}, expected {GATE}")));
+    }
     let filter = RetryFilter { item: asked.told.item.clone(), gate: asked.told.gate };
     let Acted { items: retried, .. } = asked.act(&app, &Action::Retry(filter)).await?;
     Ok(json(StatusCode::OK, &[], &Retried { partition: asked.partition, retried }))

@@ -57,9 +57,20 @@ impl Backlog {
         self.max.is_some()
     }
 
-    /// Errs when the feed has too much work for so many items more.
-    pub(crate) async fn check(&self, store: &dyn Store, feed: &str, items: usize) -> Result<(), Problem> {
-        let Some(max) = self.max else { return Ok(()) };
+    /// Counts so many items more. Errs when the feed has too much work for them.
+    pub(crate) async fn check(
+        &self,
+        store: &dyn Store,
+        feed: &str,
+        items: usize,
+    ) -> Result<Counting, Problem> {
+        let Some(max) = self.max else { return Ok(Counting::default()) };
+        if items as u64 > max {
+            return Err(Problem::too_large(format!(
+                "these are {items} items, and {max} of a feed may wait for a watcher (--max-backlog): send so many at a time \
+                 at the most"
+            )));
+        }
         let backlog = self.feed(feed);
         if backlog.is_stale() {
             backlog.count(store, feed, max).await?;
@@ -67,12 +78,13 @@ impl Backlog {
         let items = i64::try_from(items).unwrap_or(i64::MAX);
         let waiting = backlog.add(items);
         if waiting <= max {
-            return Ok(());
+            return Ok(Counting { feed: Some(backlog), items });
         }
         backlog.take_back(items);
         Err(Problem::backlog(
             format!(
-                "the feed {feed:?} has {max} items that wait for a watcher, as many as it may have: send this again later"
+                "with these {items} more than {max} of the feed {feed:?} would wait for a watcher, which is as many as \
+                 may: send this again later"
             ),
             RETRY_SECONDS,
         ))
@@ -87,6 +99,28 @@ impl Backlog {
             feeds.clear();
         }
         Arc::clone(feeds.entry(name.to_owned()).or_default())
+    }
+}
+
+/// Items that are counted as taken in. Dropped, those that were not added count no more.
+#[derive(Debug, Default)]
+pub(crate) struct Counting {
+    feed: Option<Arc<Feed>>,
+    items: i64,
+}
+
+impl Counting {
+    /// So many of them were added.
+    pub(crate) fn added(mut self, items: u64) {
+        self.items -= i64::try_from(items).unwrap_or(i64::MAX).min(self.items);
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        if let Some(feed) = &self.feed {
+            feed.take_back(self.items);
+        }
     }
 }
 

@@ -65,9 +65,16 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn take(taken: &mut Taken, bytes: usize) -> Result<(), Problem> {
+/// Takes room. Errs where there is none: 503, or 413 where no waiting would help.
+pub(crate) fn take(taken: &mut Taken, bytes: usize) -> Result<(), Problem> {
     if taken.grow(bytes) {
         return Ok(());
+    }
+    if taken.is_never(bytes) {
+        return Err(Problem::too_large(format!(
+            "this request takes more room than --max-uncommitted has for all together, {ITEM_BYTES} bytes for each item \
+             beside its data: send fewer at a time"
+        )));
     }
     Err(Problem::busy("more bodies are in flight than there is room for: send this again in a moment"))
 }
@@ -118,6 +125,7 @@ mod tests {
         assert_eq!(read_pieces(&["abcde"], 6, &budget).await.err(), Some(503));
         drop(held);
         assert!(read_pieces(&["abcdefghij"], 10, &budget).await.is_ok());
+        assert_eq!(read_pieces(&["abcdefghijk"], 20, &budget).await.err(), Some(413), "it never fits");
     }
 
     #[tokio::test(start_paused = true)]

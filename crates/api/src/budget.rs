@@ -35,6 +35,11 @@ impl Budget {
 }
 
 impl Taken {
+    /// Whether so many more are over the whole budget, so that waiting for others is of no use.
+    pub(crate) fn is_never(&self, bytes: usize) -> bool {
+        self.bytes.saturating_add(bytes) > self.budget.max
+    }
+
     /// Takes more; false, at once, where there is no room.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let before = self.budget.taken.fetch_add(bytes, Ordering::Relaxed);

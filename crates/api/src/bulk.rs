@@ -24,11 +24,12 @@ use uuid::Uuid;
 use crate::{
     app::App,
     body::{self, Held},
-    budget::ITEM_BYTES,
+    budget::Taken,
     etag::json,
     path::partition_url,
+    pile::{self, Pile},
     post::{PostParams, check_backlog, check_json},
-    problem::{ERRORS_MAX, Problem, Wrong},
+    problem::{Problem, Wrong},
     replay::{self, REPLAYED, conflict, key},
 };
 
@@ -96,44 +97,38 @@ impl Added {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one request")]
 pub(crate) async fn post(
     app: &App,
     kind: Kind,
     content_type: &str,
-    partition: String,
-    feed: String,
+    new: NewPartition,
     asked: PostParams,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     check_params(&asked)?;
     let key = key(headers)?;
-    let naming = Naming { partition: &partition, key };
-    let mut held = body::read(headers, body, app.options.bulk_max, &app.budget).await?;
-    let items = match kind {
-        Kind::Lines => {
-            let is_envelope = asked.envelope.unwrap_or(false);
-            let format = Format { partition: partition.clone(), gate: asked.gate.unwrap_or(0), is_envelope };
-            lines(&held.bytes, &format, &naming, app.options.payload_max)?
-        }
-        Kind::Parts => {
-            let gate = asked.gate.unwrap_or(0);
-            parts(content_type, &held.bytes, &naming, gate, app.options.payload_max).await?
-        }
+    let held = body::read(headers, body, app.options.bulk_max, &app.budget).await?;
+    let reading = Reading {
+        partition: new.id.clone(),
+        key: key.map(str::to_owned),
+        asked,
+        payload_max: app.options.payload_max,
     };
-    hold(&mut held, &items)?;
-    let request = key.map(|key| match kind {
-        Kind::Lines => replay::of_lines(key, &asked, &held.bytes),
-        Kind::Parts => replay::of_parts(key, &asked, &items),
+    let content_type = content_type.to_owned();
+    let read = pile::aside(held.bytes.len(), async move {
+        match kind {
+            Kind::Lines => reading.lines(held),
+            Kind::Parts => reading.parts(&content_type, held).await,
+        }
     });
-    let new = NewPartition { feed, ..NewPartition::new(&partition) };
+    let Read { items, request, taken: _taken } = read.await?;
     let (pushed, is_replayed) = push(app, &new, &items, request.as_ref()).await?;
-    let mut headers = vec![(header::LOCATION, format!("{}/items", partition_url(&partition)))];
+    let mut headers = vec![(header::LOCATION, format!("{}/items", partition_url(&new.id)))];
     if is_replayed {
         headers.push((REPLAYED, "true".to_owned()));
     }
-    Ok(json(StatusCode::ACCEPTED, &headers, &Added::many(&partition, pushed)))
+    Ok(json(StatusCode::ACCEPTED, &headers, &Added::many(&new.id, pushed)))
 }
 
 /// Adds items and their partition; what that came to, and whether it had done so before.
@@ -143,12 +138,40 @@ pub(crate) async fn push(
     items: &[NewItem],
     request: Option<&Request>,
 ) -> Result<(Pushed, bool), Problem> {
-    check_backlog(app, &partition.id, &partition.feed, items.len()).await?;
-    let Some(request) = request else { return Ok((app.store.push(partition, items).await?, false)) };
+    let counting =
+        check_backlog(app, &partition.id, &partition.feed, partition.own_feed_only, items.len()).await;
+    let counting = match counting {
+        // One that came before adds nothing.
+        Err(problem) if problem.is_too_much() => return answered(app, partition, request, problem).await,
+        counting => counting?,
+    };
+    let Some(request) = request else {
+        let pushed = app.store.push(partition, items).await?;
+        counting.added(pushed.added);
+        return Ok((pushed, false));
+    };
     match app.store.push_request(partition, items, request).await? {
-        Answered::Now(pushed) => Ok((pushed, false)),
+        Answered::Now(pushed) => {
+            counting.added(pushed.added);
+            Ok((pushed, false))
+        }
         Answered::Before(pushed) => Ok((pushed, true)),
         Answered::Conflict => Err(conflict()),
+    }
+}
+
+/// What a request came to before; the problem if it did not come.
+async fn answered(
+    app: &App,
+    partition: &NewPartition,
+    request: Option<&Request>,
+    problem: Problem,
+) -> Result<(Pushed, bool), Problem> {
+    let Some(request) = request else { return Err(problem) };
+    match app.store.answered(partition, request).await? {
+        Some(Answered::Now(pushed) | Answered::Before(pushed)) => Ok((pushed, true)),
+        Some(Answered::Conflict) => Err(conflict()),
+        None => Err(problem),
     }
 }
 
@@ -197,108 +220,99 @@ fn check_params(asked: &PostParams) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Room for what many items take beside their data.
-pub(crate) fn hold(held: &mut Held, items: &[NewItem]) -> Result<(), Problem> {
-    if held.taken.grow(items.len() * ITEM_BYTES) {
-        return Ok(());
-    }
-    Err(Problem::busy(
-        "more items are in flight than there is room for: send fewer at a time, or again in a moment",
-    ))
+/// How a body with many items is read.
+struct Reading {
+    partition: String,
+    key: Option<String>,
+    asked: PostParams,
+    payload_max: usize,
 }
 
-/// The items of lines; what is wrong with the others.
-fn lines(
-    body: &[u8],
-    format: &Format,
-    naming: &Naming<'_>,
-    payload_max: usize,
-) -> Result<Vec<NewItem>, Problem> {
-    let (mut items, mut wrong, mut number) = (Vec::new(), Vec::new(), 0_usize);
-    for (line, text) in (1..).zip(body.split(|byte| *byte == b'\n')) {
-        let trimmed = text.trim_ascii();
-        if trimmed.is_empty() {
-            continue;
-        }
-        let indent = (text.len() - text.trim_ascii_start().len()) as u64;
-        let item = match trimmed.len() > payload_max {
-            true => Err(format!("has {} bytes, an item may have {payload_max}", trimmed.len())),
-            false => format.item(trimmed.to_vec(), indent),
-        };
-        match item {
-            Ok(item) => items.push(naming.of_line(item, trimmed, format.is_envelope, items.len())),
-            Err(detail) => {
-                number += 1;
-                if wrong.len() < ERRORS_MAX {
-                    wrong.push(Wrong::line(line, detail));
-                }
+/// What a body with many items came to.
+struct Read {
+    items: Vec<NewItem>,
+    /// With a key.
+    request: Option<Request>,
+    /// The room that they take until they are written.
+    taken: Taken,
+}
+
+impl Reading {
+    fn naming(&self) -> Naming<'_> {
+        Naming { partition: &self.partition, key: self.key.as_deref() }
+    }
+
+    fn gate(&self) -> i32 {
+        self.asked.gate.unwrap_or(0)
+    }
+
+    /// The items of lines; what is wrong with the others.
+    fn lines(self, held: Held) -> Result<Read, Problem> {
+        let Held { bytes, mut taken } = held;
+        let is_envelope = self.asked.envelope.unwrap_or(false);
+        let format = Format { partition: self.partition.clone(), gate: self.gate(), is_envelope };
+        let naming = self.naming();
+        let mut pile = Pile::new(&mut taken, self.payload_max);
+        for (line, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+            let trimmed = text.trim_ascii();
+            if trimmed.is_empty() {
+                continue;
             }
+            pile.make_room()?;
+            let indent = (text.len() - text.trim_ascii_start().len()) as u64;
+            let item = format.item(trimmed.to_vec(), indent);
+            let item = item.map(|item| naming.of_line(item, trimmed, is_envelope, pile.len()));
+            pile.add(item, |detail| Wrong::line(line, detail));
         }
+        let items = pile.end("line")?;
+        let request = self.key.as_deref().map(|key| replay::of_lines(key, &self.asked, &bytes));
+        Ok(Read { items, request, taken })
     }
-    refuse(number, wrong, "line").map(|()| items)
+
+    /// The items of a form's parts; what is wrong with the others.
+    async fn parts(self, content_type: &str, held: Held) -> Result<Read, Problem> {
+        let Held { bytes, mut taken } = held;
+        let (gate, naming) = (self.gate(), self.naming());
+        let mut form = form(content_type, bytes).await?;
+        let mut ids = HashSet::new();
+        let mut pile = Pile::new(&mut taken, self.payload_max);
+        for place in 1.. {
+            let part = form.next_field().await.map_err(|error| unreadable(place, &error))?;
+            let Some(part) = part else { break };
+            pile.make_room()?;
+            let name = part.file_name().or(part.name()).filter(|name| !name.is_empty()).map(str::to_owned);
+            let default = if part.file_name().is_some() { "application/octet-stream" } else { "text/plain" };
+            let content_type = part.content_type().unwrap_or(default).to_owned();
+            let bytes = part.bytes().await.map_err(|error| unreadable(place, &error))?;
+            let id = name.clone().or_else(|| naming.derived(pile.len()));
+            let id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
+            let data = Data { bytes, content_type };
+            let item = check_part(&id, &data, !ids.insert(id.clone()))
+                .map(|()| NewItem { gate, ..NewItem::new(&self.partition, id, data) });
+            pile.add(item, |detail| Wrong::part(place, name, detail));
+        }
+        let items = pile.end("part")?;
+        let request = self.key.as_deref().map(|key| replay::of_parts(key, &self.asked, &items));
+        Ok(Read { items, request, taken })
+    }
 }
 
-/// Errs when something is wrong.
-pub(crate) fn refuse(number: usize, wrong: Vec<Wrong>, noun: &str) -> Result<(), Problem> {
-    if number == 0 {
-        return Ok(());
-    }
-    let (plural, verb) = if number == 1 { ("", "is") } else { ("s", "are") };
-    let problem =
-        Problem::unprocessable(format!("{number} {noun}{plural} {verb} no item; nothing was added"));
-    Err(problem.with(wrong))
-}
-
-/// The items of a form's parts; what is wrong with the others.
-async fn parts(
-    content_type: &str,
-    body: &Bytes,
-    naming: &Naming<'_>,
-    gate: i32,
-    payload_max: usize,
-) -> Result<Vec<NewItem>, Problem> {
-    let request =
-        HttpRequest::builder().header(header::CONTENT_TYPE, content_type).body(Body::from(body.clone()));
+async fn form(content_type: &str, body: Bytes) -> Result<Multipart, Problem> {
+    let request = HttpRequest::builder().header(header::CONTENT_TYPE, content_type).body(Body::from(body));
     let mut request = request.map_err(|error| Problem::bad_request(error.to_string()))?;
     // It is bounded already, as a whole.
     DefaultBodyLimit::disable().apply(&mut request);
-    let mut form = Multipart::from_request(request, &())
-        .await
-        .map_err(|error| Problem::bad_request(error.body_text()))?;
-    let (mut items, mut ids, mut wrong, mut number) = (Vec::new(), HashSet::new(), Vec::new(), 0_usize);
-    for place in 1.. {
-        let part = form.next_field().await.map_err(|error| unreadable(place, &error))?;
-        let Some(part) = part else { break };
-        let name = part.file_name().or(part.name()).filter(|name| !name.is_empty()).map(str::to_owned);
-        let default = if part.file_name().is_some() { "application/octet-stream" } else { "text/plain" };
-        let content_type = part.content_type().unwrap_or(default).to_owned();
-        let bytes = part.bytes().await.map_err(|error| unreadable(place, &error))?;
-        let id = name.clone().or_else(|| naming.derived(items.len()));
-        let id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
-        let data = Data { bytes, content_type };
-        match check_part(&id, &data, payload_max, !ids.insert(id.clone())) {
-            Ok(()) => items.push(NewItem { gate, ..NewItem::new(naming.partition, id, data) }),
-            Err(detail) => {
-                number += 1;
-                if wrong.len() < ERRORS_MAX {
-                    wrong.push(Wrong::part(place, name, detail));
-                }
-            }
-        }
-    }
-    refuse(number, wrong, "part").map(|()| items)
+    let form = Multipart::from_request(request, &()).await;
+    form.map_err(|error| Problem::bad_request(error.body_text()))
 }
 
 fn unreadable(part: u64, error: &MultipartError) -> Problem {
     Problem::bad_request(format!("part {part} of the form cannot be read: {}", error.body_text()))
 }
 
-fn check_part(id: &str, data: &Data, payload_max: usize, is_double: bool) -> Result<(), String> {
+fn check_part(id: &str, data: &Data, is_double: bool) -> Result<(), String> {
     check_id("its name", id).map_err(|error| error.to_string())?;
     check_content_type(&data.content_type).map_err(|error| error.to_string())?;
-    if data.bytes.len() > payload_max {
-        return Err(format!("has {} bytes, an item may have {payload_max}", data.bytes.len()));
-    }
     check_json(&data.content_type, &data.bytes)?;
     if is_double {
         return Err(format!("an earlier part is named {id:?} too, and each is an item of its own"));

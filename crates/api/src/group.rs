@@ -124,7 +124,7 @@ impl Writer {
                         _ = answer.send(Ok(arrived));
                     }
                 }
-                Err(error) if error.is_data() || is_in_the_way(&error) => {
+                Err(error) if is_its_fault(&error) || is_in_the_way(&error) => {
                     let mut all = together(arrivals, waiting);
                     if all.len() == 1 {
                         all.into_iter().for_each(|waiting| self.alone(waiting, &error));
@@ -140,7 +140,7 @@ impl Writer {
 
     /// What becomes of an item that nothing can be written with.
     fn alone(&mut self, waiting: Waiting, error: &StoreError) {
-        if error.is_data() {
+        if is_its_fault(error) {
             return fail(error, std::iter::once(waiting.answer));
         }
         if self.slow.len() < SLOW_MAX {
@@ -158,6 +158,11 @@ impl Writer {
             _ = answer.send(arrived.map_err(Problem::from));
         });
     }
+}
+
+/// Whether nothing was written, since one item is refused, or its partition is not its caller's.
+fn is_its_fault(error: &StoreError) -> bool {
+    error.is_data() || matches!(error, StoreError::NotFound(_))
 }
 
 /// Whether nothing was written, since somebody else was writing.
@@ -199,6 +204,7 @@ fn fail(error: &StoreError, waiting: impl Iterator<Item = oneshot::Sender<Outcom
         // Whether it was written is unknown where the database did not answer: its caller has to decide.
         let error = match error {
             StoreError::Data(text) => StoreError::Data(text.clone()),
+            StoreError::NotFound(text) => StoreError::NotFound(text.clone()),
             StoreError::Cancelled(text) => StoreError::Cancelled(text.clone()),
             StoreError::BlobStore(text) => StoreError::BlobStore(text.clone()),
             error if error.is_retryable() => StoreError::Unavailable(error.to_string()),

@@ -8,28 +8,34 @@ use axum::{
 };
 use gatefeed_core::{
     envelope::Format,
-    id::{check_id, posted_id},
+    id::{check_id, posted_partition_id},
     inspect::{LIMIT_MAX, PartitionFilter, PartitionRow},
     item::NewItem,
     partition::{NewPartition, PartitionStatus},
+    request::Request,
     store::Pushed,
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
-    access::{Looks, May, Pushes},
+    access::{Caller, Looks, May, Pushes},
     app::App,
-    body,
-    bulk::{Added, Naming, hold, push, refuse},
+    body::{self, Held},
+    budget::Taken,
+    bulk::{Added, Naming, push},
     etag::{json, tagged},
     ndjson,
     path::{PartitionId, partition_url},
+    pile::{self, Pile},
     post::content_type,
-    problem::{ChangeProblems, ERRORS_MAX, Problem, Problems, Wrong},
+    problem::{ChangeProblems, Problem, Problems, Wrong},
     query::{self, Nothing, Params},
     replay::{self, REPLAYED, key},
     stopping::Stopping,
@@ -67,9 +73,14 @@ pub(crate) struct NewPartitionBody<'a> {
     /// Keep what answers replace, so that it can be rewound.
     keep_history: Option<bool>,
     /// Its first items, added in the same transaction: envelopes, as lines of `gatefeed push --envelope`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "as_it_is")]
     #[schema(value_type = Vec<Envelope>)]
-    items: Vec<&'a RawValue>,
+    items: Option<&'a RawValue>,
+}
+
+/// They are read one by one, later: a list of them all would have no bound.
+fn as_it_is<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// An item with its data.
@@ -101,19 +112,15 @@ pub(crate) struct Envelope {
 }
 
 impl NewPartitionBody<'_> {
-    fn partition(&self, key: Option<&str>) -> Result<NewPartition, Problem> {
+    fn partition(&self, feed: String, key: Option<&str>) -> Result<NewPartition, Problem> {
         let invalid = |error: &dyn std::fmt::Display| Problem::unprocessable(error.to_string());
         let id = match (&self.id, key) {
             (Some(id), _) => id.clone(),
-            (None, Some(key)) => posted_id("", key),
+            (None, Some(key)) => posted_partition_id(&feed, key),
             (None, None) => Uuid::now_v7().to_string(),
         };
         check_id("id", &id).map_err(|error| invalid(&error))?;
-        let mut partition = NewPartition::new(id);
-        if let Some(feed) = &self.feed {
-            check_id("feed", feed).map_err(|error| invalid(&error))?;
-            partition.feed.clone_from(feed);
-        }
+        let mut partition = NewPartition { feed, ..NewPartition::new(id) };
         if let Some(policy) = &self.failure_policy {
             let expected = "expected stop, continue, a number such as 10 or a share such as 5%";
             let wrong = |_| Problem::unprocessable(format!("failure_policy is {policy:?}, {expected}"));
@@ -133,24 +140,88 @@ impl NewPartitionBody<'_> {
         Ok(partition)
     }
 
-    fn items(&self, partition: &str, key: Option<&str>) -> Result<Vec<NewItem>, Problem> {
+    fn items(
+        &self,
+        partition: &str,
+        key: Option<&str>,
+        taken: &mut Taken,
+        payload_max: usize,
+    ) -> Result<Vec<NewItem>, Problem> {
+        let Some(list) = self.items else { return Ok(Vec::new()) };
         let format = Format { partition: partition.to_owned(), gate: 0, is_envelope: true };
         let naming = Naming { partition, key };
-        let (mut items, mut wrong, mut number) = (Vec::new(), Vec::new(), 0);
-        for (line, text) in (1..).zip(&self.items) {
-            let text = text.get().trim();
-            match format.item(text.into(), 0) {
-                Ok(item) => items.push(naming.of_line(item, text.as_bytes(), true, items.len())),
-                Err(detail) => {
-                    number += 1;
-                    if wrong.len() < ERRORS_MAX {
-                        wrong.push(Wrong::line(line, detail));
-                    }
-                }
-            }
+        let mut pile = Pile::new(taken, payload_max);
+        let mut full = None;
+        let reader = ItemsReader { format: &format, naming: &naming, pile: &mut pile, full: &mut full };
+        let read = serde_json::Deserializer::from_str(list.get()).deserialize_seq(reader);
+        match (full, read) {
+            (Some(problem), _) => Err(problem),
+            (None, Err(error)) => Err(Problem::unprocessable(format!("items will not do: {error}"))),
+            (None, Ok(())) => pile.end("item"),
         }
-        refuse(number, wrong, "item").map(|()| items)
     }
+}
+
+/// Reads a list of envelopes.
+struct ItemsReader<'r, 't> {
+    format: &'r Format,
+    naming: &'r Naming<'r>,
+    pile: &'r mut Pile<'t>,
+    /// Why there is no room for more.
+    full: &'r mut Option<Problem>,
+}
+
+impl<'de> Visitor<'de> for ItemsReader<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a list of items")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let mut line = 0;
+        while let Some(text) = list.next_element::<&RawValue>()? {
+            line += 1;
+            if let Err(problem) = self.pile.make_room() {
+                *self.full = Some(problem);
+                return Err(A::Error::custom("there is no room for more"));
+            }
+            let text = text.get().trim();
+            let item = self.format.item(text.into(), 0);
+            let item = item.map(|item| self.naming.of_line(item, text.as_bytes(), true, self.pile.len()));
+            self.pile.add(item, |detail| Wrong::line(line, detail));
+        }
+        Ok(())
+    }
+}
+
+/// What a request for a partition came to.
+struct Read {
+    partition: NewPartition,
+    items: Vec<NewItem>,
+    /// With a key.
+    request: Option<Request>,
+    /// The room that they take until they are written.
+    taken: Taken,
+}
+
+/// Reads a partition with its items.
+fn read(held: Held, key: Option<&str>, caller: &Caller, payload_max: usize) -> Result<Read, Problem> {
+    let Held { bytes, mut taken } = held;
+    // A list would be taken for the fields in their order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::unprocessable("the body is no partition: expected a JSON object"));
+    }
+    let asked: NewPartitionBody<'_> = serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::unprocessable(format!("the body is no partition: {error}")))?;
+    if let Some(feed) = &asked.feed {
+        check_id("feed", feed).map_err(|error| Problem::unprocessable(error.to_string()))?;
+    }
+    let feed = caller.feed_for(asked.feed.as_deref())?;
+    let partition = NewPartition { own_feed_only: caller.has_own_feed_only(), ..asked.partition(feed, key)? };
+    let items = asked.items(&partition.id, key, &mut taken, payload_max)?;
+    let request = key.map(|key| replay::of_partition(key, &partition.feed, &bytes));
+    Ok(Read { partition, items, request, taken })
 }
 
 /// Make a partition
@@ -182,15 +253,11 @@ pub(crate) async fn create_partition(
     if !gatefeed_core::envelope::is_json(&content_type(&headers)?) {
         return Err(Problem::media_type("a partition is described in application/json"));
     }
-    let mut held = body::read(&headers, body, app.options.bulk_max, &app.budget).await?;
-    let asked: NewPartitionBody<'_> = serde_json::from_slice(&held.bytes)
-        .map_err(|error| Problem::unprocessable(format!("the body is no partition: {error}")))?;
-    let key = key(&headers)?;
-    let mut partition = asked.partition(key)?;
-    partition.feed = caller.feed_for(&app, &partition.id, asked.feed.as_deref()).await?;
-    let items = asked.items(&partition.id, key)?;
-    hold(&mut held, &items)?;
-    let request = key.map(|key| replay::of_partition(key, &held.bytes));
+    let held = body::read(&headers, body, app.options.bulk_max, &app.budget).await?;
+    let key = key(&headers)?.map(str::to_owned);
+    let payload_max = app.options.payload_max;
+    let read = pile::aside(held.bytes.len(), async move { read(held, key.as_deref(), &caller, payload_max) });
+    let Read { partition, items, request, taken: _taken } = read.await?;
     let (pushed, is_replayed) = push(&app, &partition, &items, request.as_ref()).await?;
     Ok(made(&partition.id, pushed, is_replayed))
 }
@@ -325,5 +392,7 @@ pub(crate) async fn get_partition(
     }
     let row = app.store.partition(&id).await?;
     let row = row.ok_or_else(|| Problem::not_found(format!("partition {id:?} does not exist")))?;
+    // It may be another one of this id by now.
+    caller.check_row(&row)?;
     Ok(tagged(&headers, row.version, &row))
 }

@@ -11,7 +11,9 @@ use gatefeed_core::{
     envelope::{self, parse_time},
     id::{JSON, check_content_type, check_id, posted_id},
     ingest::{Arrival, Arrived},
+    inspect::ItemFilter,
     item::{Data, NewItem},
+    partition::NewPartition,
 };
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use utoipa::{IntoParams, ToSchema};
@@ -20,6 +22,7 @@ use uuid::Uuid;
 use crate::{
     access::{May, Pushes},
     app::App,
+    backlog::Counting,
     body::{self, Held},
     bulk,
     etag::json,
@@ -104,16 +107,22 @@ pub(crate) async fn post_items(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let feed = caller.feed_for(&app, &partition, asked.feed.as_deref()).await?;
+    let feed = caller.feed_for(asked.feed.as_deref())?;
     check_id("feed", &feed).map_err(|error| Problem::unprocessable(error.to_string()))?;
     let content_type = content_type(&headers)?;
+    let own_feed_only = caller.has_own_feed_only();
     if let Some(kind) = bulk::kind(&content_type) {
-        return bulk::post(&app, kind, &content_type, partition, feed, asked, &headers, body).await;
+        let new = NewPartition { feed, own_feed_only, ..NewPartition::new(partition) };
+        return bulk::post(&app, kind, &content_type, new, asked, &headers, body).await;
     }
     let held = body::read(&headers, body, app.options.payload_max, &app.budget).await?;
     let posted = Posted::read(partition, asked, &headers, content_type, &held)?;
-    check_backlog(&app, &posted.partition, &feed, 1).await?;
-    posted.add(&app, feed, held).await
+    let counting = match check_backlog(&app, &posted.partition, &feed, own_feed_only, 1).await {
+        // One that is there adds nothing.
+        Err(problem) if problem.is_too_much() && posted.is_there(&app).await? => Counting::default(),
+        counting => counting?,
+    };
+    posted.add(&app, feed, own_feed_only, held, counting).await
 }
 
 /// The content type, as text.
@@ -124,17 +133,19 @@ pub(crate) fn content_type(headers: &HeaderMap) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-/// Errs when the partition's feed has too much work. The feed of an existing partition counts, not the one asked for.
+/// Errs when the partition's feed has too much work. The feed of an existing partition counts, not the one asked for; but
+/// nobody hears of another feed than its own.
 pub(crate) async fn check_backlog(
     app: &App,
     partition: &str,
     asked: &str,
+    own_feed_only: bool,
     items: usize,
-) -> Result<(), Problem> {
+) -> Result<Counting, Problem> {
     if !app.backlog.is_bounded() {
-        return Ok(());
+        return Ok(Counting::default());
     }
-    let feed = app.feed_of(partition).await?;
+    let feed = if own_feed_only { None } else { app.feed_of(partition).await? };
     app.backlog.check(&*app.store, feed.as_deref().unwrap_or(asked), items).await
 }
 
@@ -142,6 +153,8 @@ pub(crate) async fn check_backlog(
 struct Posted {
     partition: String,
     id: String,
+    /// Whether its caller named it, or its key does: it may be there already.
+    is_named: bool,
     gate: i32,
     priority: i32,
     available_at: Option<DateTime<Utc>>,
@@ -169,6 +182,7 @@ impl Posted {
         check_json(&content_type, &held.bytes)
             .map_err(|error| Problem::unprocessable(format!("the body is {error}")))?;
         let key = key(headers)?;
+        let is_named = asked.id.is_some() || key.is_some();
         let id = match (&asked.id, key) {
             (Some(id), _) => id.clone(),
             (None, Some(key)) => posted_id(&partition, key),
@@ -179,14 +193,31 @@ impl Posted {
         let digest = key.map(|key| replay::of_item(key, &asked, &content_type, &held.bytes));
         let available_at = asked.available_at.as_deref().map(time).transpose()?;
         let priority = asked.priority.unwrap_or(0);
-        Ok(Self { partition, id, gate, priority, available_at, content_type, digest })
+        Ok(Self { partition, id, is_named, gate, priority, available_at, content_type, digest })
     }
 
-    async fn add(self, app: &App, feed: String, held: Held) -> Result<Response, Problem> {
-        let Self { partition, id, gate, priority, available_at, content_type, digest } = self;
+    async fn is_there(&self, app: &App) -> Result<bool, Problem> {
+        if !self.is_named {
+            return Ok(false);
+        }
+        let (partition, id) = (self.partition.clone(), Some(self.id.clone()));
+        let filter = ItemFilter { partition, id, limit: 1, ..ItemFilter::default() };
+        Ok(!app.store.items(&filter).await?.is_empty())
+    }
+
+    async fn add(
+        self,
+        app: &App,
+        feed: String,
+        own_feed_only: bool,
+        held: Held,
+        counting: Counting,
+    ) -> Result<Response, Problem> {
+        let Self { partition, id, gate, priority, available_at, content_type, digest, .. } = self;
         let data = Data { bytes: held.bytes, content_type };
         let item = NewItem { gate, priority, available_at, ..NewItem::new(&partition, &id, data) };
-        let arrived = app.group.add(Arrival { feed, item, digest }, held.taken).await?;
+        let arrived = app.group.add(Arrival { feed, own_feed_only, item, digest }, held.taken).await?;
+        counting.added(u64::from(arrived == Arrived::Added));
         let mut headers = vec![(header::LOCATION, item_url(&partition, &id))];
         match arrived {
             Arrived::Conflict => return Err(conflict()),

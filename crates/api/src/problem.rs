@@ -181,6 +181,12 @@ impl Problem {
         Self::new(StatusCode::GONE, "data-gone", "The item's data is gone", detail)
     }
 
+    /// Whether a feed has too much work, or it is too much.
+    pub(crate) fn is_too_much(&self) -> bool {
+        let status = self.status;
+        status == StatusCode::TOO_MANY_REQUESTS.as_u16() || status == StatusCode::PAYLOAD_TOO_LARGE.as_u16()
+    }
+
     /// Whether there may be room in a moment.
     pub(crate) fn is_busy(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()

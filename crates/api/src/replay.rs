@@ -1,7 +1,11 @@
 //! Requests with an `Idempotency-Key`: what makes two of them the same one.
 
 use axum::http::{HeaderMap, HeaderName};
-use gatefeed_core::{id::check_id, item::NewItem, request::Request};
+use gatefeed_core::{
+    id::{DEFAULT_FEED, check_id},
+    item::NewItem,
+    request::Request,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::{post::PostParams, problem::Problem};
@@ -75,9 +79,14 @@ pub(crate) fn of_parts(key: &str, asked: &PostParams, items: &[NewItem]) -> Requ
     Request { key: key.to_owned(), digest: digest.end() }
 }
 
-/// Of a partition with its items.
-pub(crate) fn of_partition(key: &str, body: &[u8]) -> Request {
-    Request { key: key.to_owned(), digest: Digest::of(&["partition"]).and(body).end() }
+/// Of a partition with its items, in the feed that it comes into. Requests of the default feed are as those that were kept
+/// before the feed counted.
+pub(crate) fn of_partition(key: &str, feed: &str, body: &[u8]) -> Request {
+    let digest = match feed {
+        DEFAULT_FEED => Digest::of(&["partition"]),
+        feed => Digest::of(&["partition", feed]),
+    };
+    Request { key: key.to_owned(), digest: digest.and(body).end() }
 }
 
 #[cfg(test)]
@@ -105,7 +114,10 @@ mod tests {
             assert_ne!(lines, other);
         }
         assert_ne!(lines, of_lines("k", &plain, b"bod"));
-        assert_ne!(lines.digest, of_partition("k", b"body").digest);
+        assert_ne!(lines.digest, of_partition("k", "default", b"body").digest);
+        let partition = |feed: &str| of_partition("k", feed, b"body").digest;
+        assert_ne!(partition("a"), partition("b"));
+        assert_ne!(partition("a"), partition("default"));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{Extension, Router, extract::Request, response::IntoResponse, routing::any};
+use axum::{
+    Extension, Router, extract::Request, middleware::map_request, response::IntoResponse, routing::any,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -19,6 +21,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
 use crate::{
+    drain::drained,
     problem::{PROBLEM_JSON, Problem},
     stopping::Stopping,
     tls::Tls,
@@ -148,9 +151,9 @@ impl Rooms {
     fn new(router: &Router) -> Self {
         Self {
             large: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            router: router.clone(),
+            router: router.clone().layer(map_request(drained)),
             crowded: Arc::new(Semaphore::new(CROWDED_MAX)),
-            for_the_crowd: for_the_crowd(router),
+            for_the_crowd: for_the_crowd(router).layer(map_request(drained)),
         }
     }
 

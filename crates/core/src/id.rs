@@ -60,6 +60,15 @@ pub fn posted_id(partition: &str, key: &str) -> String {
     derive(&["post", partition, key], &[]).to_string()
 }
 
+/// The id of a partition that was posted with an idempotency key and without an id: the same key is the same partition, in
+/// each feed its own. That of the default feed is the one from before the feed counted.
+pub fn posted_partition_id(feed: &str, key: &str) -> String {
+    match feed {
+        DEFAULT_FEED => posted_id("", key),
+        feed => derive(&["posted partition", feed, key], &[]).to_string(),
+    }
+}
+
 /// The id of an item without one that comes with a partition that is posted with an idempotency key.
 pub fn posted_item_id(partition: &str, key: &str, index: i32) -> String {
     derive(&["posted", partition, key], &[index]).to_string()

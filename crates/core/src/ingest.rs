@@ -10,6 +10,8 @@ pub const ARRIVALS_MAX: usize = 2_000;
 pub struct Arrival {
     /// The feed of its partition, if that has to be made.
     pub feed: String,
+    /// Its caller may touch this feed alone: a partition that exists in another one is as none.
+    pub own_feed_only: bool,
     /// The item. It may depend on nothing and gather nothing.
     pub item: NewItem,
     /// An idempotency key and what its caller asked for, as a SHA-256; `None`: there was no key.

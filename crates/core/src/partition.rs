@@ -114,6 +114,14 @@ pub struct NewPartition {
     pub gate_deadline: Option<Duration>,
     /// Keep what outcomes replace, so that it can be rewound.
     pub keep_history: bool,
+    /// For whoever may touch its feed alone: a partition of this id in another feed is as none, and pushing into it errs
+    /// with `NotFound`, which is looked at in the transaction that adds.
+    pub own_feed_only: bool,
+}
+
+/// What a partition of another feed is to whoever may touch one feed alone.
+pub fn elsewhere(id: &str) -> StoreError {
+    StoreError::NotFound(format!("partition {id:?} does not exist"))
 }
 
 impl NewPartition {
@@ -140,6 +148,7 @@ impl NewPartition {
             failure_policy: FailurePolicy::Stop,
             gate_deadline: None,
             keep_history: false,
+            own_feed_only: false,
         }
     }
 }

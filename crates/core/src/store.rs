@@ -297,10 +297,14 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         request: &Request,
     ) -> Result<Answered>;
 
+    /// How a request of [`Store::push_request`] was answered, if one with its key came before; `None`: not yet, or its
+    /// partition is none to its caller. Writes nothing.
+    async fn answered(&self, partition: &NewPartition, request: &Request) -> Result<Option<Answered>>;
+
     /// Adds items of any number of partitions in one transaction, making partitions that are missing, for callers that
     /// wait together; one entry for each, in order. `Data` means that one of them is refused and nothing was written;
     /// callers split them. `Conflict` and `Locked` mean that nothing was written and the same again may work. Wakes
-    /// watchers, soon after it has returned.
+    /// watchers, soon after it has returned. `NotFound` as `Data`: the partition of one of them is not its caller's.
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>>;
 
     /// Does what an operator asks for. With a `version`, only if the partition is at that one, which is looked at in the

@@ -195,6 +195,9 @@ impl<S: Store> Store for Instrumented<S> {
         let items = put.as_deref().unwrap_or(items);
         call("push_request", items.len(), PUSH, self.0.push_request(partition, items, request)).await
     }
+    async fn answered(&self, partition: &NewPartition, request: &Request) -> Result<Option<Answered>> {
+        call("answered", 1, STEP, self.0.answered(partition, request)).await
+    }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         let put = blobs("offload", arrivals.len(), LONG, self.1.offload_arrivals(arrivals)).await?;
         call("ingest", arrivals.len(), STEP, self.0.ingest(put.as_deref().unwrap_or(arrivals))).await

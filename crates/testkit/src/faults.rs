@@ -378,6 +378,9 @@ impl Store for FaultStore {
     ) -> Result<Answered> {
         self.inner.push_request(partition, items, request).await
     }
+    async fn answered(&self, partition: &NewPartition, request: &Request) -> Result<Option<Answered>> {
+        self.inner.answered(partition, request).await
+    }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         self.inner.ingest(arrivals).await
     }

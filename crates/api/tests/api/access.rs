@@ -9,12 +9,13 @@ use gatefeed_core::{
     token::Role,
 };
 
-use crate::place::{Client, Place, open};
+use crate::place::{Client, Place, calls::Calls, open};
 
 on_both!(
     without_tokens_only_this_machine_may_use_it nothing_is_answered_without_a_token a_role_allows_what_it_says
     each_operation_takes_its_role each_operation_is_of_its_feed a_token_of_a_feed_sees_no_other a_revoked_token_ends
-    a_revoked_token_waits_no_longer
+    a_revoked_token_waits_no_longer a_new_partition_is_of_one_feed
+    a_key_counts_in_its_feed
 );
 
 async fn token(place: &Place, role: Role, feed: Option<&str>) -> (String, String) {
@@ -202,4 +203,76 @@ async fn a_revoked_token_waits_no_longer(place: Arc<Place>) {
     let events = events.await.unwrap();
     assert!(events.status == 200 && !events.text().contains("event: end"), "{events:?}");
     assert!(revoked.elapsed() < Duration::from_secs(60));
+}
+
+/// Clients of the tokens of two feeds.
+async fn of_two_feeds(place: &Place, role: Role) -> [Client; 2] {
+    let bearers = [token(place, role, Some("fa")).await.1, token(place, role, Some("fb")).await.1];
+    let client = place.serve(open()).await;
+    bearers.map(|bearer| client.with("Authorization", &bearer))
+}
+
+/// Whoever makes it first, of those that come at the same time.
+async fn a_new_partition_is_of_one_feed(place: Arc<Place>) {
+    let clients = of_two_feeds(&place, Role::Push).await;
+    for round in 0..10 {
+        for kind in ["single", "lines", "made"] {
+            let partition = format!("{kind}{round}");
+            let posts = (0..8).map(|n| {
+                let (client, partition) = (clients[n % 2].clone(), partition.clone());
+                tokio::spawn(async move {
+                    let path = format!("/v1/partitions/{partition}/items");
+                    let answer = match kind {
+                        "single" => client.post(&path, "1").await,
+                        "lines" => client.send("POST", &path, Some("application/x-ndjson"), b"1\n2\n").await,
+                        _ => {
+                            let body = format!("{{\"id\": \"{partition}\", \"items\": [{{\"data\": 1}}]}}");
+                            client.post("/v1/partitions", &body).await
+                        }
+                    };
+                    (n % 2, answer)
+                })
+            });
+            let mut taken = [0; 2];
+            for post in posts.collect::<Vec<_>>() {
+                let (feed, answer) = post.await.unwrap();
+                match answer.status {
+                    200 | 201 | 202 => taken[feed] += 1,
+                    _ => assert_eq!(answer.problem(), (404, "not-found".into()), "{kind}"),
+                }
+            }
+            assert!(taken == [4, 0] || taken == [0, 4], "{kind}: {taken:?}");
+        }
+    }
+}
+
+/// It may have been deleted and made again in another feed since.
+#[tokio::test(flavor = "current_thread")]
+async fn whose_a_partition_is_is_not_remembered() {
+    let calls = Calls::count();
+    let place = Place::sqlite().await;
+    let [ours, theirs] = of_two_feeds(&place, Role::Operate).await;
+    assert_eq!(ours.post("/v1/partitions/p/items", "1").await.status, 202);
+    let before = calls.of("glance");
+    for (path, is_post) in [("items", false), ("gates", false), ("pause", true)] {
+        let path = format!("/v1/partitions/p/{path}");
+        for (client, expected) in [(&ours, 200), (&theirs, 404)] {
+            let answer = if is_post { client.post(&path, "").await } else { client.get(&path).await };
+            assert_eq!(answer.status, expected, "{path}");
+        }
+    }
+    assert_eq!(calls.of("glance") - before, 6);
+}
+
+async fn a_key_counts_in_its_feed(place: Arc<Place>) {
+    let clients = of_two_feeds(&place, Role::Push).await.map(|client| client.with("Idempotency-Key", "k"));
+    let mut made = Vec::new();
+    for client in &clients {
+        let first = client.post("/v1/partitions", "{}").await;
+        assert_eq!(first.status, 201, "{first:?}");
+        let again = client.post("/v1/partitions", "{}").await;
+        assert_eq!((again.status, again.headers["idempotency-replayed"].as_str()), (201, "true"));
+        made.push(first.json()["partition"].clone());
+    }
+    assert_ne!(made[0], made[1]);
 }

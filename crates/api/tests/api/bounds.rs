@@ -12,9 +12,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::place::{Place, open};
+use crate::place::{Client, Place, open};
 
-on_both!(a_body_has_a_bound a_part_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound);
+on_both!(a_body_has_a_bound a_part_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound
+    items_in_flight_have_a_bound what_came_before_is_no_backlog what_is_refused_early_is_read
+    an_item_of_a_new_partition_has_a_bound);
 
 const ITEMS: &str = "/v1/partitions/p/items";
 
@@ -24,7 +26,7 @@ async fn a_body_has_a_bound(place: Arc<Place>) {
     assert_eq!(client.post(ITEMS, "\"123456789\"").await.problem(), (413, "too-large".into()));
     let ndjson = Some("application/x-ndjson");
     assert_eq!(client.send("POST", ITEMS, ndjson, b"\"12345678\"\n\"12345678\"").await.status, 202);
-    assert_eq!(client.send("POST", ITEMS, ndjson, b"1\n\"123456789\"\n").await.problem().0, 422);
+    assert_eq!(client.send("POST", ITEMS, ndjson, b"1\n\"123456789\"\n").await.problem().0, 413);
     assert_eq!(client.send("POST", ITEMS, ndjson, &[b'\n'; 31]).await.problem().0, 413);
     assert_eq!(place.store.partition("p").await.unwrap().unwrap().items.available, 3);
     // What is declared is refused before it comes; a client that has to send it first would be given up as too slow.
@@ -44,9 +46,101 @@ async fn a_part_has_a_bound(place: Arc<Place>) {
     };
     let kind = Some("multipart/form-data; boundary=x");
     let large = client.send("POST", ITEMS, kind, form(11).as_bytes()).await;
-    assert_eq!((large.problem().0, &large.json()["errors"][0]["part"]), (422, &1.into()), "{large:?}");
+    assert_eq!((large.problem().0, &large.json()["errors"][0]["part"]), (413, &1.into()), "{large:?}");
     assert_eq!(client.send("POST", ITEMS, kind, form(10).as_bytes()).await.status, 202);
     assert_eq!(client.send("POST", ITEMS, kind, form(1_000).as_bytes()).await.problem().0, 413);
+}
+
+/// By clients that read nothing before they have sent all: they get the answer, and may go on.
+async fn what_is_refused_early_is_read(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { payload_max: 1_000, bulk_max: 1_000, ..open() }).await;
+    let body = vec![b'x'; 8 << 20];
+    for (path, status) in
+        [(ITEMS, 413), ("/v1/nope", 404), ("/v1/partitions", 415), ("/v1/partitions/p/items?nope=1", 400)]
+    {
+        let mut stream = TcpStream::connect(client.address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+            client.address,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8(answer).unwrap(), format!("HTTP/1.1 {status}"), "{path}");
+        // The next one on the same connection.
+        let next = format!("GET /livez HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", client.address);
+        stream.write_all(next.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        assert!(String::from_utf8_lossy(&rest).contains("HTTP/1.1 404"), "{path}");
+    }
+}
+
+/// A request that is repeated, since its answer was lost, is answered also where the feed is full, and takes nobody's place.
+async fn what_came_before_is_no_backlog(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { backlog_max: Some(5), ..open() }).await;
+    let (one, many) = (client.with("Idempotency-Key", "one"), client.with("Idempotency-Key", "many"));
+    let ndjson = Some("application/x-ndjson");
+    let too_many = client.send("POST", ITEMS, ndjson, &b"1\n".repeat(6)).await;
+    assert_eq!(too_many.problem(), (413, "too-large".into()), "of no feed");
+    assert!(!too_many.headers.contains_key("retry-after") && too_many.text().contains("--max-backlog"));
+    let again = |client: Client, is_many: bool| async move {
+        match is_many {
+            true => client.send("POST", ITEMS, ndjson, b"1\n2\n").await,
+            false => client.post(ITEMS, "1").await,
+        }
+    };
+    for (client, is_many) in [(&one, false), (&many, true)] {
+        assert_eq!(again(client.clone(), is_many).await.status, 202);
+        for _ in 0..10 {
+            let answer = again(client.clone(), is_many).await;
+            assert_eq!((answer.status, answer.headers["idempotency-replayed"].as_str()), (202, "true"));
+        }
+    }
+    assert_eq!(client.send("POST", ITEMS, ndjson, b"1\n2\n").await.status, 202, "that is five");
+    assert_eq!(client.post(ITEMS, "1").await.problem().0, 429);
+    for (client, is_many) in [(&one, false), (&many, true)] {
+        let answer = again(client.clone(), is_many).await;
+        assert_eq!((answer.status, answer.headers["idempotency-replayed"].as_str()), (202, "true"));
+    }
+    assert_eq!(one.post(ITEMS, "2").await.problem(), (409, "refused".into()));
+    assert_eq!(many.send("POST", ITEMS, ndjson, b"1\n").await.problem(), (409, "refused".into()));
+    assert_eq!(client.with("Idempotency-Key", "new").post(ITEMS, "1").await.problem().0, 429);
+}
+
+/// However small they are, and however they come: waiting would not help.
+async fn items_in_flight_have_a_bound(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { in_flight_max: 100_000, ..open() }).await;
+    let lines = |count: usize| "1\n".repeat(count);
+    let list =
+        |count: usize| format!("{{\"id\": \"p\", \"items\": [{}{{}}]}}", "{\"data\":1},".repeat(count));
+    let part = "--x\r\nContent-Disposition: form-data\r\n\r\n\r\n";
+    let form = |count: usize| format!("{}--x--\r\n", part.repeat(count));
+    let many: [(&str, &str, String); 3] = [
+        (ITEMS, "application/x-ndjson", lines(500)),
+        ("/v1/partitions", "application/json", list(500)),
+        (ITEMS, "multipart/form-data; boundary=x", form(500)),
+    ];
+    for (path, content_type, body) in many {
+        let answer = client.send("POST", path, Some(content_type), body.as_bytes()).await;
+        assert_eq!(answer.problem(), (413, "too-large".into()), "{content_type}");
+        assert!(answer.text().contains("--max-uncommitted"), "{answer:?}");
+    }
+    assert!(place.store.partition("p").await.unwrap().is_none());
+    let ndjson = Some("application/x-ndjson");
+    assert_eq!(client.send("POST", ITEMS, ndjson, lines(150).as_bytes()).await.status, 202);
+    assert_eq!(client.send("POST", ITEMS, ndjson, lines(150).as_bytes()).await.status, 202, "given back");
+}
+
+async fn an_item_of_a_new_partition_has_a_bound(place: Arc<Place>) {
+    let client = place.serve(ApiOptions { payload_max: 10, bulk_max: 1_000, ..open() }).await;
+    let body =
+        |data: &str| format!("{{\"id\": \"p\", \"items\": [{{\"data\": 1}}, {{\"data\": \"{data}\"}}]}}");
+    let large = client.post("/v1/partitions", &body("123456789")).await;
+    assert_eq!((large.problem().0, &large.json()["errors"][0]["line"]), (413, &2.into()), "{large:?}");
+    assert_eq!(client.post("/v1/partitions", &body("12345678")).await.status, 201);
 }
 
 /// What clients send slowly takes the room that it has taken; when they go, it is there again.

@@ -89,7 +89,6 @@ async fn a_key_used_for_another_partition_is_refused(place: Arc<Place>) {
     let first = keyed.post("/v1/partitions", BODY).await;
     for other in [
         r#"{"priority": 3, "items": [{"data": 1}]}"#.to_owned(),
-        r#"{"priority": 2, "feed": "x"}"#.to_owned(),
         // Other data under the same ids, fewer items, and more.
         BODY.replace("{\"data\": 1}", "{\"data\": 7}"),
         BODY.replace("{\"data\": 1}, ", ""),

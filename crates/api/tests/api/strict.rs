@@ -12,7 +12,7 @@ use crate::place::{Client, Place};
 
 on_both!(
     no_operation_takes_what_it_does_not_know an_action_takes_no_body_that_it_does_not_know
-    parameters_are_text what_is_added_has_no_version data_that_is_known_is_not_sent_again
+    a_partition_is_an_object parameters_are_text what_is_added_has_no_version data_that_is_known_is_not_sent_again
     every_error_is_a_problem json_is_kept_by_nobody a_gate_below_zero_is_no_filter what_was_pushed_runs_in_no_browser
 );
 
@@ -46,8 +46,19 @@ async fn an_action_takes_no_body_that_it_does_not_know(place: Arc<Place>) {
             assert_eq!(answer.problem(), (422, "invalid".into()), "{action} {bad}");
         }
     }
+    let negative = client.post("/v1/partitions/p/retry", "{\"gate\": -1}").await;
+    assert_eq!(negative.problem(), (422, "invalid".into()));
     assert_eq!(client.get("/v1/partitions/p").await.json()["status"], "available");
     assert_eq!(client.post("/v1/partitions/p/pause", " {} ").await.status, 200);
+}
+
+async fn a_partition_is_an_object(place: Arc<Place>) {
+    let client = place.client();
+    for bad in ["[]", "[\"p\"]", "1", "", "null", "{\"items\": null}", "{\"items\": {}}", "{\"items\": [1}"] {
+        let answer = client.post("/v1/partitions", bad).await;
+        assert_eq!(answer.problem(), (422, "invalid".into()), "{bad}");
+        assert!(!answer.text().contains("NewPartitionBody"), "{answer:?}");
+    }
 }
 
 async fn parameters_are_text(place: Arc<Place>) {

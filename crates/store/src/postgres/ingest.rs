@@ -80,7 +80,9 @@ impl Postgres {
         let added = match self.insert_arrivals(&mut tx, &sorted).await {
             Ok(added) => added,
             // The connection is well: others need not wait for a new one while the culprit is looked for.
-            Err(error) if error.is_data() || matches!(error, StoreError::Locked(_)) => {
+            Err(error)
+                if error.is_data() || matches!(error, StoreError::Locked(_) | StoreError::NotFound(_)) =>
+            {
                 tx.rollback().await?;
                 return Err(error);
             }
@@ -111,7 +113,22 @@ impl Postgres {
         let (ids, feeds): (Vec<&str>, Vec<&str>) = partitions.into_iter().unzip();
         let query = bind_items(tx.query(self.sql.get(ARRIVE)), &items);
         let query = query.bind(digests).bind(ids).bind(feeds);
-        Ok(query.execute(tx.conn()?).await.map_err(translate)?.rows_affected())
+        let added = query.execute(tx.conn()?).await.map_err(translate)?.rows_affected();
+        self.check_arrivals(tx, arrivals).await?;
+        Ok(added)
+    }
+
+    /// Errs where one comes from a caller whose partition it is not. Afterwards, since who makes a partition first is known
+    /// then, and only where a caller may touch one feed alone.
+    async fn check_arrivals(&self, tx: &mut Tx, arrivals: &[&Arrival]) -> Result<()> {
+        let own = arrivals.iter().filter(|arrival| arrival.own_feed_only);
+        let own: BTreeSet<(&str, &str)> =
+            own.map(|arrival| (arrival.item.partition.as_str(), arrival.feed.as_str())).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        let (ids, feeds) = own.into_iter().unzip();
+        self.inserter(tx)?.check_feeds(ids, feeds).await
     }
 
     /// What became of each, where some ids were there already.

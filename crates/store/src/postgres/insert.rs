@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use gatefeed_core::{
     Result, StoreError,
     item::NewItem,
-    partition::NewPartition,
+    partition::{NewPartition, elsewhere},
     request::{Answered, Request},
     store::{Push, Pushed},
 };
@@ -20,6 +20,7 @@ use super::{
     dependencies::Edges,
     error::translate,
     pool::{Lane, Tx},
+    rows::get,
     schema::Sql,
     wake::Hint,
 };
@@ -50,6 +51,11 @@ const PARTITION: &str = "INSERT INTO {schema}.gatefeed_partitions
 /// In order of id, like every lock on several partitions.
 const PARTITIONS: &str = "INSERT INTO {schema}.gatefeed_partitions (id, feed)
     SELECT n.id, n.feed FROM unnest($1::text[], $2::text[]) AS n (id, feed) ORDER BY n.id ON CONFLICT DO NOTHING";
+
+/// Locks as the items' trigger does.
+const FEEDS: &str = "SELECT p.id, p.feed <> n.feed AS is_elsewhere
+    FROM unnest($1::text[], $2::text[]) AS n (id, feed)
+    JOIN {schema}.gatefeed_partitions p ON p.id = n.id ORDER BY p.id FOR KEY SHARE OF p";
 
 macro_rules! insert_items {
     ($conflict:literal) => {
@@ -94,8 +100,24 @@ impl Inserter<'_> {
             query.bind(partition.priority).bind(partition.manual_checkpoint).bind(partition.auto_close);
         let query = query.bind(max_in_flight).bind(partition.failure_policy.to_string());
         let query = query.bind(partition.gate_deadline_seconds()?).bind(partition.keep_history);
-        let made = query.execute(&mut *self.connection).await.map_err(translate)?;
-        Ok(made.rows_affected() == 1)
+        let made = query.execute(&mut *self.connection).await.map_err(translate)?.rows_affected() == 1;
+        if !made && partition.own_feed_only {
+            self.check_feeds(vec![&partition.id], vec![&partition.feed]).await?;
+        }
+        Ok(made)
+    }
+
+    /// Errs where a partition exists in another feed than the one at its place: to its caller there is none. Those that
+    /// exist stay until the transaction has ended.
+    pub(super) async fn check_feeds(&mut self, ids: Vec<&str>, feeds: Vec<&str>) -> Result<()> {
+        let query = self.query(FEEDS).bind(ids).bind(feeds);
+        let rows = query.fetch_all(&mut *self.connection).await.map_err(translate)?;
+        for row in &rows {
+            if get(row, "is_elsewhere")? {
+                return Err(elsewhere(get(row, "id")?));
+            }
+        }
+        Ok(())
     }
 
     /// Makes the partitions that are missing, each in the feed it comes with.

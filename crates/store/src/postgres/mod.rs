@@ -190,6 +190,9 @@ impl Store for Postgres {
     ) -> Result<Answered> {
         self.push_all(partition, items, Some(request)).await
     }
+    async fn answered(&self, partition: &NewPartition, request: &Request) -> Result<Option<Answered>> {
+        self.find_request(partition, request).await
+    }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         self.take_in(arrivals).await
     }

@@ -1,13 +1,21 @@
 //! Requests with a key: noted with what they push, in one transaction.
 
+use std::time::Duration;
+
 use gatefeed_core::{
     Result, StoreError,
+    partition::NewPartition,
     request::{Answered, FORGOTTEN_MAX, KEPT, Request},
     store::Pushed,
 };
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 
-use super::{Postgres, error::translate, pool::Tx, rows::get};
+use super::{
+    Postgres,
+    error::translate,
+    pool::{Lane, Tx},
+    rows::get,
+};
 
 /// Waits for one with the same key that has not committed. The partition's row is locked as the items' trigger locks it,
 /// so that no request outlives its partition.
@@ -16,6 +24,13 @@ const NOTE: &str = "INSERT INTO {schema}.gatefeed_requests (partition_id, key, d
 
 const FIND: &str = "SELECT digest, created, added, existing FROM {schema}.gatefeed_requests
     WHERE partition_id = $1 AND key = $2";
+
+const FIND_OF_FEED: &str = "SELECT r.digest, r.created, r.added, r.existing FROM {schema}.gatefeed_requests r
+    JOIN {schema}.gatefeed_partitions p ON p.id = r.partition_id
+    WHERE r.partition_id = $1 AND r.key = $2 AND ($3::text IS NULL OR p.feed = $3)";
+
+/// For one statement.
+const LOOK_MAX: Duration = Duration::from_secs(10);
 
 const SETTLE: &str = "UPDATE {schema}.gatefeed_requests SET created = $3, added = $4, existing = $5
     WHERE partition_id = $1 AND key = $2";
@@ -45,10 +60,20 @@ impl Postgres {
         let row = find.fetch_optional(tx.conn()?).await.map_err(translate)?;
         // It, or its partition, was deleted between the statements.
         let row = row.ok_or_else(|| StoreError::Conflict("a request went away meanwhile".into()))?;
-        let count = |column| row.get::<i64, _>(column).unsigned_abs();
-        let pushed =
-            Pushed { created: get(&row, "created")?, added: count("added"), existing: count("existing") };
-        Ok(Some(Answered::found(request, get(&row, "digest")?, pushed)))
+        found(&row, request).map(Some)
+    }
+
+    pub(super) async fn find_request(
+        &self,
+        partition: &NewPartition,
+        request: &Request,
+    ) -> Result<Option<Answered>> {
+        let feed = partition.own_feed_only.then_some(&partition.feed);
+        let mut tx = self.begin(Lane::Work, LOOK_MAX).await?;
+        let find = tx.query(self.sql.get(FIND_OF_FEED)).bind(&partition.id).bind(&request.key).bind(feed);
+        let row = find.fetch_optional(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
+        row.map(|row| found(&row, request)).transpose()
     }
 
     /// Notes what a request came to.
@@ -65,4 +90,10 @@ impl Postgres {
         settle.execute(tx.conn()?).await.map_err(translate)?;
         Ok(())
     }
+}
+
+fn found(row: &PgRow, request: &Request) -> Result<Answered> {
+    let count = |column| row.get::<i64, _>(column).unsigned_abs();
+    let pushed = Pushed { created: get(row, "created")?, added: count("added"), existing: count("existing") };
+    Ok(Answered::found(request, get(row, "digest")?, pushed))
 }

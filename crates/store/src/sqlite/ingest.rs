@@ -1,7 +1,7 @@
 //! Items of many callers in one transaction. Many rows a statement while every id is new; where one was there already
 //! all is done again row by row, since a statement only tells how many rows it has inserted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gatefeed_core::ingest::{self, Arrival, Arrived};
 use sqlx::{Row, SqliteConnection};
@@ -9,7 +9,7 @@ use sqlx::{Row, SqliteConnection};
 use super::{
     Sqlite,
     error::Result,
-    insert::{bind_item, make_partitions},
+    insert::{bind_item, check_feed, make_partitions},
     rows::now,
     values::{chunks, rows_of},
 };
@@ -47,6 +47,7 @@ impl Sqlite {
             .map(|arrival| (arrival.item.partition.as_str(), arrival.feed.as_str()))
             .collect();
         make_partitions(tx.conn()?, partitions.clone()).await?;
+        check_feeds(tx.conn()?, arrivals).await?;
         if add_all(tx.conn()?, arrivals).await? == arrivals.len() as u64 {
             tx.commit().await?;
             return Ok(vec![Arrived::Added; arrivals.len()]);
@@ -54,6 +55,7 @@ impl Sqlite {
         drop(tx);
         let mut tx = self.lanes.write().await?;
         make_partitions(tx.conn()?, partitions).await?;
+        check_feeds(tx.conn()?, arrivals).await?;
         let arrived = add_singly(tx.conn()?, arrivals).await?;
         tx.commit().await?;
         Ok(arrived)
@@ -64,6 +66,17 @@ impl Sqlite {
         let counted: i64 = query.fetch_one(&mut *self.lanes.read().await?).await?.try_get(0)?;
         Ok(counted.unsigned_abs())
     }
+}
+
+/// Errs where one comes from a caller whose partition it is not.
+async fn check_feeds(connection: &mut SqliteConnection, arrivals: &[Arrival]) -> Result<()> {
+    let own = arrivals.iter().filter(|arrival| arrival.own_feed_only);
+    let own: BTreeSet<(&str, &str)> =
+        own.map(|arrival| (arrival.item.partition.as_str(), arrival.feed.as_str())).collect();
+    for (partition, feed) in own {
+        check_feed(&mut *connection, partition, feed).await?;
+    }
+    Ok(())
 }
 
 async fn add_all(connection: &mut SqliteConnection, arrivals: &[Arrival]) -> Result<u64> {

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use gatefeed_core::{
     StoreError,
     item::NewItem,
-    partition::NewPartition,
+    partition::{NewPartition, elsewhere},
     store::{Push, Pushed},
 };
-use sqlx::{SqliteConnection, query::Query, sqlite::SqliteArguments};
+use sqlx::{Row, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 use super::{
     Sqlite,
@@ -35,8 +35,21 @@ async fn make_partition(connection: &mut SqliteConnection, partition: &NewPartit
         query.bind(partition.manual_checkpoint).bind(partition.auto_close).bind(partition.max_in_flight);
     let query = query.bind(partition.failure_policy.to_string());
     let query = query.bind(partition.gate_deadline_seconds()?).bind(partition.keep_history);
-    let made = query.execute(connection).await?;
-    Ok(made.rows_affected() == 1)
+    let made = query.execute(&mut *connection).await?.rows_affected() == 1;
+    if !made && partition.own_feed_only {
+        check_feed(connection, &partition.id, &partition.feed).await?;
+    }
+    Ok(made)
+}
+
+/// Errs where a partition exists in another feed: to its caller there is none.
+pub(super) async fn check_feed(connection: &mut SqliteConnection, partition: &str, feed: &str) -> Result<()> {
+    let find =
+        sqlx::query("SELECT feed <> ?2 FROM gatefeed_partitions WHERE id = ?1").bind(partition).bind(feed);
+    match find.fetch_optional(connection).await?.map(|row| row.try_get(0)).transpose()? {
+        Some(true) => Err(elsewhere(partition).into()),
+        Some(false) | None => Ok(()),
+    }
 }
 
 /// Makes the partitions that are missing, each in the feed it comes with.

@@ -170,6 +170,9 @@ impl Store for Sqlite {
     ) -> Result<Answered> {
         self.named(self.push_once(partition, items, request).await)
     }
+    async fn answered(&self, partition: &NewPartition, request: &Request) -> Result<Option<Answered>> {
+        self.named(self.find_request(partition, request).await)
+    }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
         self.named(self.take_in(arrivals).await)
     }

@@ -7,12 +7,20 @@ use gatefeed_core::{
     request::{Answered, FORGOTTEN_MAX, KEPT, Request},
     store::Pushed,
 };
-use sqlx::{Row, SqliteConnection};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Sqlite, error::Result, insert::push_all};
+use super::{
+    Sqlite,
+    error::Result,
+    insert::{check_feed, push_all},
+};
 
 const FIND: &str =
     "SELECT digest, created, added, existing FROM gatefeed_requests WHERE partition_id = ? AND key = ?";
+
+const FIND_OF_FEED: &str = "SELECT r.digest, r.created, r.added, r.existing FROM gatefeed_requests r
+    JOIN gatefeed_partitions p ON p.id = r.partition_id
+    WHERE r.partition_id = ?1 AND r.key = ?2 AND (?3 IS NULL OR p.feed = ?3)";
 
 const NOTE: &str = "INSERT INTO gatefeed_requests (partition_id, key, digest, created, added, existing)
     VALUES (?, ?, ?, ?, ?, ?)";
@@ -30,21 +38,36 @@ impl Sqlite {
     ) -> Result<Answered> {
         let mut tx = self.lanes.write().await?;
         forget(tx.conn()?).await?;
+        if partition.own_feed_only {
+            check_feed(tx.conn()?, &partition.id, &partition.feed).await?;
+        }
         let find = sqlx::query(FIND).bind(&partition.id).bind(&request.key);
         if let Some(row) = find.fetch_optional(tx.conn()?).await? {
-            let count = |column| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
-            let pushed = Pushed {
-                created: row.try_get("created")?,
-                added: count("added")?,
-                existing: count("existing")?,
-            };
-            return Ok(Answered::found(request, row.try_get("digest")?, pushed));
+            return found(&row, request);
         }
         let pushed = push_all(tx.conn()?, partition, items).await?;
         note(tx.conn()?, &partition.id, request, pushed).await?;
         tx.commit().await?;
         Ok(Answered::Now(pushed))
     }
+
+    pub(super) async fn find_request(
+        &self,
+        partition: &NewPartition,
+        request: &Request,
+    ) -> Result<Option<Answered>> {
+        let feed = partition.own_feed_only.then_some(&partition.feed);
+        let find = sqlx::query(FIND_OF_FEED).bind(&partition.id).bind(&request.key).bind(feed);
+        let row = find.fetch_optional(&mut *self.lanes.read().await?).await?;
+        row.map(|row| found(&row, request)).transpose()
+    }
+}
+
+fn found(row: &SqliteRow, request: &Request) -> Result<Answered> {
+    let count = |column| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
+    let pushed =
+        Pushed { created: row.try_get("created")?, added: count("added")?, existing: count("existing")? };
+    Ok(Answered::found(request, row.try_get("digest")?, pushed))
 }
 
 async fn note(

@@ -169,7 +169,8 @@ pub async fn every_way_in_is_one_out(db: TestDb) {
     let mut push = with.store.begin_push(&NewPartition::new("p")).await.unwrap();
     push.add(&[large_item("bits", 'b')]).await.unwrap();
     push.commit().await.unwrap();
-    let posted = Arrival { feed: "default".into(), item: large_item("posted", 'e'), digest: None };
+    let item = large_item("posted", 'e');
+    let posted = Arrival { feed: "default".into(), own_feed_only: false, item, digest: None };
     assert_eq!(with.store.ingest(&[posted]).await.unwrap(), [Arrived::Added]);
     let lease = lease(&with.store, "w", "p").await;
     let due = due(&with.store, &lease).await;

@@ -12,7 +12,7 @@ use gatefeed_core::{
 use super::given::*;
 
 fn arrival(partition: &str, id: &str) -> Arrival {
-    Arrival { feed: "default".into(), item: item(partition, id, 0), digest: None }
+    Arrival { feed: "default".into(), own_feed_only: false, item: item(partition, id, 0), digest: None }
 }
 
 fn keyed(partition: &str, id: &str, body: u8) -> Arrival {
@@ -107,6 +107,60 @@ pub async fn a_bad_one_leaves_nothing(db: TestDb) {
     }
     assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 0);
     assert_eq!(db.count("SELECT count(*) FROM gatefeed_partitions").await, 1);
+}
+
+fn of_feed(feed: &str, partition: &str, id: &str) -> Arrival {
+    Arrival { feed: feed.into(), own_feed_only: true, ..arrival(partition, id) }
+}
+
+/// Whoever may touch one feed alone adds nothing to a partition of another one, hears nothing of what is in it, and takes
+/// the others along.
+pub async fn a_partition_of_another_feed_is_none(db: TestDb) {
+    let store = db.store();
+    assert_eq!(ingest(&store, &[of_feed("a", "p", "i"), keyed("q", "k", 1)]).await, [Arrived::Added; 2]);
+    for bad in [
+        of_feed("b", "p", "new"),
+        of_feed("b", "p", "i"),
+        Arrival { digest: Some([1; 32]), ..of_feed("a", "q", "k") },
+    ] {
+        for arrivals in [vec![bad.clone()], vec![of_feed("b", "other", "i"), bad]] {
+            let error = store.ingest(&arrivals).await.unwrap_err();
+            assert!(matches!(error, StoreError::NotFound(_)), "{error:?}");
+        }
+    }
+    let both = [of_feed("a", "new", "i"), of_feed("b", "new", "j")];
+    assert!(matches!(store.ingest(&both).await, Err(StoreError::NotFound(_))));
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 2);
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_partitions").await, 2);
+    assert_eq!(
+        ingest(&store, &[of_feed("a", "p", "i"), of_feed("a", "p", "j")]).await,
+        [Arrived::Existing, Arrived::Added]
+    );
+    // Of several that make it at the same time it is the first one's.
+    for round in 0..20 {
+        let partition = format!("race{round}");
+        let callers = ["a", "b"].into_iter().cycle().take(8).enumerate().map(|(n, feed)| {
+            let (store, arrival) = (Arc::clone(&store), of_feed(feed, &partition, &n.to_string()));
+            tokio::spawn(async move { (feed, until_settled(&store, &arrival).await) })
+        });
+        let mut added = Vec::new();
+        for caller in callers.collect::<Vec<_>>() {
+            let (feed, is_added) = caller.await.unwrap();
+            added.extend(is_added.then_some(feed));
+        }
+        assert!(added.len() == 4 && added.iter().all(|feed| *feed == added[0]), "{added:?}");
+    }
+}
+
+/// Whether it was added, once nothing is in the way.
+async fn until_settled(store: &Arc<dyn Store>, arrival: &Arrival) -> bool {
+    loop {
+        match store.ingest(std::slice::from_ref(arrival)).await {
+            Ok(_) => return true,
+            Err(StoreError::NotFound(_)) => return false,
+            Err(error) => assert!(error.is_retryable(), "{error:?}"),
+        }
+    }
 }
 
 /// What takes more than one statement is pushed instead, and there is a bound.

@@ -156,11 +156,11 @@ macro_rules! conformance {
                 a_locked_parent_is_woken_later a_deleted_one_counts_as_cancelled one_that_is_opened_again_does_not_matter
                 a_paused_parent_goes_on_later a_cancellation_cancels_what_is_nested a_cancelled_one_has_closed
                 a_rewind_cancels_what_was_nested_since dependents_go_on_when_it_completes closings_against_their_parent;
-            ingest: many_partitions_at_once an_item_arrives_whole existing_ids_are_told a_key_with_another_body_is_told
+            ingest: many_partitions_at_once a_partition_of_another_feed_is_none an_item_arrives_whole existing_ids_are_told a_key_with_another_body_is_told
                 a_bad_one_leaves_nothing what_it_does_not_take_is_refused the_same_ids_at_the_same_time
                 watchers_hear_of_it a_backlog_is_counted;
             request: the_same_request_is_answered_as_it_was another_request_with_its_key_is_a_conflict
-                what_was_refused_is_not_kept of_many_at_once_one_is_done it_goes_with_its_partition
+                a_partition_of_another_feed_is_none what_was_refused_is_not_kept of_many_at_once_one_is_done it_goes_with_its_partition
                 old_ones_are_forgotten;
             token: tokens_are_listed a_revoked_one_stays;
             callback: a_key_is_made_once an_item_waits_as_it_is an_answer_that_comes_later it_may_come_before_the_item_waits

@@ -119,7 +119,8 @@ pub async fn a_cancelled_partition_is_told(db: TestDb) {
     let store = db.store();
     db.run("INSERT INTO gatefeed_partitions (id, status) VALUES ('ended', 'cancelled')").await;
     let (partition, items) = (NewPartition::new("ended"), [item("ended", "i", 0)]);
-    let arrival = Arrival { feed: "default".into(), item: items[0].clone(), digest: None };
+    let item = items[0].clone();
+    let arrival = Arrival { feed: "default".into(), own_feed_only: false, item, digest: None };
     let request = Request { key: "k".into(), digest: [0; 32] };
     let mut begun = store.begin_push(&partition).await.unwrap();
     let added = begun.add(&items).await;

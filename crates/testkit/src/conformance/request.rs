@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatefeed_core::{
-    Store,
+    Store, StoreError,
     item::NewItem,
     partition::NewPartition,
     request::{Answered, FORGOTTEN_MAX, KEPT, Request},
@@ -60,8 +60,48 @@ pub async fn another_request_with_its_key_is_a_conflict(db: TestDb) {
     let first = Pushed { created: true, added: 1, existing: 0 };
     assert_eq!(ask(&store, &["a"], &request("k", 1)).await, Answered::Now(first));
     assert_eq!(ask(&store, &["b"], &request("k", 2)).await, Answered::Conflict);
+    let partition = NewPartition::new("p");
+    for (request, expected) in [
+        (request("k", 1), Some(Answered::Before(first))),
+        (request("k", 2), Some(Answered::Conflict)),
+        (request("l", 1), None),
+    ] {
+        assert_eq!(store.answered(&partition, &request).await.unwrap(), expected);
+    }
     assert_eq!(item_ids(&store, "p").await, ["a"]);
     assert_eq!(ask(&store, &["a"], &request("k", 1)).await, Answered::Before(first));
+}
+
+/// Whoever may touch one feed alone pushes nothing into a partition of another one, and hears nothing of its requests.
+pub async fn a_partition_of_another_feed_is_none(db: TestDb) {
+    let store = db.store();
+    let of_feed =
+        |feed: &str| NewPartition { feed: feed.into(), own_feed_only: true, ..NewPartition::new("p") };
+    let (key, items) = (request("k", 1), items("p", &["a"]));
+    let pushed = Pushed { created: true, added: 1, existing: 0 };
+    let asked = |feed| {
+        let (store, key, items, partition) = (store.clone(), key.clone(), items.clone(), of_feed(feed));
+        async move { store.push_request(&partition, &items, &key).await }
+    };
+    assert_eq!(asked("a").await.unwrap(), Answered::Now(pushed));
+    let theirs = of_feed("b");
+    let refused = [
+        asked("b").await.map(drop),
+        store.push_request(&theirs, &items, &request("other", 1)).await.map(drop),
+        store.push(&theirs, &items).await.map(drop),
+        store.push(&theirs, &[]).await.map(drop),
+        store.begin_push(&theirs).await.map(drop),
+    ];
+    for refused in refused {
+        assert!(matches!(refused, Err(StoreError::NotFound(_))), "{refused:?}");
+    }
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_requests").await, 1);
+    assert_eq!(asked("a").await.unwrap(), Answered::Before(pushed));
+    assert_eq!(store.answered(&of_feed("a"), &key).await.unwrap(), Some(Answered::Before(pushed)));
+    assert_eq!(store.answered(&theirs, &key).await.unwrap(), None);
+    assert_eq!(store.push(&of_feed("a"), &items).await.unwrap().existing, 1);
+    // Who may touch every feed takes it as it is.
+    assert_eq!(store.push(&NewPartition::new("p"), &items).await.unwrap().existing, 1);
 }
 
 /// Its key is free for the request that is meant.
