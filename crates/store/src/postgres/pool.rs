@@ -154,6 +154,7 @@ fn refused(url: &str, error: sqlx::Error) -> StoreError {
 /// connection that others use.
 async fn is_pinned(options: &PgConnectOptions) -> bool {
     const ROUNDS: usize = 8;
+    const STARVED: Duration = Duration::from_secs(1);
     let asked = async {
         let mut one = PgConnection::connect_with(options).await?;
         let mut other = PgConnection::connect_with(options).await?;
@@ -162,7 +163,10 @@ async fn is_pinned(options: &PgConnectOptions) -> bool {
             let first = served_by(&mut one).await?;
             other.execute("BEGIN").await?;
             let between = served_by(&mut other).await?;
-            let again = served_by(&mut one).await?;
+            // A pooler with a single server connection has none to give.
+            let again = tokio::time::timeout(STARVED, served_by(&mut one)).await;
+            let Ok(again) = again else { return Ok(false) };
+            let again = again?;
             other.execute("ROLLBACK").await?;
             let both = (first, between);
             is_pinned &=
@@ -173,7 +177,7 @@ async fn is_pinned(options: &PgConnectOptions) -> bool {
         other.close().await?;
         Ok::<_, sqlx::Error>(is_pinned)
     };
-    matches!(tokio::time::timeout(Duration::from_millis(500), asked).await, Ok(Ok(true)))
+    matches!(tokio::time::timeout(ACQUIRE_TIMEOUT, asked).await, Ok(Ok(true)))
 }
 
 /// The process of the server. By the simple protocol, in which a statement is one message.
