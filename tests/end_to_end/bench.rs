@@ -39,6 +39,9 @@ async fn every_bench_measures_and_leaves_nothing_behind(database: Database) {
         bench(&database, &["http", "--batch", "7", "--items", "500", "--partitions", "3", "--gates", "2"]);
     assert!(figures["ratio"].as_f64().unwrap() > 0.0, "{figures}");
     assert_eq!(remains(&database), 0);
+    // More than an API serves at a time.
+    let figures = bench(&database, &["http", "--concurrency", "530", "--items", "2000"]);
+    assert!(figures["ratio"].as_f64().unwrap() > 0.0, "{figures}");
     let figures = bench(&database, &["ingest", "--connections", "8", "--partitions", "3"]);
     assert!(
         figures["ratio"].as_f64().unwrap() > 0.0 && figures["p99_ms"].as_f64().unwrap() > 0.0,

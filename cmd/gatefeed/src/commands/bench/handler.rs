@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use gatefeed_api::axum::{Router, body::Bytes, extract::DefaultBodyLimit, http::StatusCode, routing::post};
+use gatefeed_api::axum::{
+    self, Router, body::Bytes, extract::DefaultBodyLimit, http::StatusCode, routing::post, serve::ListenerExt,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
@@ -46,11 +48,14 @@ impl Drop for Child {
 pub(crate) async fn serve() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     crate::output::line(&format!("http://{}/", listener.local_addr()?))?;
+    // Small answers must not wait for more data to fill a packet.
+    let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
     let answer = |_: Bytes| async { "{}" };
     let router = Router::new().route("/", post(answer)).route(BATCH_PATH, post(batch));
     let router = router.layer(DefaultBodyLimit::disable());
     let orphaned = async { _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await };
-    gatefeed_api::serve(listener, router, orphaned).await;
+    // Without the bounds of the API: each round has as many connections as its budget, while those of the last are closing.
+    axum::serve(listener, router).with_graceful_shutdown(orphaned).await?;
     Ok(())
 }
 
