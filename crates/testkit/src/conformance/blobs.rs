@@ -170,7 +170,7 @@ pub async fn every_way_in_is_one_out(db: TestDb) {
     push.add(&[large_item("bits", 'b')]).await.unwrap();
     push.commit().await.unwrap();
     let item = large_item("posted", 'e');
-    let posted = Arrival { feed: "default".into(), own_feed_only: false, item, digest: None };
+    let posted = Arrival { feed: "default".into(), own_feed_only: false, item, request: None };
     assert_eq!(with.store.ingest(&[posted]).await.unwrap(), [Arrived::Added]);
     let lease = lease(&with.store, "w", "p").await;
     let due = due(&with.store, &lease).await;
