@@ -12,6 +12,7 @@ mod crashes;
 mod dependencies;
 mod docker;
 mod documents;
+mod events;
 mod gathering;
 mod handlers;
 mod ingest;

@@ -165,7 +165,10 @@ pub(crate) async fn get_item(
     let row = match query::wait(asked.wait.as_deref(), &headers)? {
         Some(time) => {
             let patience = Patience { headers: &headers, time, stopping: &stopping };
-            wait::item(&app, &partition, &item, &patience).await?
+            let row = wait::item(&app, &partition, &item, &patience).await?;
+            // It may be another partition of this id by now.
+            caller.check_partition(&app, &partition).await?;
+            row
         }
         None => find(&app, &partition, &item, DataPart::None).await?,
     };
