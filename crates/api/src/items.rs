@@ -192,10 +192,7 @@ pub(crate) async fn find(app: &App, partition: &str, item: &str, data: DataPart)
 fn unreadable(app: &App, why: String) -> Problem {
     match app.store.blobs() {
         Some(_) => Problem::data_gone(why),
-        None => {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            Problem::new(status, "no-blob-store", "The item's data is in a blob store", why)
-        }
+        None => Problem::no_blob_store(why),
     }
 }
 

@@ -164,7 +164,11 @@ impl Depot {
     }
 
     async fn fetch(&self, reference: &Reference) -> Result<Bytes> {
-        let bytes = self.objects()?.get(reference.path()).await?;
+        let bytes = match self.objects()?.get(reference.path()).await {
+            // The item is there.
+            Err(StoreError::NotFound(why)) => return Err(StoreError::Damaged(why)),
+            read => read?,
+        };
         match bytes.len() as u64 == reference.size {
             true => Ok(bytes),
             false => Err(StoreError::Damaged(format!(

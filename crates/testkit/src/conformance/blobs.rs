@@ -319,7 +319,7 @@ pub async fn without_the_blob_store_nothing_is_lost(db: TestDb) {
         with.place.remove(&path).await;
     }
     let gone = with.store.load("p", "i", due[0].version).await.unwrap_err();
-    assert!(matches!(gone, StoreError::NotFound(_)), "{gone}");
+    assert!(matches!(&gone, StoreError::Damaged(why) if why.contains("is not in the blob store")), "{gone}");
 }
 
 /// The others are shown, and it says why that one is not.
@@ -340,13 +340,17 @@ pub async fn a_listing_shows_the_others_where_one_is_gone(db: TestDb) {
     }
     let rows = with.store.items(&ItemFilter { data: DataPart::None, ..all_items("p") }).await.unwrap();
     assert!(rows.iter().all(|row| row.data_error.is_none()), "nobody asked for it");
+    // Whoever gathers it hears that it is gone, not that there is no such thing.
+    db.run("UPDATE gatefeed_items SET status = 'complete'").await;
+    let gather = Gather { gate: 0, status: Ended::Complete };
+    let request = GatherRequest { partition: "p".into(), gather, after: None };
+    let gathered = with.store.gathered(&request).await.unwrap_err();
+    let is_told = |why: &str| why.contains("is not in the blob store");
+    assert!(matches!(&gathered, StoreError::Damaged(why) if is_told(why)), "{gathered}");
     // Another length is another blob.
     with.place.write(&gone, b"short").await;
     let told = item_row(&with.store, "p", "gone").await.data_error.unwrap();
     assert!(told.contains("is damaged: it has 5 bytes instead of 101"), "{told}");
-    let gather = Gather { gate: 0, status: Ended::Complete };
-    db.run("UPDATE gatefeed_items SET status = 'complete'").await;
-    let request = GatherRequest { partition: "p".into(), gather, after: None };
     let gathered = with.store.gathered(&request).await.unwrap_err();
     assert!(matches!(&gathered, StoreError::Damaged(why) if *why == told), "{gathered}");
 }
