@@ -15,6 +15,7 @@ use gatefeed_core::{
     outcome::{Change, Completion, Kept, Settled},
     partition::NewPartition,
     store::Checkpointed,
+    why::explain,
 };
 use tempfile::TempDir;
 
@@ -437,6 +438,11 @@ pub async fn each_database_collects_its_own(db: TestDb) {
     assert_eq!(with.blobs().await, 1);
 }
 
+/// Why an item is where it is.
+async fn because(store: &Arc<dyn Store>, item: &str) -> String {
+    explain(store.why("p", Some(item)).await.unwrap()).because.join(" ")
+}
+
 /// For one blob, and for a time.
 pub async fn links_are_signed(db: TestDb) {
     let with = with_blobs(&db).await;
@@ -502,6 +508,7 @@ pub async fn a_blob_store_that_is_away_is_waited_for(db: TestDb) {
     std::fs::rename(path, &aside).unwrap();
     std::fs::write(path, "").unwrap();
     let loaded = with.store.load("p", "i", version).await.unwrap_err();
+    let why = because(&with.store, "i").await;
     let pushed = with.store.push(&NewPartition::new("q"), &[NewItem::new("q", "i", large('b'))]).await;
     std::fs::remove_file(path).unwrap();
     std::fs::rename(&aside, path).unwrap();
@@ -511,4 +518,17 @@ pub async fn a_blob_store_that_is_away_is_waited_for(db: TestDb) {
         assert!(error.is_retryable() && error.is_waited_for(), "{error}");
     }
     assert_eq!((with.data("i").await, with.store.glance("q").await.unwrap()), (large('a'), None));
+    // Whoever asks hears of it, and not where it lies.
+    assert!(why.contains("the blob store, where its data lies, does nothing just now"), "{why}");
+    assert!(!why.contains(&path.display().to_string()), "{why}");
+    for (store, expected) in [(&with.store, None), (&db.store(), Some("--blob-store"))] {
+        let why = because(store, "i").await;
+        assert_eq!(why.contains("Looked at from here"), expected.is_some(), "{why}");
+        assert!(why.contains(expected.unwrap_or_default()), "{why}");
+    }
+    for path in with.place.paths().await {
+        with.place.remove(&path).await;
+    }
+    let why = because(&with.store, "i").await;
+    assert!(why.contains("is not in the blob store"), "{why}");
 }
