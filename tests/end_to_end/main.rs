@@ -18,6 +18,7 @@ mod handlers;
 mod ingest;
 mod nested;
 mod outages;
+mod pooler;
 mod push;
 mod routing;
 mod s3;
