@@ -7,6 +7,7 @@ mod cluster;
 mod database;
 mod http;
 mod ledger;
+mod pooler;
 mod process;
 
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ pub use self::{
     database::Database,
     http::{Answer, get, post, try_post},
     ledger::{Entry, Ledger},
+    pooler::Pooler,
     process::{Gatefeed, binary, built, gatefeed},
 };
 

@@ -188,6 +188,11 @@ impl Caller {
         }
     }
 
+    /// Whether partitions of this feed are any to this caller.
+    pub(crate) fn may_see(&self, feed: &str) -> bool {
+        self.feed.as_deref().is_none_or(|own| own == feed)
+    }
+
     /// The feed of a partition that this caller makes; `asked` is where it wants it. Whether one that exists is its own is
     /// looked at where items are added: [`NewPartition::own_feed_only`].
     ///
@@ -203,10 +208,7 @@ impl Caller {
 
     /// Errs for the row of a partition of another feed.
     pub(crate) fn check_row(&self, row: &PartitionRow) -> Result<(), Problem> {
-        match &self.feed {
-            Some(own) if *own != row.feed => Err(elsewhere(&row.id).into()),
-            _ => Ok(()),
-        }
+        if self.may_see(&row.feed) { Ok(()) } else { Err(elsewhere(&row.id).into()) }
     }
 
     /// The feed that is asked for, or the only one of this caller. Errs for another than that.

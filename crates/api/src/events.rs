@@ -24,7 +24,7 @@ use tokio::{
 use utoipa::ToSchema;
 
 use crate::{
-    access::{Looks, May},
+    access::{Caller, Looks, May},
     app::App,
     path::PartitionId,
     problem::{Problem, Problems},
@@ -46,6 +46,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Where a partition is.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Progress {
+    /// For whoever may look at one feed alone.
+    #[serde(skip)]
+    feed: String,
     /// The partition.
     partition: String,
     /// Its status.
@@ -62,7 +65,7 @@ pub(crate) struct Progress {
 ///
 /// Server-sent events: `progress` whenever something has changed, about once a second at most, and `end` when the
 /// partition is complete, failed or cancelled; then the stream ends. The data of both is JSON with `partition`, `status`,
-/// `gate`, `version` and `gates`. Once the token is revoked or has expired, or the server
+/// `gate`, `version` and `gates`. Once the token is revoked or has expired, the partition has been deleted, or the server
 /// ends, the stream ends without `end`.
 #[utoipa::path(
     get,
@@ -91,7 +94,7 @@ pub(crate) async fn events(
         tokio::spawn(look(Arc::clone(&app)));
     }
     app.followed.notify_one();
-    let following = Following { app, headers, seen, stopping, is_over: false, _room: room };
+    let following = Following { app, caller, headers, seen, stopping, is_over: false, _room: room };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((Ok::<_, Infallible>(event), following))
@@ -110,6 +113,7 @@ pub(crate) enum Seen {
 
 struct Following {
     app: App,
+    caller: Caller,
     headers: HeaderMap,
     seen: watch::Receiver<Option<Seen>>,
     stopping: Stopping,
@@ -118,7 +122,7 @@ struct Following {
 }
 
 impl Following {
-    /// The next event; `None`: that was the last one, the token has been revoked, or the server ends.
+    /// The next event; `None`: that was the last one, the token has been revoked, the partition is gone, or the server ends.
     async fn next(&mut self) -> Option<Event> {
         while !self.is_over {
             tokio::select! {
@@ -131,7 +135,9 @@ impl Following {
                         Some(Seen::Gone) => return None,
                         None => continue,
                     };
-                    return self.event(&progress);
+                    if self.is_its_own(&progress).await? {
+                        return self.event(&progress);
+                    }
                 }
                 () = self.stopping.wait() => return None,
                 () = sleep(INTERVAL) => self.check().await?,
@@ -145,6 +151,18 @@ impl Following {
         match May::<Looks>::check(&self.app, &self.headers).await {
             Err(problem) if !problem.is_busy() => None,
             _ => Some(()),
+        }
+    }
+
+    /// Whether this is told to its caller; `None`: its partition is another feed's by now. False: what was seen is older than
+    /// the partition is.
+    async fn is_its_own(&self, progress: &Progress) -> Option<bool> {
+        if self.caller.may_see(&progress.feed) {
+            return Some(true);
+        }
+        match self.caller.check_partition(&self.app, &progress.partition).await {
+            Err(problem) if !problem.is_busy() => None,
+            _ => Some(false),
         }
     }
 
@@ -192,9 +210,9 @@ async fn look_at(app: &App, partition: &str) -> Duration {
 }
 
 async fn progress(app: &App, partition: &str) -> gatefeed_core::Result<Option<Progress>> {
-    let Some(Glance { status, gate, version, .. }) = app.store.glance(partition).await? else {
+    let Some(Glance { feed, status, gate, version, .. }) = app.store.glance(partition).await? else {
         return Ok(None);
     };
     let gates = app.store.gates(partition).await?;
-    Ok(Some(Progress { partition: partition.to_owned(), status, gate, version, gates }))
+    Ok(Some(Progress { feed, partition: partition.to_owned(), status, gate, version, gates }))
 }

@@ -31,7 +31,9 @@ const NDJSON: &str = "application/x-ndjson";
 
 /// `GET /v1/partitions/{id}/gathered/{gate}`: the items that ended at this gate, one a line: `{"id", "status", "data"}`, as
 /// in `gathered`. `?status=` is `complete` (default), `failed`, `cancelled` or `any`; `?token=` is the watcher's signature of
-/// all that. A body without its end means that the database went away meanwhile.
+/// all that. 410 where the data of one is gone from the blob store, 503 where
+/// this process knows none. A body without its end means that the database went away
+/// meanwhile, or that this is found further on.
 pub fn gathered(store: Arc<dyn Store>) -> Router {
     Router::new()
         .route("/v1/partitions/{id}/gathered/{gate}", get(stream_items))
@@ -61,8 +63,11 @@ async fn stream_items(
         return Err(Problem::forbidden("the token is not that of a gathered_url for these items"));
     }
     let request = GatherRequest { partition, gather, after: None };
-    let page = store.gathered(&request).await?;
-    Ok(body(store, request, page))
+    match store.gathered(&request).await {
+        Ok(page) => Ok(body(store, request, page)),
+        Err(StoreError::Config(why)) if store.blobs().is_none() => Err(Problem::no_blob_store(why)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The first page is there, so that what is wrong is said with a status; the rest is read as it is sent.

@@ -165,7 +165,10 @@ pub(crate) async fn get_item(
     let row = match query::wait(asked.wait.as_deref(), &headers)? {
         Some(time) => {
             let patience = Patience { headers: &headers, time, stopping: &stopping };
-            wait::item(&app, &partition, &item, &patience).await?
+            let row = wait::item(&app, &partition, &item, &patience).await?;
+            // It may be another partition of this id by now.
+            caller.check_partition(&app, &partition).await?;
+            row
         }
         None => find(&app, &partition, &item, DataPart::None).await?,
     };
@@ -189,10 +192,7 @@ pub(crate) async fn find(app: &App, partition: &str, item: &str, data: DataPart)
 fn unreadable(app: &App, why: String) -> Problem {
     match app.store.blobs() {
         Some(_) => Problem::data_gone(why),
-        None => {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            Problem::new(status, "no-blob-store", "The item's data is in a blob store", why)
-        }
+        None => Problem::no_blob_store(why),
     }
 }
 

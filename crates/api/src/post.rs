@@ -14,6 +14,7 @@ use gatefeed_core::{
     inspect::ItemFilter,
     item::{Data, NewItem},
     partition::NewPartition,
+    request::Request,
 };
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use utoipa::{IntoParams, ToSchema};
@@ -159,7 +160,7 @@ struct Posted {
     priority: i32,
     available_at: Option<DateTime<Utc>>,
     content_type: String,
-    digest: Option<[u8; 32]>,
+    request: Option<Request>,
 }
 
 impl Posted {
@@ -190,10 +191,10 @@ impl Posted {
             (None, None) => Uuid::now_v7().to_string(),
         };
         check_id("id", &id).map_err(|error| Problem::unprocessable(error.to_string()))?;
-        let digest = key.map(|key| replay::of_item(key, &asked, &content_type, &held.bytes));
+        let request = key.map(|key| replay::of_item(key, &asked, &content_type, &held.bytes));
         let available_at = asked.available_at.as_deref().map(time).transpose()?;
         let priority = asked.priority.unwrap_or(0);
-        Ok(Self { partition, id, is_named, gate, priority, available_at, content_type, digest })
+        Ok(Self { partition, id, is_named, gate, priority, available_at, content_type, request })
     }
 
     async fn is_there(&self, app: &App) -> Result<bool, Problem> {
@@ -213,10 +214,10 @@ impl Posted {
         held: Held,
         counting: Counting,
     ) -> Result<Response, Problem> {
-        let Self { partition, id, gate, priority, available_at, content_type, digest, .. } = self;
+        let Self { partition, id, gate, priority, available_at, content_type, request, .. } = self;
         let data = Data { bytes: held.bytes, content_type };
         let item = NewItem { gate, priority, available_at, ..NewItem::new(&partition, &id, data) };
-        let arrived = app.group.add(Arrival { feed, own_feed_only, item, digest }, held.taken).await?;
+        let arrived = app.group.add(Arrival { feed, own_feed_only, item, request }, held.taken).await?;
         counting.added(u64::from(arrived == Arrived::Added));
         let mut headers = vec![(header::LOCATION, item_url(&partition, &id))];
         match arrived {

@@ -176,6 +176,16 @@ impl Problem {
         ))
     }
 
+    /// The row is there, and its data is in a blob store that this process was started without.
+    pub(crate) fn no_blob_store(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-blob-store",
+            "The item's data is in a blob store",
+            detail,
+        )
+    }
+
     /// The row is there and its data is not.
     pub(crate) fn data_gone(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, "data-gone", "The item's data is gone", detail)

@@ -54,11 +54,12 @@ fn text<T: ToString + Default>(value: Option<&T>) -> String {
 }
 
 /// Of one item. It is kept with items, so that it may not change.
-pub(crate) fn of_item(key: &str, asked: &PostParams, content_type: &str, body: &[u8]) -> [u8; 32] {
+pub(crate) fn of_item(key: &str, asked: &PostParams, content_type: &str, body: &[u8]) -> Request {
     let (feed, id, time) =
         (text(asked.feed.as_ref()), text(asked.id.as_ref()), text(asked.available_at.as_ref()));
     let (gate, priority) = (text(asked.gate.as_ref()), text(asked.priority.as_ref()));
-    Digest::of(&[key, &feed, &id, &gate, &priority, &time, content_type]).and(body).end()
+    let digest = Digest::of(&[key, &feed, &id, &gate, &priority, &time, content_type]).and(body).end();
+    Request { key: key.to_owned(), digest }
 }
 
 /// Of lines.
@@ -99,15 +100,16 @@ mod tests {
         let plain = PostParams::default();
         let gate = PostParams { gate: Some(1), ..plain.clone() };
         let feed = PostParams { feed: Some("f".into()), ..plain.clone() };
-        let of =
-            |asked: &PostParams, content_type: &str, body: &[u8]| of_item("k", asked, content_type, body);
+        let of = |asked: &PostParams, content_type: &str, body: &[u8]| {
+            of_item("k", asked, content_type, body).digest
+        };
         let first = of(&plain, "a/b", b"body");
         assert_eq!(first, of(&PostParams { gate: Some(0), ..plain.clone() }, "a/b", b"body"));
         for other in [of(&gate, "a/b", b"body"), of(&plain, "a/bb", b"ody"), of(&plain, "a/b", b"bod")] {
             assert_ne!(first, other);
         }
         assert_ne!(first, of(&feed, "a/b", b"body"));
-        assert_ne!(first, of_item("another key", &plain, "a/b", b"body"));
+        assert_ne!(first, of_item("another key", &plain, "a/b", b"body").digest);
         let lines = of_lines("k", &plain, b"body");
         let envelope = PostParams { envelope: Some(true), ..plain.clone() };
         for other in [&gate, &feed, &envelope].map(|asked| of_lines("k", asked, b"body")) {
@@ -143,7 +145,7 @@ mod tests {
     #[test]
     fn the_digest_of_an_item_does_not_change() {
         let asked = PostParams { id: Some("i".into()), gate: Some(2), ..PostParams::default() };
-        let digest = of_item("key", &asked, "text/plain", b"data");
+        let Request { digest, .. } = of_item("key", &asked, "text/plain", b"data");
         let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "dd8237ca2eb385f21a921e7a4e9e14b54a445cd210f74182a3c4ceaa09f596c4");
     }

@@ -13,7 +13,7 @@ pub enum StoreError {
     /// The blob store cannot be reached, has no room, or did not answer in time. No row refers to what was to be put there.
     #[error("{0}")]
     BlobStore(String),
-    /// What lies in the blob store is not what was put there.
+    /// What lies in the blob store is not what was put there, or nothing does any more.
     #[error("{0}")]
     Damaged(String),
     /// The database asks for the same thing again: deadlock, serialization failure, busy.

@@ -1,6 +1,6 @@
 //! Items that arrive one by one, from many callers at once, and are written together.
 
-use crate::{error::StoreError, item::NewItem};
+use crate::{error::StoreError, item::NewItem, request::Request};
 
 /// The most items of one call.
 pub const ARRIVALS_MAX: usize = 2_000;
@@ -14,8 +14,8 @@ pub struct Arrival {
     pub own_feed_only: bool,
     /// The item. It may depend on nothing and gather nothing.
     pub item: NewItem,
-    /// An idempotency key and what its caller asked for, as a SHA-256; `None`: there was no key.
-    pub digest: Option<[u8; 32]>,
+    /// Its request, if that has an idempotency key, of which its digest is another one too.
+    pub request: Option<Request>,
 }
 
 /// What became of an arrival.
@@ -28,15 +28,24 @@ pub enum Arrived {
     /// The very same request made an item of this id before.
     Replayed,
     /// An item of this id was there, made by a request with an idempotency key that was another one, or asked for
-    /// something else.
+    /// something else; or a request that adds many items had the key before.
     Conflict,
 }
 
+impl Arrival {
+    /// What its request asks for; `None`: it has no key.
+    pub fn digest(&self) -> Option<&[u8]> {
+        self.request.as_ref().map(|request| request.digest.as_slice())
+    }
+}
+
 impl Arrived {
-    /// What an arrival comes to that found an item with this digest. Without a key on either side only the id counts.
-    pub fn found(arrival: &Arrival, there: Option<&[u8]>) -> Self {
-        match (&arrival.digest, there) {
+    /// What an arrival comes to that found an item with this digest, or whose key a request that adds many items has
+    /// (`is_key_taken`). Without a key on either side only the id counts.
+    pub fn found(arrival: &Arrival, there: Option<&[u8]>, is_key_taken: bool) -> Self {
+        match (arrival.digest(), there) {
             (Some(asked), Some(there)) if asked == there => Self::Replayed,
+            (Some(_), _) if is_key_taken => Self::Conflict,
             (Some(_), Some(_)) => Self::Conflict,
             _ => Self::Existing,
         }

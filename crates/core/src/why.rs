@@ -45,6 +45,8 @@ pub struct Facts {
     /// The first of the nested partitions that have not closed and that this item, or else the first that waits, has
     /// made.
     pub waits_for: Vec<String>,
+    /// Why the data of the item that was asked about, if it is available, cannot be read from where the question was asked.
+    pub data_error: Option<String>,
 }
 
 /// An item, without its data.
@@ -353,6 +355,14 @@ impl Story<'_> {
         self.kind(&waiting, "waiting for a callback", &more);
     }
 
+    /// Why the item's data cannot be read.
+    fn data_error(&mut self) {
+        if let Some(error) = &self.facts.data_error {
+            self.because(format!("Looked at from here, {error}."));
+            self.todo("The log of its watcher says whether that is what it waits for: it may have another blob store.");
+        }
+    }
+
     /// Targets to which the items of these gates would go, and which are left alone.
     fn circuits(&mut self, concerns: impl Fn(i32) -> bool) {
         let facts = self.facts;
@@ -505,6 +515,7 @@ impl Story<'_> {
             }
         }
         if item.status == ItemStatus::Available && gate <= row.gate {
+            self.data_error();
             self.circuits(|of| of == gate);
         }
         self.last_error(std::iter::once(item));
@@ -604,6 +615,7 @@ mod tests {
             circuits: vec![],
             item: None,
             waits_for: vec![],
+            data_error: None,
         }
     }
 

@@ -20,10 +20,13 @@ const OFTEN: Duration = Duration::from_millis(100);
 /// How often a watcher with nothing to do asks the others: on SQLite each asking is a commit, and so a hint to all.
 const ASK_INTERVAL: Duration = Duration::from_millis(700);
 
+/// Whether the handlers of a feed cannot be reached from here.
+pub(crate) type Down = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Claims until told to stop.
-pub(crate) async fn run(context: Arc<Context>) {
+pub(crate) async fn run(context: Arc<Context>, is_down: Down) {
     let mut wakeups = context.store.wakeups(&context.settings.feeds).await;
-    let mut claimer = Claimer::new(context.clone());
+    let mut claimer = Claimer::new(context.clone(), is_down);
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     while !context.stop.is_cancelled() {
         match claimer.claim().await {
@@ -47,22 +50,32 @@ fn may_have_left(granted: usize, limit: usize, is_full: bool) -> bool {
 
 struct Claimer {
     context: Arc<Context>,
+    is_down: Down,
     limit: usize,
     claimed_at: Instant,
     asked_at: Instant,
     /// The last claim may have left something that is due.
     has_more: bool,
-    /// The feeds that the last claim left out, since there was enough of them.
+    /// The feeds that the last claim left out ([`Self::hindered`]).
     left_out: Vec<String>,
     /// When those feeds were last asked for what is overdue.
     left_out_at: Instant,
 }
 
 impl Claimer {
-    fn new(context: Arc<Context>) -> Self {
+    fn new(context: Arc<Context>, is_down: Down) -> Self {
         let now = Instant::now();
         let (limit, has_more, left_out) = (1, true, Vec::new());
-        Self { context, limit, claimed_at: now, asked_at: now, has_more, left_out, left_out_at: now }
+        Self { context, is_down, limit, claimed_at: now, asked_at: now, has_more, left_out, left_out_at: now }
+    }
+
+    /// Of these feeds, those of which others shall have what becomes due: there is enough of them here for their bounds or for
+    /// handlers that are down, or nothing of them can be sent from here. A watcher whose handler is down has nothing to
+    /// do, and would be the first to claim.
+    fn hindered(&self, feeds: &[String]) -> Vec<String> {
+        let satisfied = self.context.board().satisfied(feeds);
+        let is_hindered = |feed: &&String| satisfied.contains(feed) || (self.is_down)(feed);
+        feeds.iter().filter(is_hindered).cloned().collect()
     }
 
     async fn claim(&mut self) -> Result<()> {
@@ -71,7 +84,7 @@ impl Claimer {
         let mut feeds = context.settings.feeds.clone();
         self.left_out.clear();
         if !is_full {
-            self.left_out = context.board().satisfied(&feeds);
+            self.left_out = self.hindered(&feeds);
             feeds.retain(|feed| !self.left_out.contains(feed));
         }
         self.has_more &= !feeds.is_empty();
@@ -92,7 +105,7 @@ impl Claimer {
         self.claim_left_out().await
     }
 
-    /// Of feeds with enough for their bounds now and then one partition that nobody else took, which then has its turn.
+    /// Of feeds that were left out now and then one partition that nobody else took, which then has its turn.
     async fn claim_left_out(&mut self) -> Result<()> {
         if self.left_out.is_empty() || self.left_out_at.elapsed() < self.context.settings.poll_interval {
             return Ok(());
@@ -138,8 +151,7 @@ impl Claimer {
 
     /// Whether a feed that was left out may be asked for again.
     fn is_wanted_again(&self) -> bool {
-        !self.left_out.is_empty()
-            && self.context.board().satisfied(&self.left_out).len() < self.left_out.len()
+        !self.left_out.is_empty() && self.hindered(&self.left_out).len() < self.left_out.len()
     }
 
     /// Asks the others for some of theirs: they may have more than they can send.

@@ -88,7 +88,8 @@ impl<P: Processor> Sender<P> {
                 }
                 tokio::select! {
                     () = self.context.send_bell.notified() => {}
-                    () = changed => {}
+                    // What has become due meanwhile was not claimed.
+                    () = changed => self.context.room_bell.notify_one(),
                 }
             }
         };

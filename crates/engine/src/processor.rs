@@ -89,6 +89,13 @@ pub trait Processor: Send + Sync + 'static {
         self.is_ready(feed, gate)
     }
 
+    /// Whether nothing of this feed makes sense for a while, at whatever gate: its handlers cannot be reached from here, and it
+    /// is not time to try one. Meanwhile this watcher claims of it only what has been due for so long that nobody else
+    /// seems to take it. Asked when partitions are to be claimed.
+    fn is_down(&self, _feed: &str) -> bool {
+        false
+    }
+
     /// The targets of a feed that are left alone now, for people ([`gatefeed_core::inspect::WatcherStatus`]). Asked about
     /// once a second.
     fn circuits(&self, _feed: &str) -> Vec<Circuit> {

@@ -231,7 +231,8 @@ async fn run<P: Processor>(context: Arc<Context>, processor: Arc<P>) -> Result<F
     let mut reports = JoinSet::new();
     reports.spawn(report::run(context.clone(), processor.clone(), reporter));
     let mut loops = JoinSet::new();
-    loops.spawn(claim::run(context.clone()));
+    let asked = processor.clone();
+    loops.spawn(claim::run(context.clone(), Box::new(move |feed| asked.is_down(feed))));
     loops.spawn(page::run(context.clone()));
     loops.spawn(checkpoint::run(context.clone()));
     loops.spawn(overdue::run(context.clone(), sender.clone()));

@@ -15,7 +15,7 @@ use gatefeed_core::{
     inspect::{
         Awaited, FeedStatus, GateCounts, Glance, Idleness, ItemFilter, ItemRow, PartitionFilter, PartitionRow,
     },
-    item::{Data, DueItem, NewItem},
+    item::{Data, DueItem, ItemStatus, NewItem},
     lease::{Claim, Grant, Lease, Observed, Renewal},
     outcome::{Completion, Settled},
     partition::NewPartition,
@@ -256,7 +256,11 @@ impl<S: Store> Store for Instrumented<S> {
         call("gates", 1, LONG, self.0.gates(partition)).await
     }
     async fn why(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
-        call("why", 1, LONG, self.0.why(partition, item)).await
+        let mut facts = call("why", 1, LONG, self.0.why(partition, item)).await?;
+        if let Some(item) = facts.item.as_ref().filter(|item| item.status == ItemStatus::Available) {
+            facts.data_error = self.1.trouble(partition, &item.id).await;
+        }
+        Ok(facts)
     }
     async fn changes(&self, partition: &str) -> Box<dyn Wakeups> {
         self.0.changes(partition).await

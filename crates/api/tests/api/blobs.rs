@@ -8,6 +8,7 @@ use std::{
 
 use gatefeed_core::{
     blob::{Link, Reference},
+    gather::{Ended, Gather},
     item::{Data, NewItem},
     partition::NewPartition,
 };
@@ -39,8 +40,16 @@ async fn data_that_cannot_be_read_is_told_of(place: Arc<Place>) {
     assert!(refused.text().contains("--blob-store"));
 
     files(folder.path()).iter().for_each(|file| fs::remove_file(file).unwrap());
-    let refused = client.get(data).await;
-    assert_eq!(refused.problem(), (410, "data-gone".into()));
+    // What gathers it is cancelled with it here: whoever was sent a URL for it asks.
+    store.cancel("p").await.unwrap();
+    let gather = Gather { gate: 0, status: Ended::Cancelled };
+    let token = store.callback_key().await.unwrap().sign_gathered("p", gather);
+    let gathered = format!("/v1/partitions/p/gathered/0?status=cancelled&token={token}");
+    for refused in [client.get(data).await, client.get(&gathered).await] {
+        assert_eq!(refused.problem(), (410, "data-gone".into()));
+        assert!(refused.text().contains("is not in the blob store"), "{}", refused.text());
+    }
+    assert_eq!(without.get(&gathered).await.problem(), (503, "no-blob-store".into()));
     for (client, why) in [(&client, "is not in the blob store"), (&without, "--blob-store")] {
         let answer = client.get(listing).await;
         let items = answer.json()["items"].clone();

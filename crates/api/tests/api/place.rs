@@ -69,7 +69,7 @@ pub(crate) fn open() -> ApiOptions {
 async fn serve(store: &Arc<dyn Store>, options: ApiOptions) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let links = gatefeed_api::blobs(Arc::clone(store));
+    let links = gatefeed_api::blobs(Arc::clone(store)).merge(gatefeed_api::gathered(Arc::clone(store)));
     let api = gatefeed_api::api(Arc::clone(store), options).merge(links);
     let router = api.fallback(gatefeed_api::not_found);
     tokio::spawn(gatefeed_api::serve(listener, router, std::future::pending()));

@@ -12,7 +12,7 @@ use crate::place::{Answer, Client, Place};
 on_both!(
     a_key_makes_a_partition_once a_key_used_for_another_partition_is_refused
     a_key_adds_items_to_a_named_partition_once a_key_adds_lines_once a_key_adds_the_parts_of_a_form_once
-    a_key_counts_in_its_partition
+    a_key_counts_in_its_partition a_key_is_for_one_item_or_for_many
 );
 
 const BODY: &str = r#"{"priority": 2, "manual_checkpoint": true,
@@ -185,4 +185,27 @@ async fn a_key_counts_in_its_partition(place: Arc<Place>) {
     let ndjson = Some("application/x-ndjson");
     let other = keyed.send("POST", "/v1/partitions/q/items", ndjson, b"2\n").await;
     assert_eq!((other.status, &other.json()["added"]), (202, &1.into()));
+}
+
+/// Whichever came first.
+async fn a_key_is_for_one_item_or_for_many(place: Arc<Place>) {
+    let keyed = place.client().with("Idempotency-Key", "many");
+    let many = lines(&keyed, "", "1\n").await;
+    for query in ["", "?id=named"] {
+        let one = keyed.post(&format!("{ITEMS}{query}"), "1").await;
+        assert_eq!(one.problem(), (409, "refused".into()), "{query}");
+    }
+    assert_replayed(&many, &lines(&keyed, "", "1\n").await);
+    let keyed = place.client().with("Idempotency-Key", "one");
+    let one = keyed.post(ITEMS, "1").await;
+    assert_eq!(one.status, 202, "{one:?}");
+    for many in [
+        lines(&keyed, "", "1\n").await,
+        form(&keyed, "b", &[("a.txt", "text/plain", "1")]).await,
+        keyed.post("/v1/partitions", r#"{"id": "p", "items": [{"data": 1}]}"#).await,
+    ] {
+        assert_eq!(many.problem(), (409, "refused".into()));
+    }
+    assert_replayed(&one, &keyed.post(ITEMS, "1").await);
+    assert_eq!(ids(&keyed, ITEMS).await.len(), 2);
 }

@@ -239,6 +239,10 @@ impl Processor for HttpProcessor {
         self.rotation.is_ready()
     }
 
+    fn is_down(&self, _: &str) -> bool {
+        self.rotation.is_down()
+    }
+
     fn reserve(&self, _: &str, _: i32) -> bool {
         self.rotation.reserve()
     }

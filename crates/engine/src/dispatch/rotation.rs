@@ -216,6 +216,12 @@ impl Rotation {
         shunned.iter().map(circuit).collect()
     }
 
+    /// Whether all targets are left alone, and it is not time to try one.
+    pub(super) fn is_down(&self) -> bool {
+        let now = Instant::now();
+        self.places.iter().all(|place| place.shunned(now).is_some_and(|how| how.until > now))
+    }
+
     /// What is wrong with each target, if something is.
     fn troubles(&self) -> impl Iterator<Item = Option<String>> {
         self.places.iter().map(|place| place.trouble())
@@ -398,8 +404,10 @@ mod tests {
         let refused = rotation.turn().err().unwrap();
         assert_eq!((refused.remaining, refused.message.as_str()), (remaining, "down"));
         let started = Instant::now();
+        assert!(rotation.is_down());
         rotation.ready().await;
         assert!(started.elapsed() >= remaining);
+        assert!(!rotation.is_down(), "it is to be tried");
 
         pause(&rotation).await;
         let mut ready = Box::pin(rotation.ready());
@@ -481,6 +489,7 @@ mod tests {
         assert!(rotation.is_ready() && rotation.is_ready(), "who only looks takes nothing");
         assert!(rotation.reserve());
         assert!(!rotation.is_ready() && !rotation.reserve(), "the only place is reserved");
+        assert!(!rotation.is_down(), "it is busy");
         let flight = rotation.turn().unwrap();
         assert!(!rotation.is_ready() && !rotation.reserve());
         flight.ended(Fared::Well);
@@ -557,8 +566,9 @@ mod tests {
             "{}",
             refused.message
         );
+        assert!(rotation.is_down());
         rotation.ready().await;
-        assert!(rotation.is_ready() && rotation.reserve());
+        assert!(!rotation.is_down() && rotation.is_ready() && rotation.reserve());
         assert!(!rotation.is_ready() && !rotation.reserve(), "one probe");
         let probe = rotation.turn().unwrap();
         assert!(!rotation.is_ready());
@@ -574,6 +584,7 @@ mod tests {
         let failed = rotation.turn().unwrap();
         let index = failed.index;
         failed.ended(Fared::Badly);
+        assert!(!rotation.is_down());
         for _ in 0..100 {
             assert_ne!(rotation.turn().unwrap().index, index);
         }

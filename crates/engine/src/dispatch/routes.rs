@@ -197,6 +197,11 @@ impl Processor for HttpRoutes {
         !self.is_guarded || self.route(feed, gate).is_none_or(|route| route.rotation.reserve())
     }
 
+    fn is_down(&self, feed: &str) -> bool {
+        let mut routes = self.routes_of(feed).filter_map(|(_, index)| self.routes.get(index)).peekable();
+        routes.peek().is_some() && routes.all(|route| route.rotation.is_down())
+    }
+
     fn circuits(&self, feed: &str) -> Vec<Circuit> {
         let of_route = |(gate, index): (Option<i32>, usize)| {
             self.routes.get(index).map(|route| route.rotation.shunned(gate)).unwrap_or_default()

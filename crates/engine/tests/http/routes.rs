@@ -128,8 +128,10 @@ async fn targets_that_are_left_alone_are_told_by_feed_and_gate() {
     };
     assert_eq!(told("scans"), []);
     for (feed, gate) in [("x", 0), ("x", 1), ("scans", 0), ("mail", 2)] {
+        assert!(!routes.is_down(feed), "{feed}: not at every gate");
         assert!(routes.process(of(feed, gate)).await.is_err());
     }
+    assert!(["x", "scans", "mail"].iter().all(|feed| routes.is_down(feed)));
     let expected = |expected: &[(Option<i32>, &str)]| {
         expected.iter().map(|(gate, path)| (*gate, (*path).to_owned())).collect::<Vec<_>>()
     };

@@ -15,6 +15,7 @@ use gatefeed_core::{
 };
 use gatefeed_engine::{Delivery, Policy, Processor};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     db::{Db, retries, watcher, within},
@@ -25,6 +26,8 @@ on_both! {
     each_feed_and_gate_has_its_own_retries
     bounds_of_feeds_and_gates_are_kept_and_hold_up_nobody
     a_feed_whose_handler_is_down_waits_untouched
+    what_becomes_due_is_left_to_those_that_can_send_it
+    without_others_what_is_due_is_claimed_and_sent_once_the_handler_is_back
 }
 
 async fn push(db: &Db, feed: &str, partition: &str, items: &[(&str, i32)]) {
@@ -96,6 +99,10 @@ where
         feed != "a" || self.is_up.load(Ordering::Acquire)
     }
 
+    fn is_down(&self, feed: &str) -> bool {
+        !self.is_ready(feed, 0)
+    }
+
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
         self.changed.notified()
     }
@@ -127,4 +134,75 @@ async fn a_feed_whose_handler_is_down_waits_untouched(db: Arc<Db>) {
     changed.notify_waiters();
     within("idle", run).await.unwrap().unwrap();
     log.assert_once(3650);
+}
+
+/// One watcher whose handler is down, with nothing to do, is as quick to hear of it as another one.
+async fn what_becomes_due_is_left_to_those_that_can_send_it(db: Arc<Db>) {
+    let (log, stop) = (Log::new(), CancellationToken::new());
+    let start = |store, is_up: bool| {
+        let inner = log.processor(async |_| Ok(Answer::done()));
+        let processor =
+            Down { inner, is_up: Arc::new(AtomicBool::new(is_up)), changed: Arc::new(Notify::new()) };
+        // Nothing is overdue within this test.
+        let watcher = watcher(store).feeds(feeds()).poll_interval(Duration::from_secs(30));
+        let watcher = watcher.until_idle(false).shutdown(stop.clone());
+        tokio::spawn(watcher.processor(processor).run())
+    };
+    let watchers = [start(db.another().await, false), start(db.another().await, true)];
+    for n in 0..30 {
+        push(&db, "a", &format!("a{n:02}"), &[(&format!("i{n:02}"), 0)]).await;
+        log.until("it is delivered", |events| {
+            events.iter().filter(|event| event.what == What::Accepted).count() > n
+        })
+        .await;
+    }
+    stop.cancel();
+    for watcher in watchers {
+        within("the end", watcher).await.unwrap().unwrap();
+    }
+    for n in 0..30 {
+        assert_eq!(db.partition(&format!("a{n:02}")).await.epoch, 1, "a{n:02} was claimed by both");
+    }
+}
+
+async fn without_others_what_is_due_is_claimed_and_sent_once_the_handler_is_back(db: Arc<Db>) {
+    let log = Log::new();
+    let (is_up, changed) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    let down = || Down {
+        inner: log.processor(async |_| Ok(Answer::done())),
+        is_up: is_up.clone(),
+        changed: changed.clone(),
+    };
+    push(&db, "a", "overdue", &[("overdue", 0)]).await;
+    let run = tokio::spawn(watcher(db.another().await).feeds(feeds()).processor(down()).run());
+    let claimed = async {
+        while db.partition("overdue").await.owner.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("nobody else takes it", claimed).await;
+    is_up.store(true, Ordering::Release);
+    changed.notify_waiters();
+    within("idle", run).await.unwrap().unwrap();
+
+    // Not at the next poll: the moment that it is back.
+    is_up.store(false, Ordering::Release);
+    let slow = watcher(db.another().await).feeds(feeds()).poll_interval(Duration::from_secs(3600));
+    let run = tokio::spawn(slow.until_idle(false).processor(down()).run());
+    push(&db, "a", "due", &[("due", 0)]).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    is_up.store(true, Ordering::Release);
+    // Again and again, since it is not always listened to.
+    let told = tokio::spawn(async move {
+        loop {
+            changed.notify_waiters();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    log.until("it is delivered", |events| {
+        events.iter().filter(|event| event.what == What::Accepted).count() == 2
+    })
+    .await;
+    told.abort();
+    run.abort();
 }

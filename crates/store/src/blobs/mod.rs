@@ -14,7 +14,7 @@ mod garbage;
 mod link;
 mod objects;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -28,13 +28,16 @@ use gatefeed_core::{
     item::{Data, NewItem},
     store::Page,
 };
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::timeout};
 
 use self::objects::Objects;
 pub use self::objects::{BlobOptions, INLINE_MAX_DEFAULT};
 
 /// Blobs of one call that are on their way at a time.
 const AT_A_TIME: usize = 8;
+
+/// For whoever asks why an item is where it is.
+const LOOK_MAX: Duration = Duration::from_secs(3);
 
 /// What a listing reads of a row's data at least: all of a reference, unless nested partitions have made it longer.
 const REFERENCE_BYTES: u32 = 1024;
@@ -164,7 +167,11 @@ impl Depot {
     }
 
     async fn fetch(&self, reference: &Reference) -> Result<Bytes> {
-        let bytes = self.objects()?.get(reference.path()).await?;
+        let bytes = match self.objects()?.get(reference.path()).await {
+            // The item is there.
+            Err(StoreError::NotFound(why)) => return Err(StoreError::Damaged(why)),
+            read => read?,
+        };
         match bytes.len() as u64 == reference.size {
             true => Ok(bytes),
             false => Err(StoreError::Damaged(format!(
@@ -229,6 +236,27 @@ impl Depot {
             Err(error) => return Err(error),
         }
         Ok(row)
+    }
+
+    /// Why the data of an item that lies in the blob store cannot be read from here; `None`: it can, or that is unknown.
+    pub(crate) async fn trouble(&self, partition: &str, item: &str) -> Option<String> {
+        let (partition, id) = (partition.to_owned(), Some(item.to_owned()));
+        let filter = ItemFilter { partition, id, limit: 1, ..ItemFilter::default() };
+        let row = self.rows.items(&Self::reading(&filter)).await.ok()?.pop()?;
+        let reference = Reference::read(&row.content_type, row.data.as_deref().unwrap_or_default())?;
+        let looked = async { self.objects()?.size(reference.path()).await };
+        match timeout(LOOK_MAX, looked).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error @ (StoreError::NotFound(_) | StoreError::Config(_)))) => Some(error.to_string()),
+            // Where it lies is for whoever runs this, not for whoever asks.
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "an item's data could not be looked at");
+                Some("the blob store, where its data lies, does nothing just now".to_owned())
+            }
+            Err(_) => {
+                Some(format!("the blob store, where its data lies, does not answer within {LOOK_MAX:?}"))
+            }
+        }
     }
 
     /// The part that was asked for, and the size of all of it where that has been seen.

@@ -37,10 +37,11 @@ const ANNOUNCE: &str = "SELECT set_config('synchronous_commit', 'off', true), pg
     FROM (SELECT DISTINCT p.feed FROM {schema}.gatefeed_partitions p WHERE p.id = ANY ($2)) f";
 
 /// Items first, then partitions, both in order. The trigger looks at the end of the statement, when both are there. A
-/// partition that exists is not inserted to no effect: that would read all CHECKs of its table in each statement.
+/// partition that exists is not inserted to no effect: that would read all CHECKs of its table in each statement. Nor is an
+/// item whose key a request with many items has.
 const ARRIVE: &str = "WITH made AS (
         INSERT INTO {schema}.gatefeed_partitions (id, feed)
-        SELECT n.id, n.feed FROM unnest($11::text[], $12::text[]) AS n (id, feed)
+        SELECT n.id, n.feed FROM unnest($12::text[], $13::text[]) AS n (id, feed)
         WHERE NOT EXISTS (SELECT 1 FROM {schema}.gatefeed_partitions p WHERE p.id = n.id)
         ORDER BY n.id ON CONFLICT DO NOTHING)
     INSERT INTO {schema}.gatefeed_items
@@ -48,15 +49,20 @@ const ARRIVE: &str = "WITH made AS (
     SELECT n.partition_id, n.id, n.gate, n.priority, coalesce(n.available_at, now()), n.data, n.content_type,
         n.creator_id, n.creator_gate, n.digest
     FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::timestamptz[], $6::bytea[], $7::text[],
-            $8::text[], $9::int[], $10::bytea[])
-        AS n (partition_id, id, gate, priority, available_at, data, content_type, creator_id, creator_gate, digest)
+            $8::text[], $9::int[], $10::bytea[], $11::text[])
+        AS n (partition_id, id, gate, priority, available_at, data, content_type, creator_id, creator_gate, digest, key)
+    WHERE n.key IS NULL
+        OR NOT EXISTS (SELECT 1 FROM {schema}.gatefeed_requests r WHERE r.partition_id = n.partition_id AND r.key = n.key)
     ON CONFLICT DO NOTHING";
 
-/// Which of these rows this transaction has inserted, and what the others were made by.
+/// In order: whether there is an item, this transaction has inserted it, and what it was made by; and whether its key is
+/// that of a request with many items.
 const FOUND: &str =
-    "SELECT i.partition_id, i.id, i.xmin = pg_current_xact_id()::xid AS is_ours, i.request_digest
-    FROM unnest($1::text[], $2::text[]) AS n (partition_id, id)
-    JOIN {schema}.gatefeed_items i ON i.partition_id = n.partition_id AND i.id = n.id";
+    "SELECT i.id IS NOT NULL AS is_there, coalesce(i.xmin = pg_current_xact_id()::xid, false) AS is_ours, i.request_digest,
+        EXISTS (SELECT 1 FROM {schema}.gatefeed_requests r WHERE r.partition_id = n.partition_id AND r.key = n.key) AS is_taken
+    FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS n (partition_id, id, key, place)
+    LEFT JOIN {schema}.gatefeed_items i ON i.partition_id = n.partition_id AND i.id = n.id
+    ORDER BY n.place";
 
 /// Partitions that got items, of which watchers have not been told.
 #[derive(Debug, Default)]
@@ -102,8 +108,7 @@ impl Postgres {
 
     async fn insert_arrivals(&self, tx: &mut Tx, arrivals: &[&Arrival]) -> Result<u64> {
         let items: Vec<&NewItem> = arrivals.iter().map(|arrival| &arrival.item).collect();
-        let digests: Vec<Option<&[u8]>> =
-            arrivals.iter().map(|arrival| arrival.digest.as_ref().map(<[u8; 32]>::as_slice)).collect();
+        let digests: Vec<Option<&[u8]>> = arrivals.iter().map(|arrival| arrival.digest()).collect();
         // The first of several feeds counts, as it would if they came one after another.
         let partitions: BTreeMap<&str, &str> = arrivals
             .iter()
@@ -112,7 +117,7 @@ impl Postgres {
             .collect();
         let (ids, feeds): (Vec<&str>, Vec<&str>) = partitions.into_iter().unzip();
         let query = bind_items(tx.query(self.sql.get(ARRIVE)), &items);
-        let query = query.bind(digests).bind(ids).bind(feeds);
+        let query = query.bind(digests).bind(keys(arrivals)).bind(ids).bind(feeds);
         let added = query.execute(tx.conn()?).await.map_err(translate)?.rows_affected();
         self.check_arrivals(tx, arrivals).await?;
         Ok(added)
@@ -135,24 +140,16 @@ impl Postgres {
     async fn find_arrivals(&self, tx: &mut Tx, arrivals: &[&Arrival]) -> Result<Vec<Arrived>> {
         let (partitions, ids): (Vec<&str>, Vec<&str>) =
             arrivals.iter().map(|a| (a.item.partition.as_str(), a.item.id.as_str())).unzip();
-        let query = tx.query(self.sql.get(FOUND)).bind(partitions).bind(ids);
+        let query = tx.query(self.sql.get(FOUND)).bind(partitions).bind(ids).bind(keys(arrivals));
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
-        let mut there: BTreeMap<(&str, &str), There<'_>> = BTreeMap::new();
-        for row in &rows {
-            let (key, found) = found(row)?;
-            there.insert(key, found);
-        }
+        let mut added = HashSet::new();
         let mut arrived = Vec::with_capacity(arrivals.len());
-        for &arrival in arrivals {
-            let found = there.get_mut(&(arrival.item.partition.as_str(), arrival.item.id.as_str()));
-            // Deleted between the two statements.
-            let found = found.ok_or_else(|| StoreError::Conflict("an item went away meanwhile".into()))?;
-            // Only the first of those with the same id was inserted.
-            arrived.push(if std::mem::take(&mut found.0) {
-                Arrived::Added
-            } else {
-                Arrived::found(arrival, found.1)
-            });
+        for (&arrival, row) in arrivals.iter().zip(&rows) {
+            let found = Found::read(row)?;
+            // Only the first of those with the same id was inserted, unless its key was taken.
+            let is_added = found.is_ours && found.digest == arrival.digest();
+            let is_added = is_added && added.insert((&arrival.item.partition, &arrival.item.id));
+            arrived.push(if is_added { Arrived::Added } else { found.of(arrival)? });
         }
         Ok(arrived)
     }
@@ -212,12 +209,33 @@ impl Postgres {
     }
 }
 
-/// Whether this transaction has inserted a row, and what the row was made by.
-type There<'r> = (bool, Option<&'r [u8]>);
+/// Of each its idempotency key.
+fn keys<'a>(arrivals: &[&'a Arrival]) -> Vec<Option<&'a str>> {
+    arrivals.iter().map(|arrival| arrival.request.as_ref().map(|request| request.key.as_str())).collect()
+}
 
-type Found<'r> = ((&'r str, &'r str), There<'r>);
+/// What is where an arrival was to be.
+struct Found<'r> {
+    is_there: bool,
+    /// This transaction has inserted it.
+    is_ours: bool,
+    digest: Option<&'r [u8]>,
+    is_key_taken: bool,
+}
 
-fn found(row: &PgRow) -> Result<Found<'_>> {
-    let key = (get(row, "partition_id")?, get(row, "id")?);
-    Ok((key, (get(row, "is_ours")?, get(row, "request_digest")?)))
+impl<'r> Found<'r> {
+    fn read(row: &'r PgRow) -> Result<Self> {
+        let (is_there, is_ours) = (get(row, "is_there")?, get(row, "is_ours")?);
+        let (digest, is_key_taken) = (get(row, "request_digest")?, get(row, "is_taken")?);
+        Ok(Self { is_there, is_ours, digest, is_key_taken })
+    }
+
+    /// What an arrival comes to that was not added.
+    fn of(&self, arrival: &Arrival) -> Result<Arrived> {
+        if !self.is_there && !self.is_key_taken {
+            // Deleted between the two statements.
+            return Err(StoreError::Conflict("an item or a request went away meanwhile".into()));
+        }
+        Ok(Arrived::found(arrival, self.digest, self.is_key_taken))
+    }
 }

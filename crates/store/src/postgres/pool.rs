@@ -67,8 +67,8 @@ impl Lanes {
         // Not through the pool, which would try again until its patience ends and not say why.
         let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
         let first = first.map_err(|_| unreachable(url, "it did not answer in time"))?;
-        first.map_err(|error| refused(url, error))?.close().await.map_err(translate)?;
-        let prepared = is_pinned(&options).await;
+        let first = first.map_err(|error| refused(url, error))?;
+        let prepared = is_pinned(first, &options).await;
         let listen = listen.or_else(|| prepared.then(|| options.clone()));
         let pool = |size| pool(&options, size);
         Ok(Self {
@@ -148,15 +148,14 @@ fn refused(url: &str, error: sqlx::Error) -> StoreError {
     }
 }
 
-/// Whether a connection of ours stays on one server connection: two take turns in asking who serves them, one outside and
+/// Whether this connection stays on one server connection: it and another one take turns in asking who serves them, the other
 /// one inside of a transaction. Behind a transaction pooler the one gets the server connection that the other has just
 /// given back, or another one than before, or, of a single one, none. Not by LISTEN: it would stay on a server
 /// connection that others use.
-async fn is_pinned(options: &PgConnectOptions) -> bool {
+async fn is_pinned(mut one: PgConnection, options: &PgConnectOptions) -> bool {
     const ROUNDS: usize = 8;
     const STARVED: Duration = Duration::from_secs(1);
     let asked = async {
-        let mut one = PgConnection::connect_with(options).await?;
         let mut other = PgConnection::connect_with(options).await?;
         let (mut served, mut is_pinned) = (None, true);
         for _ in 0..ROUNDS {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gatefeed_core::{
     Result, StoreError,
+    id::posted_id,
     partition::NewPartition,
     request::{Answered, FORGOTTEN_MAX, KEPT, Request},
     store::Pushed,
@@ -19,13 +20,15 @@ use super::{
 
 /// Waits for one with the same key that has not committed. The partition's row is locked as the items' trigger locks it,
 /// so that no request outlives its partition.
+///
+/// Says whether a single item had the key before: that has the id `$4`.
 const NOTE: &str = "INSERT INTO {schema}.gatefeed_requests (partition_id, key, digest)
-    SELECT p.id, $2, $3 FROM {schema}.gatefeed_partitions p WHERE p.id = $1 FOR KEY SHARE ON CONFLICT DO NOTHING";
+    SELECT p.id, $2, $3 FROM {schema}.gatefeed_partitions p WHERE p.id = $1 FOR KEY SHARE ON CONFLICT DO NOTHING
+    RETURNING EXISTS (SELECT 1 FROM {schema}.gatefeed_items i
+        WHERE i.partition_id = $1 AND i.id = $4 AND i.request_digest IS NOT NULL) AS is_taken";
 
-const FIND: &str = "SELECT digest, created, added, existing FROM {schema}.gatefeed_requests
-    WHERE partition_id = $1 AND key = $2";
-
-const FIND_OF_FEED: &str = "SELECT r.digest, r.created, r.added, r.existing FROM {schema}.gatefeed_requests r
+/// In any feed, or in the one at `$3` only.
+const FIND: &str = "SELECT r.digest, r.created, r.added, r.existing FROM {schema}.gatefeed_requests r
     JOIN {schema}.gatefeed_partitions p ON p.id = r.partition_id
     WHERE r.partition_id = $1 AND r.key = $2 AND ($3::text IS NULL OR p.feed = $3)";
 
@@ -52,15 +55,13 @@ impl Postgres {
         let forget = tx.query(self.sql.get(FORGET)).bind(KEPT.as_secs_f64()).bind(i64::from(FORGOTTEN_MAX));
         forget.execute(tx.conn()?).await.map_err(translate)?;
         let note = tx.query(self.sql.get(NOTE)).bind(partition).bind(&request.key);
-        let noted = note.bind(request.digest.as_slice()).execute(tx.conn()?).await.map_err(translate)?;
-        if noted.rows_affected() == 1 {
-            return Ok(None);
+        let note = note.bind(request.digest.as_slice()).bind(posted_id(partition, &request.key));
+        if let Some(noted) = note.fetch_optional(tx.conn()?).await.map_err(translate)? {
+            return Ok(noted.get::<bool, _>("is_taken").then_some(Answered::Conflict));
         }
-        let find = tx.query(self.sql.get(FIND)).bind(partition).bind(&request.key);
-        let row = find.fetch_optional(tx.conn()?).await.map_err(translate)?;
+        let found = self.look_for(tx, partition, request, None).await?;
         // It, or its partition, was deleted between the statements.
-        let row = row.ok_or_else(|| StoreError::Conflict("a request went away meanwhile".into()))?;
-        found(&row, request).map(Some)
+        found.map(Some).ok_or_else(|| StoreError::Conflict("a request went away meanwhile".into()))
     }
 
     pub(super) async fn find_request(
@@ -68,11 +69,23 @@ impl Postgres {
         partition: &NewPartition,
         request: &Request,
     ) -> Result<Option<Answered>> {
-        let feed = partition.own_feed_only.then_some(&partition.feed);
+        let feed = partition.own_feed_only.then_some(partition.feed.as_str());
         let mut tx = self.begin(Lane::Work, LOOK_MAX).await?;
-        let find = tx.query(self.sql.get(FIND_OF_FEED)).bind(&partition.id).bind(&request.key).bind(feed);
-        let row = find.fetch_optional(tx.conn()?).await.map_err(translate)?;
+        let found = self.look_for(&mut tx, &partition.id, request, feed).await?;
         tx.commit().await?;
+        Ok(found)
+    }
+
+    /// What a request is answered that came before; `feed`: in no other one.
+    async fn look_for(
+        &self,
+        tx: &mut Tx,
+        partition: &str,
+        request: &Request,
+        feed: Option<&str>,
+    ) -> Result<Option<Answered>> {
+        let find = tx.query(self.sql.get(FIND)).bind(partition).bind(&request.key).bind(feed);
+        let row = find.fetch_optional(tx.conn()?).await.map_err(translate)?;
         row.map(|row| found(&row, request)).transpose()
     }
 

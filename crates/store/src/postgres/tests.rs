@@ -1,9 +1,20 @@
 //! Plans: no statement of the hot path scans the items or sorts a partition, whatever the planner knows of the
 //! table. Without statistics it takes any index that comes near; the schema must not offer one that is wrong.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{Row, raw_sql};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+use url::Url;
 
 use super::{
     Postgres,
@@ -126,6 +137,37 @@ async fn a_connection_that_the_server_has_ended_is_replaced() {
     assert_ne!(pid, other);
     tx.commit().await.unwrap();
     run(&store, "DROP SCHEMA {schema} CASCADE").await;
+}
+
+/// Leads connections on to the database of the tests; its own URL for that, and how many there were.
+async fn count_connections() -> (String, Arc<AtomicUsize>) {
+    let mut url =
+        Url::parse(&std::env::var("GATEFEED_TEST_POSTGRES_URL").expect("run ./scripts/test")).unwrap();
+    let server = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+    let count = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut server = TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    (url.to_string(), count)
+}
+
+/// Each command connects anew.
+#[tokio::test]
+async fn whether_a_pooler_is_there_takes_one_connection_more() {
+    let (url, count) = count_connections().await;
+    let store = Postgres::connect(&url, &Options::default()).await.unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    let tx = store.begin(Lane::Work, ACQUIRE_TIMEOUT).await.unwrap();
+    assert!(tx.is_prepared(), "taken for a pooler");
+    tx.commit().await.unwrap();
 }
 
 /// Its limits are those of its own call, and not of the one before on the same connection.

@@ -77,6 +77,7 @@ impl Postgres {
                 None => None,
             },
             waits_for: Vec::new(),
+            data_error: None,
         };
         if let Some(item) = facts.waiting() {
             facts.waits_for = self.waits_for(&mut tx, partition, &item.id).await?;

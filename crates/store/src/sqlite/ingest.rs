@@ -1,9 +1,11 @@
 //! Items of many callers in one transaction. Many rows a statement while every id is new; where one was there already
-//! all is done again row by row, since a statement only tells how many rows it has inserted.
+//! all is done again row by row, since a statement only tells how many rows it has inserted. So it is where a key is that of
+//! a request with many items.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use gatefeed_core::ingest::{self, Arrival, Arrived};
+use serde_json::{Value, json};
 use sqlx::{Row, SqliteConnection};
 
 use super::{
@@ -16,6 +18,10 @@ use super::{
 
 /// By the primary key.
 const FIND: &str = "SELECT request_digest FROM gatefeed_items WHERE partition_id = ? AND id = ?";
+
+/// Those of some keys, by place, that requests with many items have.
+const TAKEN: &str = "SELECT n.value ->> 0 FROM json_each(?) n CROSS JOIN gatefeed_requests r
+    ON r.partition_id = n.value ->> 1 AND r.key = n.value ->> 2";
 
 const BACKLOG: &str = "SELECT count(*) FROM (
     SELECT 1 FROM (
@@ -48,15 +54,19 @@ impl Sqlite {
             .collect();
         make_partitions(tx.conn()?, partitions.clone()).await?;
         check_feeds(tx.conn()?, arrivals).await?;
-        if add_all(tx.conn()?, arrivals).await? == arrivals.len() as u64 {
-            tx.commit().await?;
-            return Ok(vec![Arrived::Added; arrivals.len()]);
+        let mut taken = taken(tx.conn()?, arrivals).await?;
+        if taken.is_empty() {
+            if add_all(tx.conn()?, arrivals).await? == arrivals.len() as u64 {
+                tx.commit().await?;
+                return Ok(vec![Arrived::Added; arrivals.len()]);
+            }
+            drop(tx);
+            tx = self.lanes.write().await?;
+            make_partitions(tx.conn()?, partitions).await?;
+            check_feeds(tx.conn()?, arrivals).await?;
+            taken = self::taken(tx.conn()?, arrivals).await?;
         }
-        drop(tx);
-        let mut tx = self.lanes.write().await?;
-        make_partitions(tx.conn()?, partitions).await?;
-        check_feeds(tx.conn()?, arrivals).await?;
-        let arrived = add_singly(tx.conn()?, arrivals).await?;
+        let arrived = add_singly(tx.conn()?, arrivals, &taken).await?;
         tx.commit().await?;
         Ok(arrived)
     }
@@ -79,13 +89,27 @@ async fn check_feeds(connection: &mut SqliteConnection, arrivals: &[Arrival]) ->
     Ok(())
 }
 
+/// The places of those whose key a request with many items has.
+async fn taken(connection: &mut SqliteConnection, arrivals: &[Arrival]) -> Result<HashSet<usize>> {
+    let keys = arrivals.iter().enumerate().filter_map(|(place, arrival)| {
+        arrival.request.as_ref().map(|request| json!([place, arrival.item.partition, request.key]))
+    });
+    let keys: Vec<Value> = keys.collect();
+    if keys.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let query = sqlx::query_scalar::<_, i64>(TAKEN).bind(Value::from(keys).to_string());
+    let places = query.fetch_all(connection).await?;
+    Ok(places.into_iter().filter_map(|place| usize::try_from(place).ok()).collect())
+}
+
 async fn add_all(connection: &mut SqliteConnection, arrivals: &[Arrival]) -> Result<u64> {
     let mut added = 0;
     for chunk in chunks(arrivals) {
         let sql = arrive(chunk.len());
         let mut query = sqlx::query(&sql);
         for arrival in chunk {
-            query = bind_item(query, &arrival.item)?.bind(arrival.digest.as_ref().map(<[u8; 32]>::as_slice));
+            query = bind_item(query, &arrival.item)?.bind(arrival.digest());
         }
         added += query.execute(&mut *connection).await?.rows_affected();
     }
@@ -93,19 +117,24 @@ async fn add_all(connection: &mut SqliteConnection, arrivals: &[Arrival]) -> Res
 }
 
 /// Nobody else writes meanwhile, so that what was looked for and not found is new.
-async fn add_singly(connection: &mut SqliteConnection, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
+async fn add_singly(
+    connection: &mut SqliteConnection,
+    arrivals: &[Arrival],
+    taken: &HashSet<usize>,
+) -> Result<Vec<Arrived>> {
     let sql = arrive(1);
     let mut arrived = Vec::with_capacity(arrivals.len());
-    for arrival in arrivals {
-        let digest = arrival.digest.as_ref().map(<[u8; 32]>::as_slice);
-        let insert = bind_item(sqlx::query(&sql), &arrival.item)?.bind(digest);
-        if insert.execute(&mut *connection).await?.rows_affected() == 1 {
+    for (place, arrival) in arrivals.iter().enumerate() {
+        let is_taken = taken.contains(&place);
+        let insert = bind_item(sqlx::query(&sql), &arrival.item)?.bind(arrival.digest());
+        if !is_taken && insert.execute(&mut *connection).await?.rows_affected() == 1 {
             arrived.push(Arrived::Added);
             continue;
         }
         let find = sqlx::query(FIND).bind(&arrival.item.partition).bind(&arrival.item.id);
-        let row = find.fetch_one(&mut *connection).await?;
-        arrived.push(Arrived::found(arrival, row.try_get::<Option<&[u8]>, _>(0)?));
+        let row = find.fetch_optional(&mut *connection).await?;
+        let digest = row.as_ref().map(|row| row.try_get::<Option<&[u8]>, _>(0)).transpose()?.flatten();
+        arrived.push(Arrived::found(arrival, digest, is_taken));
     }
     Ok(arrived)
 }

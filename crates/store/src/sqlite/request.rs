@@ -2,6 +2,7 @@
 //! looked for and not found is new.
 
 use gatefeed_core::{
+    id::posted_id,
     item::NewItem,
     partition::NewPartition,
     request::{Answered, FORGOTTEN_MAX, KEPT, Request},
@@ -15,12 +16,14 @@ use super::{
     insert::{check_feed, push_all},
 };
 
-const FIND: &str =
-    "SELECT digest, created, added, existing FROM gatefeed_requests WHERE partition_id = ? AND key = ?";
-
-const FIND_OF_FEED: &str = "SELECT r.digest, r.created, r.added, r.existing FROM gatefeed_requests r
+/// In any feed, or in the one at `?3` only.
+const FIND: &str = "SELECT r.digest, r.created, r.added, r.existing FROM gatefeed_requests r
     JOIN gatefeed_partitions p ON p.id = r.partition_id
     WHERE r.partition_id = ?1 AND r.key = ?2 AND (?3 IS NULL OR p.feed = ?3)";
+
+/// A single item that was posted with a key and has this id.
+const POSTED: &str =
+    "SELECT 1 FROM gatefeed_items WHERE partition_id = ? AND id = ? AND request_digest IS NOT NULL";
 
 const NOTE: &str = "INSERT INTO gatefeed_requests (partition_id, key, digest, created, added, existing)
     VALUES (?, ?, ?, ?, ?, ?)";
@@ -41,9 +44,12 @@ impl Sqlite {
         if partition.own_feed_only {
             check_feed(tx.conn()?, &partition.id, &partition.feed).await?;
         }
-        let find = sqlx::query(FIND).bind(&partition.id).bind(&request.key);
-        if let Some(row) = find.fetch_optional(tx.conn()?).await? {
-            return found(&row, request);
+        if let Some(answered) = look_for(tx.conn()?, &partition.id, request, None).await? {
+            return Ok(answered);
+        }
+        let posted = sqlx::query(POSTED).bind(&partition.id).bind(posted_id(&partition.id, &request.key));
+        if posted.fetch_optional(tx.conn()?).await?.is_some() {
+            return Ok(Answered::Conflict);
         }
         let pushed = push_all(tx.conn()?, partition, items).await?;
         note(tx.conn()?, &partition.id, request, pushed).await?;
@@ -56,11 +62,21 @@ impl Sqlite {
         partition: &NewPartition,
         request: &Request,
     ) -> Result<Option<Answered>> {
-        let feed = partition.own_feed_only.then_some(&partition.feed);
-        let find = sqlx::query(FIND_OF_FEED).bind(&partition.id).bind(&request.key).bind(feed);
-        let row = find.fetch_optional(&mut *self.lanes.read().await?).await?;
-        row.map(|row| found(&row, request)).transpose()
+        let feed = partition.own_feed_only.then_some(partition.feed.as_str());
+        look_for(&mut *self.lanes.read().await?, &partition.id, request, feed).await
     }
+}
+
+/// What a request is answered that came before; `feed`: in no other one.
+async fn look_for(
+    connection: &mut SqliteConnection,
+    partition: &str,
+    request: &Request,
+    feed: Option<&str>,
+) -> Result<Option<Answered>> {
+    let find = sqlx::query(FIND).bind(partition).bind(&request.key).bind(feed);
+    let row = find.fetch_optional(connection).await?;
+    row.map(|row| found(&row, request)).transpose()
 }
 
 fn found(row: &SqliteRow, request: &Request) -> Result<Answered> {

@@ -87,6 +87,7 @@ impl Sqlite {
                 None => None,
             },
             waits_for: Vec::new(),
+            data_error: None,
         };
         if let Some(item) = facts.waiting() {
             let query = sqlx::query_scalar(WAITS_FOR).bind(partition).bind(&item.id);

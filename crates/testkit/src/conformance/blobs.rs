@@ -15,6 +15,7 @@ use gatefeed_core::{
     outcome::{Change, Completion, Kept, Settled},
     partition::NewPartition,
     store::Checkpointed,
+    why::explain,
 };
 use tempfile::TempDir;
 
@@ -170,7 +171,7 @@ pub async fn every_way_in_is_one_out(db: TestDb) {
     push.add(&[large_item("bits", 'b')]).await.unwrap();
     push.commit().await.unwrap();
     let item = large_item("posted", 'e');
-    let posted = Arrival { feed: "default".into(), own_feed_only: false, item, digest: None };
+    let posted = Arrival { feed: "default".into(), own_feed_only: false, item, request: None };
     assert_eq!(with.store.ingest(&[posted]).await.unwrap(), [Arrived::Added]);
     let lease = lease(&with.store, "w", "p").await;
     let due = due(&with.store, &lease).await;
@@ -319,7 +320,7 @@ pub async fn without_the_blob_store_nothing_is_lost(db: TestDb) {
         with.place.remove(&path).await;
     }
     let gone = with.store.load("p", "i", due[0].version).await.unwrap_err();
-    assert!(matches!(gone, StoreError::NotFound(_)), "{gone}");
+    assert!(matches!(&gone, StoreError::Damaged(why) if why.contains("is not in the blob store")), "{gone}");
 }
 
 /// The others are shown, and it says why that one is not.
@@ -340,13 +341,17 @@ pub async fn a_listing_shows_the_others_where_one_is_gone(db: TestDb) {
     }
     let rows = with.store.items(&ItemFilter { data: DataPart::None, ..all_items("p") }).await.unwrap();
     assert!(rows.iter().all(|row| row.data_error.is_none()), "nobody asked for it");
+    // Whoever gathers it hears that it is gone, not that there is no such thing.
+    db.run("UPDATE gatefeed_items SET status = 'complete'").await;
+    let gather = Gather { gate: 0, status: Ended::Complete };
+    let request = GatherRequest { partition: "p".into(), gather, after: None };
+    let gathered = with.store.gathered(&request).await.unwrap_err();
+    let is_told = |why: &str| why.contains("is not in the blob store");
+    assert!(matches!(&gathered, StoreError::Damaged(why) if is_told(why)), "{gathered}");
     // Another length is another blob.
     with.place.write(&gone, b"short").await;
     let told = item_row(&with.store, "p", "gone").await.data_error.unwrap();
     assert!(told.contains("is damaged: it has 5 bytes instead of 101"), "{told}");
-    let gather = Gather { gate: 0, status: Ended::Complete };
-    db.run("UPDATE gatefeed_items SET status = 'complete'").await;
-    let request = GatherRequest { partition: "p".into(), gather, after: None };
     let gathered = with.store.gathered(&request).await.unwrap_err();
     assert!(matches!(&gathered, StoreError::Damaged(why) if *why == told), "{gathered}");
 }
@@ -433,6 +438,11 @@ pub async fn each_database_collects_its_own(db: TestDb) {
     assert_eq!(with.blobs().await, 1);
 }
 
+/// Why an item is where it is.
+async fn because(store: &Arc<dyn Store>, item: &str) -> String {
+    explain(store.why("p", Some(item)).await.unwrap()).because.join(" ")
+}
+
 /// For one blob, and for a time.
 pub async fn links_are_signed(db: TestDb) {
     let with = with_blobs(&db).await;
@@ -498,6 +508,7 @@ pub async fn a_blob_store_that_is_away_is_waited_for(db: TestDb) {
     std::fs::rename(path, &aside).unwrap();
     std::fs::write(path, "").unwrap();
     let loaded = with.store.load("p", "i", version).await.unwrap_err();
+    let why = because(&with.store, "i").await;
     let pushed = with.store.push(&NewPartition::new("q"), &[NewItem::new("q", "i", large('b'))]).await;
     std::fs::remove_file(path).unwrap();
     std::fs::rename(&aside, path).unwrap();
@@ -507,4 +518,17 @@ pub async fn a_blob_store_that_is_away_is_waited_for(db: TestDb) {
         assert!(error.is_retryable() && error.is_waited_for(), "{error}");
     }
     assert_eq!((with.data("i").await, with.store.glance("q").await.unwrap()), (large('a'), None));
+    // Whoever asks hears of it, and not where it lies.
+    assert!(why.contains("the blob store, where its data lies, does nothing just now"), "{why}");
+    assert!(!why.contains(&path.display().to_string()), "{why}");
+    for (store, expected) in [(&with.store, None), (&db.store(), Some("--blob-store"))] {
+        let why = because(store, "i").await;
+        assert_eq!(why.contains("Looked at from here"), expected.is_some(), "{why}");
+        assert!(why.contains(expected.unwrap_or_default()), "{why}");
+    }
+    for path in with.place.paths().await {
+        with.place.remove(&path).await;
+    }
+    let why = because(&with.store, "i").await;
+    assert!(why.contains("is not in the blob store"), "{why}");
 }

@@ -7,16 +7,18 @@ use gatefeed_core::{
     dependency::Dependencies,
     ingest::{ARRIVALS_MAX, Arrival, Arrived},
     item::NewItem,
+    request::Request,
 };
 
 use super::given::*;
 
 fn arrival(partition: &str, id: &str) -> Arrival {
-    Arrival { feed: "default".into(), own_feed_only: false, item: item(partition, id, 0), digest: None }
+    Arrival { feed: "default".into(), own_feed_only: false, item: item(partition, id, 0), request: None }
 }
 
 fn keyed(partition: &str, id: &str, body: u8) -> Arrival {
-    Arrival { digest: Some([body; 32]), ..arrival(partition, id) }
+    let request = Some(Request { key: format!("key of {id}"), digest: [body; 32] });
+    Arrival { request, ..arrival(partition, id) }
 }
 
 async fn ingest(store: &Arc<dyn Store>, arrivals: &[Arrival]) -> Vec<Arrived> {
@@ -121,7 +123,7 @@ pub async fn a_partition_of_another_feed_is_none(db: TestDb) {
     for bad in [
         of_feed("b", "p", "new"),
         of_feed("b", "p", "i"),
-        Arrival { digest: Some([1; 32]), ..of_feed("a", "q", "k") },
+        Arrival { request: keyed("q", "k", 1).request, ..of_feed("a", "q", "k") },
     ] {
         for arrivals in [vec![bad.clone()], vec![of_feed("b", "other", "i"), bad]] {
             let error = store.ingest(&arrivals).await.unwrap_err();

@@ -160,6 +160,7 @@ macro_rules! conformance {
                 a_bad_one_leaves_nothing what_it_does_not_take_is_refused the_same_ids_at_the_same_time
                 watchers_hear_of_it a_backlog_is_counted;
             request: the_same_request_is_answered_as_it_was another_request_with_its_key_is_a_conflict
+                a_single_item_with_its_key_is_a_conflict the_key_of_a_single_item_is_a_conflict
                 a_partition_of_another_feed_is_none what_was_refused_is_not_kept of_many_at_once_one_is_done it_goes_with_its_partition
                 old_ones_are_forgotten;
             token: tokens_are_listed a_revoked_one_stays;

@@ -120,7 +120,7 @@ pub async fn a_cancelled_partition_is_told(db: TestDb) {
     db.run("INSERT INTO gatefeed_partitions (id, status) VALUES ('ended', 'cancelled')").await;
     let (partition, items) = (NewPartition::new("ended"), [item("ended", "i", 0)]);
     let item = items[0].clone();
-    let arrival = Arrival { feed: "default".into(), own_feed_only: false, item, digest: None };
+    let arrival = Arrival { feed: "default".into(), own_feed_only: false, item, request: None };
     let request = Request { key: "k".into(), digest: [0; 32] };
     let mut begun = store.begin_push(&partition).await.unwrap();
     let added = begun.add(&items).await;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use gatefeed_core::{
     Store, StoreError,
+    id::posted_id,
+    ingest::{Arrival, Arrived},
     item::NewItem,
     partition::NewPartition,
     request::{Answered, FORGOTTEN_MAX, KEPT, Request},
@@ -70,6 +72,60 @@ pub async fn another_request_with_its_key_is_a_conflict(db: TestDb) {
     }
     assert_eq!(item_ids(&store, "p").await, ["a"]);
     assert_eq!(ask(&store, &["a"], &request("k", 1)).await, Answered::Before(first));
+}
+
+async fn post(store: &Arc<dyn Store>, id: &str, request: &Request) -> Arrived {
+    let (feed, request) = ("default".to_owned(), Some(request.clone()));
+    let arrival = Arrival { feed, own_feed_only: false, item: item("p", id, 0), request };
+    let arrived = patiently(|| store.ingest(std::slice::from_ref(&arrival))).await;
+    arrived.into_iter().next().unwrap()
+}
+
+/// A key of a request with many items is none for a single one, whatever that one's id is.
+pub async fn a_single_item_with_its_key_is_a_conflict(db: TestDb) {
+    let store = db.store();
+    push(&store, "p", &[("old", 3)]).await;
+    let first = Pushed { created: false, added: 1, existing: 0 };
+    assert_eq!(ask(&store, &["a"], &request("k", 1)).await, Answered::Now(first));
+    for id in [&posted_id("p", "k"), "named", "old"] {
+        for body in [1, 2] {
+            assert_eq!(post(&store, id, &request("k", body)).await, Arrived::Conflict, "{id}");
+        }
+    }
+    assert_eq!(item_ids(&store, "p").await, ["a", "old"]);
+    // Others of the same call are added, also one with the id that it would have had.
+    let arrival = |id: &str, key: Option<(&str, u8)>| {
+        let request = key.map(|(key, body)| request(key, body));
+        Arrival { feed: "default".into(), own_feed_only: false, item: item("p", id, 0), request }
+    };
+    let (taken, free) = (Some(("k", 1)), Some(("l", 2)));
+    let many = [("x", taken), ("x", free), ("y", None), ("z", taken)].map(|(id, key)| arrival(id, key));
+    let arrived = patiently(|| store.ingest(&many)).await;
+    assert_eq!(arrived, [Arrived::Conflict, Arrived::Added, Arrived::Added, Arrived::Conflict]);
+    assert_eq!(item_ids(&store, "p").await, ["a", "old", "x", "y"]);
+    assert_eq!(ask(&store, &["a"], &request("k", 1)).await, Answered::Before(first));
+    // In another partition it is another key.
+    let elsewhere = Arrival { item: item("q", "x", 0), ..arrival("x", taken) };
+    assert_eq!(patiently(|| store.ingest(std::slice::from_ref(&elsewhere))).await, [Arrived::Added]);
+}
+
+/// The key of a single item, whose id it is the source of, is none for a request with many. (One that had an id of its own
+/// cannot be found by its key.)
+pub async fn the_key_of_a_single_item_is_a_conflict(db: TestDb) {
+    let store = db.store();
+    let single = posted_id("p", "k");
+    assert_eq!(post(&store, &single, &request("k", 1)).await, Arrived::Added);
+    for body in [1, 2] {
+        assert_eq!(ask(&store, &["a"], &request("k", body)).await, Answered::Conflict);
+    }
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_requests").await, 0);
+    assert_eq!(item_ids(&store, "p").await, [single.as_str()]);
+    assert_eq!(post(&store, &single, &request("k", 1)).await, Arrived::Replayed);
+    let first = Pushed { created: false, added: 1, existing: 0 };
+    assert_eq!(ask(&store, &["a"], &request("l", 1)).await, Answered::Now(first));
+    // What is there by that id and was not posted with a key says nothing.
+    push(&store, "p", &[(&posted_id("p", "m"), 0)]).await;
+    assert_eq!(ask(&store, &["b"], &request("m", 1)).await, Answered::Now(first));
 }
 
 /// Whoever may touch one feed alone pushes nothing into a partition of another one, and hears nothing of its requests.
