@@ -20,6 +20,7 @@ mod history;
 mod ingest;
 pub(crate) mod insert;
 mod inspect;
+mod load;
 mod migrate;
 mod nested;
 mod operate;
@@ -83,6 +84,8 @@ pub(crate) struct Postgres {
     /// When this process last looked for parents of closed partitions.
     woken_at: Arc<Mutex<Option<Instant>>>,
     unsettled: Arc<Unsettled>,
+    /// Large data that is waited for.
+    wanted: Arc<Mutex<load::Wanted>>,
 }
 
 impl Postgres {
@@ -98,6 +101,7 @@ impl Postgres {
             arrived: Arc::default(),
             woken_at: Arc::default(),
             unsettled: Arc::default(),
+            wanted: Arc::default(),
         })
     }
 }

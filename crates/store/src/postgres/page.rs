@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gatefeed_core::{
     Result,
     gather::Gather,
-    item::{Data, DueItem, INLINE_BYTES_MAX, content_type},
+    item::{DueItem, INLINE_BYTES_MAX, content_type},
     store::{Cursor, Page, PageRequest},
 };
 use sqlx::postgres::PgRow;
@@ -15,7 +15,7 @@ use super::{
     Postgres,
     error::translate,
     pool::Lane,
-    rows::{LeaseArrays, at, get},
+    rows::{LeaseArrays, at},
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -56,8 +56,6 @@ pub(super) const PAGE: &str = "SELECT r.number, i.* FROM
             ORDER BY i.available_at, i.id LIMIT r.page_limit) d
         LIMIT r.page_limit) i";
 
-const LOAD: &str = "SELECT data, content_type FROM {schema}.gatefeed_items WHERE partition_id = $1 AND id = $2 AND version = $3";
-
 impl Postgres {
     pub(super) async fn read_pages(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
         let leases = LeaseArrays::new(requests.iter().map(|r| r.lease.as_ref()));
@@ -72,18 +70,6 @@ impl Postgres {
         let rows = query.bind(INLINE_BYTES_MAX as i32).fetch_all(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
         into_pages(&rows, requests)
-    }
-
-    pub(super) async fn load_data(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
-        let mut tx = self.begin_single(Lane::Work, LIMIT, LIMIT).await?;
-        let query = tx.query(self.sql.get(LOAD)).bind(partition).bind(item).bind(version);
-        let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
-        tx.commit().await?;
-        row.map(|row| {
-            let bytes = get::<Vec<u8>>(&row, "data")?.into();
-            Ok(Data { bytes, content_type: get(&row, "content_type")? })
-        })
-        .transpose()
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     callback::OVERDUE,
     checkpoint::PROBE,
     claim::CLAIM,
+    load::LOAD,
     page::PAGE,
     pool::{ACQUIRE_TIMEOUT, Lane},
     watchers::ASK,
@@ -44,6 +45,15 @@ fn statements() -> [String; 2] {
         "PREPARE probe AS {PROBE}; EXPLAIN (COSTS OFF) EXECUTE probe ('{{p0}}', '{{1}}'); DEALLOCATE probe"
     );
     [page, probe]
+}
+
+/// Large data of as many items as are loaded together.
+fn load() -> String {
+    let list = |value: &str| format!("array_fill({value}, ARRAY[16])");
+    let (partitions, items, versions) = (list("'p0'::text"), list("'i4'::text"), list("0::bigint"));
+    format!(
+        "PREPARE load AS {LOAD}; EXPLAIN (COSTS OFF) EXECUTE load ({partitions}, {items}, {versions}); DEALLOCATE load"
+    )
 }
 
 /// What has waited for too long.
@@ -102,6 +112,8 @@ async fn assert_plans(store: &Postgres, when: &str) {
     let overdue = plan(store, &overdue()).await;
     assert!(overdue.contains("gatefeed_items_waiting"), "{when}:\n{overdue}");
     assert!(!overdue.contains("Seq Scan on gatefeed_items"), "{when}:\n{overdue}");
+    let load = plan(store, &load()).await;
+    assert!(load.contains("Index Scan using gatefeed_items_pkey"), "{when}:\n{load}");
     for statement in statements() {
         let plan = plan(store, &statement).await;
         assert!(plan.contains("gatefeed_items_due"), "{when}:\n{plan}");

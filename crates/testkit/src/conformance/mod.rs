@@ -93,7 +93,8 @@ macro_rules! conformance {
                 a_locked_row_is_skipped observe_sees_the_row_as_it_is a_released_partition_is_claimable_at_once
                 progressed_counts_for_the_current_lease_only;
             page: in_order without_gaps_or_repeats in_the_order_of_a_model only_what_is_due an_item_is_whole
-                large_data_is_loaded_apart binary_data_is_kept none_without_a_current_lease
+                large_data_is_loaded_apart
+                much_large_data_is_asked_for_at_once binary_data_is_kept none_without_a_current_lease
                 a_limit_of_zero_reads_none several_partitions_at_once
                 a_late_commit_is_found_from_the_beginning;
             complete: every_field_is_written none_leaves_it empty_is_not_none the_second_of_a_version_is_stale

@@ -2,8 +2,9 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
+use futures_util::{FutureExt, future::join_all};
 use gatefeed_core::{
-    item::{Data, INLINE_BYTES_MAX},
+    item::{Data, INLINE_BYTES_MAX, NewItem},
     partition::NewPartition,
     store::PageRequest,
 };
@@ -156,6 +157,38 @@ pub async fn large_data_is_loaded_apart(db: TestDb) {
     assert_eq!(load("2 large", due[1].version + 1).await.unwrap(), None);
     assert_eq!(load("nothing", 0).await.unwrap(), None);
     assert_eq!(store.load("nowhere", "2 large", 0).await.unwrap(), None);
+}
+
+/// Each gets its own data, or that there is none; and those who give up keep nobody from theirs.
+pub async fn much_large_data_is_asked_for_at_once(db: TestDb) {
+    let store = db.store();
+    let data = |n: usize| Data {
+        bytes: vec![n as u8; INLINE_BYTES_MAX + n].into(),
+        content_type: format!("text/{n}"),
+    };
+    let item = |n: usize| NewItem { data: data(n), ..item("p", &format!("{n:03}"), 0) };
+    let items: Vec<NewItem> = (1..=100).map(item).collect();
+    store.push(&NewPartition::new("p"), &items).await.unwrap();
+    let lease = lease(&store, "w", "p").await;
+    let version = due(&store, &lease).await[0].version;
+    let ids: Vec<String> = (1..=100).map(|n| format!("{n:03}")).collect();
+    for round in 0..3 {
+        let loads = ids.iter().enumerate().map(|(place, id)| {
+            let store = &store;
+            async move {
+                let is_stale = place % 5 == 0;
+                let load = store.load("p", id, version + i64::from(is_stale));
+                if place % 3 == 0 {
+                    // It is asked for, and then given up.
+                    drop(load.now_or_never());
+                    return;
+                }
+                let expected = (!is_stale).then(|| data(place + 1));
+                assert_eq!(load.await.unwrap(), expected, "{id} in round {round}");
+            }
+        });
+        join_all(loads).await;
+    }
 }
 
 /// Bytes in, the same bytes out, with their content type.
