@@ -7,10 +7,7 @@ use std::{collections::VecDeque, sync::PoisonError, time::Duration};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use gatefeed_core::{Result, StoreError, item::Data};
-use sqlx::{
-    Row, Value, ValueRef,
-    postgres::{PgRow, PgValue},
-};
+use sqlx::postgres::PgRow;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{Postgres, error::translate, pool::Lane, rows::at};
@@ -106,8 +103,9 @@ impl Postgres {
         let mut rows = query.fetch(tx.conn()?);
         while let Some(row) = rows.try_next().await.map_err(translate)? {
             let (number, data) = (at::<i64>(&row, 0)?, data(&row)?);
-            let order = orders.get_mut(number as usize - 1).and_then(Option::take);
-            order.into_iter().for_each(|order| order.tell(Ok(Some(data.clone()))));
+            if let Some(order) = orders.get_mut(number as usize - 1).and_then(Option::take) {
+                order.tell(Ok(Some(data)));
+            }
         }
         drop(rows);
         tx.commit().await?;
@@ -127,18 +125,7 @@ impl Order {
     }
 }
 
-/// The bytes where they are: a copy would cost more than what is saved by loading several together.
+/// A copy: what a row came in is up to twice as large, and would be kept along (docs/performance.md).
 fn data(row: &PgRow) -> Result<Data> {
-    let value = ValueRef::to_owned(&row.try_get_raw(1).map_err(translate)?);
-    Ok(Data { bytes: Bytes::from_owner(Received(value)), content_type: at(row, 2)? })
-}
-
-/// A value of a row, which keeps what the row came in.
-struct Received(PgValue);
-
-impl AsRef<[u8]> for Received {
-    fn as_ref(&self) -> &[u8] {
-        // The column is NOT NULL.
-        self.0.as_ref().as_bytes().unwrap_or_default()
-    }
+    Ok(Data { bytes: Bytes::copy_from_slice(at(row, 1)?), content_type: at(row, 2)? })
 }

@@ -119,7 +119,7 @@ impl Load {
     pub(crate) fn new(bench: &'static str, limit_is: &'static str, place: &Place, args: &LoadArgs) -> Self {
         Self {
             about: About::new(bench, place),
-            items: args.items,
+            items: args.items(),
             partitions: args.partitions,
             gates: args.gates,
             concurrency: args.concurrency(),

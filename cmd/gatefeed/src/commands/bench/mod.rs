@@ -95,9 +95,9 @@ impl Bench {
 /// What is put through.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LoadArgs {
-    /// Items of a round; rounds are repeated until --duration is over
-    #[arg(long, env = "GATEFEED_ITEMS", value_name = "NUMBER", default_value = "100000", value_parser = parse::amount)]
-    items: usize,
+    /// Items of a round; rounds are repeated until --duration is over [default: 100000, of large ones 1 GB]
+    #[arg(long, env = "GATEFEED_ITEMS", value_name = "NUMBER", value_parser = parse::amount)]
+    items: Option<usize>,
     /// Over so many partitions
     #[arg(long, env = "GATEFEED_PARTITIONS", value_name = "NUMBER", default_value = "4", value_parser = parse::amount)]
     partitions: usize,
@@ -114,7 +114,18 @@ pub(crate) struct LoadArgs {
     run: RunArgs,
 }
 
+/// Items of a round, unless it is said or they are large.
+const ITEMS: u64 = 100_000;
+
+/// Bytes of a round, unless the number of its items is said.
+const ROUND_BYTES_MAX: u64 = 1_000_000_000;
+
 impl LoadArgs {
+    fn items(&self) -> usize {
+        let items = (ROUND_BYTES_MAX / self.payload.max(1)).clamp(10, ITEMS);
+        self.items.unwrap_or(items as usize)
+    }
+
     fn concurrency(&self) -> usize {
         self.concurrency.unwrap_or(200)
     }

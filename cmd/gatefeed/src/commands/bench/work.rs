@@ -22,23 +22,57 @@ use gatefeed_engine::{Batch, Delivery, Policy, Processor, Watcher};
 
 use super::LoadArgs;
 
-/// Items of one push.
+/// Items of one push …
 const BATCH: usize = 10_000;
+/// … and their bytes.
+const BATCH_BYTES: u64 = 16_000_000;
 
-/// What every item carries: JSON of this size.
+/// What payloads are made of.
+const WORDS: [&str; 16] = [
+    "amount ",
+    "invoice ",
+    "of ",
+    "the ",
+    "page ",
+    "address ",
+    "2024 ",
+    "total ",
+    "line ",
+    "and ",
+    "customer ",
+    "is ",
+    "street ",
+    "0.75 ",
+    "number ",
+    "paid ",
+];
+
+/// What every item carries: a JSON string of this size. Words in no order, since databases pack data, and one letter over
+/// and over would pack to nothing.
 pub(crate) fn payload(bytes: u64) -> Bytes {
     let filling = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_sub(2);
-    Bytes::from(format!("\"{}\"", "x".repeat(filling)))
+    let mut text = String::with_capacity(filling + 16);
+    text.push('"');
+    let mut state = 1_u32;
+    while text.len() <= filling {
+        // Numerical Recipes' generator; the high bits are the good ones.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        text.push_str(WORDS[(state >> 28) as usize]);
+    }
+    text.truncate(filling + 1);
+    text.push('"');
+    Bytes::from(text)
 }
 
 /// Puts a round's items into fresh partitions.
 pub(crate) async fn load(store: &dyn Store, args: &LoadArgs, round: usize, items: usize) -> Result<()> {
     let data = Data::json(payload(args.payload));
+    let batch = (BATCH_BYTES / args.payload.max(1)).clamp(1, BATCH as u64) as usize;
     for partition in 0..args.partitions.min(items) {
         let id = format!("{round}-{partition}");
         let mut push = store.begin_push(&NewPartition::new(&id)).await?;
         let numbers: Vec<usize> = (partition..items).step_by(args.partitions).collect();
-        for numbers in numbers.chunks(BATCH) {
+        for numbers in numbers.chunks(batch) {
             let item = |number: &usize| NewItem {
                 gate: (number / args.partitions % args.gates) as i32,
                 ..NewItem::new(&id, format!("item-{number:09}"), data.clone())
@@ -119,5 +153,19 @@ impl<P: Processor> Processor for Timed<P> {
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
         self.processor.readiness_changed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_json_of_its_size() {
+        for bytes in [2, 3, 16, 100, 10_000, 1_000_000] {
+            let payload = payload(bytes);
+            assert_eq!(payload.len() as u64, bytes);
+            assert!(serde_json::from_slice::<String>(&payload).is_ok(), "{bytes}");
+        }
     }
 }
