@@ -34,6 +34,11 @@ impl Peers {
         Self(groups)
     }
 
+    /// Whether any of them serves a feed.
+    pub fn serve(&self, feed: &str) -> bool {
+        self.0.iter().any(|group| group.watchers > 0 && group.feeds.iter().any(|served| served == feed))
+    }
+
     /// The part in a limit that holds for these feeds together: it is split over all who serve any of them.
     pub fn share(&self, is_limited: impl Fn(&str) -> bool) -> Share {
         let concerned = self.0.iter().filter(|group| group.feeds.iter().any(|feed| is_limited(feed)));

@@ -70,11 +70,12 @@ impl Claimer {
     }
 
     /// Of these feeds, those of which others shall have what becomes due: there is enough of them here for their bounds or for
-    /// handlers that are down, or nothing of them can be sent from here. A watcher whose handler is down has nothing to
-    /// do, and would be the first to claim.
+    /// handlers that are down, or nothing of them can be sent from here, and somebody else may serve them. A watcher whose
+    /// handler is down has nothing to do, and would be the first to claim.
     fn hindered(&self, feeds: &[String]) -> Vec<String> {
         let satisfied = self.context.board().satisfied(feeds);
-        let is_hindered = |feed: &&String| satisfied.contains(feed) || (self.is_down)(feed);
+        let is_left = |feed: &String| (self.is_down)(feed) && !self.context.is_alone(feed);
+        let is_hindered = |feed: &&String| satisfied.contains(feed) || is_left(feed);
         feeds.iter().filter(is_hindered).cloned().collect()
     }
 

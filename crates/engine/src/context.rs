@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use gatefeed_core::Store;
+use gatefeed_core::{Store, share::Peers};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) settings: Settings,
     board: Mutex<Board>,
+    /// Who else there is, while that is of interest and known.
+    others: Mutex<Option<Peers>>,
     /// How long deliveries take.
     pub(crate) gauge: Gauge,
     /// Something may be sent.
@@ -78,6 +80,7 @@ impl Context {
             store,
             settings,
             board,
+            others: Mutex::default(),
             gauge: Gauge::new(),
             send_bell: Notify::new(),
             grow_bell: Notify::new(),
@@ -95,6 +98,22 @@ impl Context {
     /// The board. Held for moments only, never over an await.
     pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of the other watchers; `None`: it is not known, or of no interest.
+    pub(crate) fn note_others(&self, peers: Option<Peers>) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = peers;
+    }
+
+    /// Whether it is known who else there is.
+    pub(crate) fn knows_others(&self) -> bool {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Whether nobody else serves a feed, for sure.
+    pub(crate) fn is_alone(&self, feed: &str) -> bool {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.as_ref().is_some_and(|others| !others.serve(feed))
     }
 
     /// The next item to deliver, of those too that were parked.

@@ -89,9 +89,9 @@ pub trait Processor: Send + Sync + 'static {
         self.is_ready(feed, gate)
     }
 
-    /// Whether nothing of this feed makes sense for a while, at whatever gate: its handlers cannot be reached from here, and it
-    /// is not time to try one. Meanwhile this watcher claims of it only what has been due for so long that nobody else
-    /// seems to take it. Asked when partitions are to be claimed.
+    /// Whether nothing of this feed got through when it was last tried, at whatever gate: its handlers cannot be reached from
+    /// here, or keep failing. Until one has answered, this watcher claims of it only what has been due for so long that
+    /// nobody else seems to take it, unless it is the only one. Asked when partitions are to be claimed.
     fn is_down(&self, _feed: &str) -> bool {
         false
     }

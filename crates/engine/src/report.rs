@@ -69,22 +69,40 @@ pub(crate) async fn introduce<P: Processor>(context: &Context, processor: &P) ->
     reporter
 }
 
-/// Sees who else serves these feeds, if limits are split with them. False if that could not be seen: it stays as it was.
+/// Sees who else serves these feeds, if limits are split with them, or what cannot be sent from here is left to them.
+/// False if that could not be seen: it stays as it was.
 async fn meet<P: Processor>(context: &Context, processor: &P) -> bool {
-    if !processor.is_split() {
+    let (is_split, is_down) = (processor.is_split(), is_down(context, processor));
+    if !is_split && !is_down {
+        context.note_others(None);
         return true;
     }
     let peers = context.store.peers(&context.settings.owner, &context.settings.feeds);
     let peers = attempt("look for others", peers).await;
-    peers.as_ref().inspect(|peers| processor.split(peers)).is_some()
+    if let Some(peers) = peers.as_ref().filter(|_| is_split) {
+        processor.split(peers);
+    }
+    let is_seen = peers.is_some();
+    if is_seen {
+        context.note_others(peers.filter(|_| is_down));
+        // Alone, it need not leave anything to others.
+        context.room_bell.notify_one();
+    }
+    is_seen
 }
 
-/// Until the next report is due: sooner when work begins or ends, so that nobody sees yesterday's rate, and when it has
-/// become another target that is left alone.
+/// Whether nothing can be sent of some feed.
+fn is_down<P: Processor>(context: &Context, processor: &P) -> bool {
+    context.settings.feeds.iter().any(|feed| processor.is_down(feed))
+}
+
+/// Until the next report is due: sooner when work begins or ends, so that nobody sees yesterday's rate, when it has
+/// become another target that is left alone, and when it matters who else there is.
 async fn rest<P: Processor>(context: &Context, processor: &P, reporter: &Reporter) {
     let due = Instant::now() + jittered(REPORT_INTERVAL);
     while Instant::now() < due && !left_within(context, LOOK).await {
-        let is_news = reporter.is_news(&context.board().figures());
+        let is_unmet = !context.knows_others() && is_down(context, processor);
+        let is_news = is_unmet || reporter.is_news(&context.board().figures());
         if is_news || reporter.is_change(&circuits(context, processor)) {
             return;
         }

@@ -28,6 +28,7 @@ on_both! {
     a_feed_whose_handler_is_down_waits_untouched
     what_becomes_due_is_left_to_those_that_can_send_it
     without_others_what_is_due_is_claimed_and_sent_once_the_handler_is_back
+    who_is_alone_claims_what_is_due_though_its_handler_was_down
 }
 
 async fn push(db: &Db, feed: &str, partition: &str, items: &[(&str, i32)]) {
@@ -134,6 +135,25 @@ async fn a_feed_whose_handler_is_down_waits_untouched(db: Arc<Db>) {
     changed.notify_waiters();
     within("idle", run).await.unwrap().unwrap();
     log.assert_once(3650);
+}
+
+/// A handler that has failed may have come back: only a delivery can tell.
+async fn who_is_alone_claims_what_is_due_though_its_handler_was_down(db: Arc<Db>) {
+    let (log, stop) = (Log::new(), CancellationToken::new());
+    let inner = log.processor(async |_| Ok(Answer::done()));
+    let down = Down { inner, is_up: Arc::new(AtomicBool::new(false)), changed: Arc::new(Notify::new()) };
+    push(&db, "a", "due", &[("due", 0)]).await;
+    // Nothing is overdue within this test.
+    let watcher = watcher(db.another().await).feeds(feeds()).poll_interval(Duration::from_secs(3600));
+    let run = tokio::spawn(watcher.until_idle(false).shutdown(stop.clone()).processor(down).run());
+    let claimed = async {
+        while db.partition("due").await.owner.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("it sees that nobody else is there", claimed).await;
+    stop.cancel();
+    within("the end", run).await.unwrap().unwrap();
 }
 
 /// One watcher whose handler is down, with nothing to do, is as quick to hear of it as another one.
