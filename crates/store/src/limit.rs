@@ -79,11 +79,21 @@ impl Limit {
         .map_err(said)
     }
 
-    /// Drops the Postgres schema with all that is in it; a SQLite file is its owner's to remove.
+    /// Drops the Postgres schema with all that is in it; a SQLite file is its owner's to remove. What was interrupted may be
+    /// at work on it for another moment, and the server may take this for the one to give way.
     pub async fn drop_schema(self) -> Result<()> {
+        const TRIES: u32 = 5;
         if let Inner::Postgres { mut connection, schema } = self.0 {
             let drop = format!("DROP SCHEMA \"{schema}\" CASCADE");
-            connection.execute(drop.as_str()).await.map_err(said)?;
+            let mut tries = 1;
+            while let Err(error) = connection.execute(drop.as_str()).await {
+                let is_deadlock =
+                    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40P01"));
+                if !is_deadlock || tries == TRIES {
+                    return Err(said(error));
+                }
+                tries += 1;
+            }
             connection.close().await.map_err(said)?;
         }
         Ok(())

@@ -12,10 +12,12 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{Postgres, error::translate, pool::Lane, rows::at};
 
-/// For one item …
-const LIMIT: Duration = Duration::from_secs(30);
-/// … and for several, which are then loaded one by one.
+/// For several items, which are then loaded one by one.
 const LIMIT_TOGETHER: Duration = Duration::from_secs(10);
+
+/// For one item: at first, since the connection may be dead, and then for a large one on a slow way. Together less than the
+/// caller waits.
+const LIMITS: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(60)];
 
 /// Statements at a time, fewer than the lane has connections.
 const LOADERS_MAX: usize = 2;
@@ -67,11 +69,21 @@ impl Postgres {
             }
             // One of them may be what cannot be read, or they are too much for the time.
             for order in orders.iter_mut().filter(|order| order.as_ref().is_some_and(Order::is_waited_for)) {
-                let loaded = self.load_in_time(std::slice::from_mut(order), LIMIT).await;
-                if let (Err(error), Some(order)) = (loaded, order.take()) {
-                    order.tell(Err(error));
-                }
+                self.load_alone(order).await;
             }
+        }
+    }
+
+    async fn load_alone(&self, order: &mut Option<Order>) {
+        let mut loaded = Ok(());
+        for limit in LIMITS {
+            loaded = self.load_in_time(std::slice::from_mut(order), limit).await;
+            if !matches!(loaded, Err(StoreError::Unavailable(_))) {
+                break;
+            }
+        }
+        if let (Err(error), Some(order)) = (loaded, order.take()) {
+            order.tell(Err(error));
         }
     }
 

@@ -126,8 +126,9 @@ impl LoadArgs {
         self.items.unwrap_or(items as usize)
     }
 
+    /// No more than there are items: each may be in memory several times.
     fn concurrency(&self) -> usize {
-        self.concurrency.unwrap_or(200)
+        self.concurrency.unwrap_or(200).min(self.items())
     }
 }
 
