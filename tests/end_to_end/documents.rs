@@ -39,7 +39,7 @@ async fn sql_that_is_shown_works(database: Database) {
     let blocks = blocks(SQL);
     assert_eq!(blocks["sql"].len(), 3);
     blocks["sql"].iter().for_each(|sql| _ = database.sql(sql));
-    assert_eq!(database.value("SELECT count(*) FROM gatefeed_items WHERE partition_id = 'batch-42'"), "2");
+    assert_eq!(database.value("SELECT count(*) FROM gatefeed_items WHERE partition_id = 'scans-1'"), "2");
     match &database {
         Database::Postgres(_) => postgres(&database, &blocks),
         Database::Sqlite { .. } => sqlite(&database, &blocks),
