@@ -13,7 +13,12 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use crate::{Options, Synchronous, postgres::PUBLIC, sqlite::values, sqlite_path};
+use crate::{
+    Options, Synchronous,
+    postgres::{PUBLIC, error::is_deadlock},
+    sqlite::values,
+    sqlite_path,
+};
 
 /// A single connection, without anything of gatefeed's but the tables.
 #[derive(Debug)]
@@ -87,9 +92,7 @@ impl Limit {
             let drop = format!("DROP SCHEMA \"{schema}\" CASCADE");
             let mut tries = 1;
             while let Err(error) = connection.execute(drop.as_str()).await {
-                let is_deadlock =
-                    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40P01"));
-                if !is_deadlock || tries == TRIES {
+                if !is_deadlock(&error) || tries == TRIES {
                     return Err(said(error));
                 }
                 tries += 1;

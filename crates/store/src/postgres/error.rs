@@ -32,6 +32,11 @@ pub(super) fn is_starting(error: &Error) -> bool {
     }
 }
 
+/// Whether the server has chosen this one of two that waited for each other to give way.
+pub(crate) fn is_deadlock(error: &Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40P01"))
+}
+
 /// Classes of the SQL standard and Postgres' appendix A.
 fn from_code(code: &str, message: &str) -> StoreError {
     let message = message.to_owned();

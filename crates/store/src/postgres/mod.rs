@@ -14,7 +14,7 @@ mod complete;
 mod connect;
 mod dependencies;
 mod ended;
-mod error;
+pub(crate) mod error;
 mod gather;
 mod history;
 mod ingest;
