@@ -17,6 +17,9 @@ const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// More deliveries at a time than a process has ports and memory for.
 const CONCURRENCY_MAX: usize = 1_000_000;
 
+/// The largest item that is measured.
+const PAYLOAD_MAX: u64 = 100_000_000;
+
 /// Zero to a year: `200ms`, `30s`, `5m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
@@ -105,6 +108,12 @@ pub(crate) fn batch_size(text: &str) -> Result<usize, String> {
 /// How many items or partitions a bench makes.
 pub(crate) fn amount(text: &str) -> Result<usize, String> {
     number_within(text, 1, 100_000_000)
+}
+
+/// The bytes of a bench's item: a round has ten at least, in memory and in the database.
+pub(crate) fn payload(text: &str) -> Result<u64, String> {
+    let payload = bytes(text)?;
+    if payload > PAYLOAD_MAX { Err("expected at most 100MB".to_owned()) } else { Ok(payload) }
 }
 
 /// How many rows. One less than a store lists, since one more is read to know whether there are more.

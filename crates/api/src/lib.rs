@@ -64,4 +64,4 @@ pub use blobs::blobs;
 pub use callbacks::callbacks;
 pub use gathered::gathered;
 pub use health::{TargetHealth, Targets, health};
-pub use serve::{serve, serve_with};
+pub use serve::{CONNECTIONS_MAX, serve, serve_with};

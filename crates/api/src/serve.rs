@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The most connections at a time.
-const CONNECTIONS_MAX: usize = 512;
+pub const CONNECTIONS_MAX: usize = 512;
 
 /// Beyond those, connections for one request each: who asks for health is answered, so that no supervisor takes a full
 /// process for a dead one, and everybody else hears 503. The next ones wait in the kernel's queue.

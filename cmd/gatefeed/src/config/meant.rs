@@ -13,10 +13,11 @@ pub(super) fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str>
 }
 
 /// What people call what has another name here.
-const OTHER_WORDS: [(&str, &str); 7] = [
+const OTHER_WORDS: [(&str, &str); 8] = [
     ("endpoint", "target"),
     ("handler", "target"),
     ("target_url", "target"),
+    ("targets", "target"),
     ("target_urls", "target"),
     ("uri", "target"),
     ("url", "target"),
@@ -77,6 +78,7 @@ mod tests {
             ("retry", "retry_base"),
             ("batch", "batch_size"),
             ("url", "target"),
+            ("targets", "target"),
             ("Endpoint", "target"),
             ("Target-Health", "target_health"),
             ("request_timeout_seconds", "request_timeout"),

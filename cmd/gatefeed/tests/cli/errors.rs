@@ -35,6 +35,14 @@ fn bad_values_say_what_was_expected() {
     place.fails(&["partitions", "--limit", "0"], 2, &["from 1 to 9999"]);
     place.fails(&["partitions", "--limit", "-1"], 2, &["--limit", "from 1 to 9999"]);
     place.fails(&["bench", "drain", "--items", "-1"], 2, &["--items", "from 1 to"]);
+    place.fails(&["bench", "http", "--payload", "10GB"], 2, &["--payload", "at most 100MB"]);
+    for (args, expected) in [
+        (["--connections", "513", "--payload", "1"], "takes 512 connections"),
+        (["--connections", "1", "--payload", "20MB"], "up to 16777216 bytes"),
+        (["--connections", "64", "--payload", "10MB"], "fewer --connections, or a smaller --payload"),
+    ] {
+        place.fails(&[&["bench", "ingest"], &args[..]].concat(), 2, &[expected]);
+    }
     place.fails(&["partitions", "--status", "waiting"], 2, &["paused"]);
     place.fails(&["items", "p", "--status", "paused"], 2, &["blocked"]);
     place.fails(&["items", "p", "--gate", "-1"], 2, &["from 0 to"]);

@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use gatefeed_api::{ApiOptions, Openness};
-use gatefeed_core::Store;
+use gatefeed_api::{ApiOptions, CONNECTIONS_MAX, Openness};
+use gatefeed_core::{Store, StoreError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -33,6 +33,24 @@ const BLOCK: usize = 1_000;
 
 /// Rows of the limit's rounds, at most.
 const LIMIT_ROWS: usize = 100_000;
+
+/// What the API would refuse is told before anything is made.
+pub(crate) fn check_args(args: &IngestArgs) -> Result<()> {
+    let options = ApiOptions::default();
+    let refused = if args.connections > CONNECTIONS_MAX {
+        format!("the API takes {CONNECTIONS_MAX} connections at a time: --connections is at most that")
+    } else if args.payload > options.payload_max as u64 {
+        format!("the API takes items of up to {} bytes: --payload is at most that", options.payload_max)
+    } else if args.payload * args.connections as u64 > options.in_flight_max as u64 {
+        format!(
+            "the API holds up to {} bytes of requests at a time: fewer --connections, or a smaller --payload",
+            options.in_flight_max
+        )
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::Config(refused).into())
+}
 
 /// The API and the plain INSERT in turn, on the same tables.
 pub(crate) async fn ingest(place: &Place, args: &IngestArgs) -> Result<Ingest> {

@@ -108,7 +108,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, env = "GATEFEED_CONCURRENCY", value_name = "NUMBER", value_parser = parse::concurrency)]
     concurrency: Option<usize>,
     /// Bytes of an item
-    #[arg(long, env = "GATEFEED_PAYLOAD", value_name = "BYTES", default_value = "100", value_parser = parse::bytes)]
+    #[arg(long, env = "GATEFEED_PAYLOAD", value_name = "BYTES", default_value = "100", value_parser = parse::payload)]
     payload: u64,
     #[command(flatten)]
     run: RunArgs,
@@ -189,7 +189,7 @@ pub(crate) struct IngestArgs {
     #[arg(long, env = "GATEFEED_PARTITIONS", value_name = "NUMBER", default_value = "4", value_parser = parse::amount)]
     partitions: usize,
     /// Bytes of an item
-    #[arg(long, env = "GATEFEED_PAYLOAD", value_name = "BYTES", default_value = "100", value_parser = parse::bytes)]
+    #[arg(long, env = "GATEFEED_PAYLOAD", value_name = "BYTES", default_value = "100", value_parser = parse::payload)]
     payload: u64,
     #[command(flatten)]
     run: RunArgs,
@@ -203,6 +203,9 @@ pub(crate) async fn bench(database: &DatabaseArgs, args: BenchArgs) -> Result<u8
     }
     if cfg!(debug_assertions) {
         output::note("this is a debug build: its figures mean nothing; use cargo run --release -- bench …");
+    }
+    if let Bench::Ingest(args) = &args.bench {
+        ingest::check_args(args)?;
     }
     let place = Place::make(database).await?;
     let mut signals = Signals::new()?;
