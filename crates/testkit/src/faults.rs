@@ -32,7 +32,7 @@ use gatefeed_core::{
 };
 use tokio::{sync::watch, time::sleep};
 
-/// The calls that a watcher makes; the others pass through untouched.
+/// The calls that a watcher makes, and one of the API; the others pass through untouched.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Call {
     /// [`Store::claim`].
@@ -59,6 +59,8 @@ pub enum Call {
     Checkpoint,
     /// [`Store::idleness`].
     Idleness,
+    /// [`Store::ingest`].
+    Ingest,
     /// [`Store::report`]; not counted among all, since it comes at a time of its own.
     Report,
 }
@@ -85,6 +87,7 @@ pub enum Fault {
 /// Decides, from the call, how many of its kind there have been (1 for the first), and how many of all kinds.
 type Rule = Arc<dyn Fn(Call, u64, u64) -> Fault + Send + Sync>;
 type OfLease = Arc<dyn Fn(&Lease) -> bool + Send + Sync>;
+type OfArrival = Arc<dyn Fn(&Arrival) -> Option<StoreError> + Send + Sync>;
 type OfOutcome = Arc<dyn Fn(&Completion) -> bool + Send + Sync>;
 
 /// The store.
@@ -100,6 +103,7 @@ struct Script {
     is_refused: OfOutcome,
     is_too_slow: OfOutcome,
     is_unreadable: OfLease,
+    is_unwelcome: OfArrival,
     counts: HashMap<Call, u64>,
     returned: HashMap<Call, u64>,
     granted: Vec<Arc<Lease>>,
@@ -120,6 +124,7 @@ impl FaultStore {
             is_refused: Arc::new(|_| false),
             is_too_slow: Arc::new(|_| false),
             is_unreadable: Arc::new(|_| false),
+            is_unwelcome: Arc::new(|_| None),
             counts: HashMap::new(),
             returned: HashMap::new(),
             granted: Vec::new(),
@@ -161,6 +166,11 @@ impl FaultStore {
     /// From now on these partitions cannot be read: a page that asks for one of them fails for good.
     pub fn unreadable(&self, is_unreadable: impl Fn(&Lease) -> bool + Send + Sync + 'static) {
         self.script().is_unreadable = Arc::new(is_unreadable);
+    }
+
+    /// From now on a batch with such an arrival in it ends with this error, and nothing is done.
+    pub fn unwelcome(&self, is_unwelcome: impl Fn(&Arrival) -> Option<StoreError> + Send + Sync + 'static) {
+        self.script().is_unwelcome = Arc::new(is_unwelcome);
     }
 
     /// How often this was called.
@@ -251,6 +261,14 @@ impl FaultStore {
             if is_skipped(lease) { Renewal::Skipped } else { renewals.next().unwrap_or(Renewal::Skipped) }
         };
         Ok(leases.iter().map(renewal).collect())
+    }
+
+    async fn ingest_if_welcome(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
+        let is_unwelcome = self.script().is_unwelcome.clone();
+        match arrivals.iter().find_map(|arrival| is_unwelcome(arrival)) {
+            Some(error) => Err(error),
+            None => self.inner.ingest(arrivals).await,
+        }
     }
 
     async fn page_unless_unreadable(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
@@ -382,7 +400,7 @@ impl Store for FaultStore {
         self.inner.answered(partition, request).await
     }
     async fn ingest(&self, arrivals: &[Arrival]) -> Result<Vec<Arrived>> {
-        self.inner.ingest(arrivals).await
+        self.call(Call::Ingest, self.ingest_if_welcome(arrivals)).await
     }
     async fn glance(&self, partition: &str) -> Result<Option<Glance>> {
         self.inner.glance(partition).await
