@@ -206,9 +206,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// happens unless the item has this version, which then rises.
     async fn withdraw_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<()>;
 
-    /// Items that have waited for their callback for too long, at most `limit` of each partition; one entry for each
+    /// Items that have waited for their callback for too long, at most `limit` over all partitions; one entry for each
     /// lease, in order, and none for a partition whose lease is not current or which is not available. Their outcomes,
-    /// failed attempts, are written by [`Store::complete`]. The cost does not grow with items that wait.
+    /// failed attempts, are written by [`Store::complete`]; once they are, a next call finds others. The cost does not
+    /// grow with items that wait.
     async fn overdue(&self, leases: &[Arc<Lease>], limit: usize) -> Result<Vec<Vec<DueItem>>>;
 
     /// Writes outcomes in one transaction; one entry for each, in order. A completion is written if its lease

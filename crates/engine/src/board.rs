@@ -679,6 +679,16 @@ impl Board {
     /// The database has the item but did not hand it out: the partition rests.
     pub(crate) fn put_back(&mut self, lease: &Lease, item: &str, rest: Duration) {
         self.given_up(lease, item);
+        self.rest(lease, rest);
+    }
+
+    /// The database takes no outcome of the item, which stays as it is: the partition rests.
+    pub(crate) fn refused(&mut self, lease: &Lease, item: &Arc<str>, bytes: usize, rest: Duration) {
+        self.settled(lease, item, Settled::Stale, None, bytes);
+        self.rest(lease, rest);
+    }
+
+    fn rest(&mut self, lease: &Lease, rest: Duration) {
         let Some(held) = self.current(lease) else { return };
         let dropped = held.forget_buffer();
         if held.reading != Reading::Loading {

@@ -27,6 +27,7 @@ use crate::{
     gathering::Gathering,
     outcome::Outcome,
     processor::{Delivery, Processor},
+    tasks,
 };
 
 /// Bytes of large items that are in memory at a time, in KiB; smaller ones come with their pages.
@@ -51,9 +52,9 @@ pub(crate) async fn run<P: Processor>(
     while let Some(turn) = sender.next().await {
         let sender = sender.clone();
         deliveries.spawn(async move { sender.deliver_from(turn).await });
-        while deliveries.try_join_next().is_some() {}
+        tasks::reap(&mut deliveries);
     }
-    while deliveries.join_next().await.is_some() {}
+    tasks::finish(&mut deliveries).await;
 }
 
 struct Sender<P> {

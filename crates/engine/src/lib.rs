@@ -39,6 +39,7 @@ mod processor;
 mod renew;
 mod report;
 mod step;
+mod tasks;
 mod watcher;
 
 /// The page for people, whose programs are compiled with the tests.

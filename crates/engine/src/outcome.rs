@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use crate::{
     board::BATCH_MAX,
     context::{Backoff, Context, jittered},
+    tasks,
 };
 
 /// The most bytes of one batch.
@@ -24,6 +25,8 @@ const LINGER: Duration = Duration::from_millis(10);
 const PAUSE: Duration = Duration::from_millis(25);
 /// … and at most.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a partition rests of which the database takes no outcome.
+const REST: Duration = Duration::from_secs(1);
 
 /// A completion on its way, and what is needed to decide again if the database refuses it.
 pub(crate) struct Outcome {
@@ -61,9 +64,9 @@ pub(crate) async fn run(context: Arc<Context>, outcomes: mpsc::UnboundedReceiver
     while let Some(batch) = desk.next(&context).await {
         let busy = write(&context, batch, &mut notes).await;
         desk.park(&context, busy);
-        while notes.try_join_next().is_some() {}
+        tasks::reap(&mut notes);
     }
-    notes.join_all().await;
+    tasks::finish(&mut notes).await;
 }
 
 /// What is to be written.
@@ -198,15 +201,15 @@ fn halves(mut batch: Vec<Outcome>) -> [Vec<Outcome>; 2] {
     [rest, batch]
 }
 
-/// The one outcome that the database refuses becomes a failed attempt.
+/// The one outcome that the database refuses becomes a failed attempt. If it refuses that as well, the item stays as it is,
+/// and its partition rests: its handler would be called on and on, and nobody would count.
 fn refused(context: &Context, mut batch: Vec<Outcome>, error: &StoreError) -> Option<Vec<Outcome>> {
     let mut outcome = batch.pop()?;
     let (partition, item) = (outcome.completion.lease.partition.clone(), outcome.item.id.clone());
-    let is_plain = outcome.completion.change.data.is_none() && outcome.completion.children.is_empty();
-    tracing::warn!(%partition, %item, is_plain, "the database refused an outcome");
-    if is_plain {
-        let mut board = context.board();
-        board.settled(&outcome.completion.lease, &item, Settled::Stale, None, outcome.bytes);
+    let is_failure = outcome.completion.change.error_messages.is_some();
+    tracing::warn!(%partition, %item, is_failure, "the database refused an outcome");
+    if is_failure {
+        context.board().refused(&outcome.completion.lease, &item, outcome.bytes, REST);
         return None;
     }
     let failure = Failure::new(format!("the database refused the answer: {error}"));

@@ -21,8 +21,8 @@ use crate::{
 /// checkpoint, which would tell.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The most items of a partition at a time.
-const ITEMS_MAX: usize = 500;
+/// The most items at a time: each is in memory with its log of errors, of some KiB.
+const ITEMS_MAX: usize = 2_000;
 
 /// Looks until told to stop.
 pub(crate) async fn run(context: Arc<Context>, outcomes: mpsc::UnboundedSender<Outcome>) {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 on_both! {
-    only_the_culprit_fails an_outcome_that_takes_too_long_holds_up_no_other an_unreadable_partition_holds_up_no_other
+    only_the_culprit_fails what_may_not_be_complete_fails what_takes_no_outcome_rests an_outcome_that_takes_too_long_holds_up_no_other an_unreadable_partition_holds_up_no_other
 }
 
 async fn only_the_culprit_fails(db: Arc<Db>) {
@@ -57,6 +57,46 @@ async fn only_the_culprit_fails(db: Arc<Db>) {
     }
     assert_eq!(log.count(What::Began), 2 * 19 + 3);
     assert!(store.count(Call::Complete) > 5, "they were never in one batch");
+}
+
+/// As by a CHECK or a trigger of the user's.
+async fn what_may_not_be_complete_fails(db: Arc<Db>) {
+    db.push("p", &[("bad", 0), ("good", 0)]).await;
+    let store = FaultStore::new(db.another().await);
+    store.refuse_outcomes(|completion| {
+        &*completion.item == "bad" && completion.change.status == ItemStatus::Complete
+    });
+    let log = Log::new();
+    let builder = watcher(store).retry(retries(Some(2)));
+    let run = builder.processor(log.processor(async |_| Ok(Answer::done()))).run();
+    assert!(within("idle", run).await.unwrap().failed);
+    let (bad, good) = (db.item("p", "bad").await, db.item("p", "good").await);
+    assert_eq!((bad.status, good.status), (ItemStatus::Failed, ItemStatus::Complete));
+    assert!(bad.error_messages.unwrap().contains("refused"));
+    assert_eq!(log.attempts("bad"), [1, 2, 3]);
+}
+
+async fn what_takes_no_outcome_rests(db: Arc<Db>) {
+    db.push("p", &[("bad", 0), ("good", 0)]).await;
+    db.push("q", &[("other", 0)]).await;
+    let store = FaultStore::new(db.another().await);
+    store.refuse_outcomes(|completion| &*completion.item == "bad");
+    let log = Log::new();
+    let run = watcher(store.clone()).processor(log.processor(async |_| Ok(Answer::done()))).run();
+    let run = tokio::spawn(run);
+    // Twice is enough to see that it does not end, and that the others are through by then.
+    log.until("a second try", |events| events.iter().filter(|e| e.item == "bad").count() > 2).await;
+    let pages = store.count(Call::Page);
+    log.until("a third try", |events| events.iter().filter(|e| e.item == "bad").count() > 4).await;
+    let pages = store.count(Call::Page) - pages;
+    assert!(pages < 10, "{pages}");
+    assert_eq!(db.item("p", "good").await.status, ItemStatus::Complete);
+    assert_eq!(db.item("q", "other").await.status, ItemStatus::Complete);
+    let bad = db.item("p", "bad").await;
+    assert_eq!((bad.status, bad.retry_count), (ItemStatus::Available, 0));
+    store.refuse_outcomes(|_| false);
+    within("idle", run).await.unwrap().unwrap();
+    db.assert_complete("p", 2).await;
 }
 
 async fn an_outcome_that_takes_too_long_holds_up_no_other(db: Arc<Db>) {

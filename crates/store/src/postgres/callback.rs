@@ -58,7 +58,7 @@ const EXTEND: &str = "UPDATE {schema}.gatefeed_items i
     WHERE i.partition_id = $1 AND i.id = $2 AND i.version = $3 AND i.status = 'waiting'
     RETURNING i.waiting_until";
 
-/// Of each partition the first to be over their time.
+/// Of one partition after another the first to be over their time.
 pub(super) const OVERDUE: &str = "SELECT p.id AS partition, i.* FROM
     unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS l (id, owner, lease_id, epoch)
     JOIN {schema}.gatefeed_partitions p ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id
@@ -68,7 +68,8 @@ pub(super) const OVERDUE: &str = "SELECT p.id AS partition, i.* FROM
             octet_length(i.data) AS size, NULL::bytea AS data, i.error_messages
         FROM {schema}.gatefeed_items i
         WHERE i.partition_id = p.id AND i.status = 'waiting' AND i.waiting_until <= clock_timestamp()
-        ORDER BY i.waiting_until LIMIT $5) i";
+        ORDER BY i.waiting_until LIMIT $5) i
+    LIMIT $5";
 
 const KEY: &str = "SELECT secret FROM {schema}.gatefeed_keys WHERE name = 'callbacks'";
 const MAKE_KEY: &str =

@@ -152,15 +152,16 @@ impl Sqlite {
     ) -> Result<Vec<Vec<DueItem>>> {
         let mut connection = self.lanes.read().await?;
         let held = held(&mut connection, &borrowed(leases), "p.status").await?;
-        let mut found = Vec::with_capacity(leases.len());
+        let (mut found, mut left) = (Vec::with_capacity(leases.len()), limit);
         for (lease, row) in leases.iter().zip(held) {
             let status = row.as_ref().map(|row| row.try_get::<&str, _>("status")).transpose()?;
-            if status != Some(PartitionStatus::Available.as_str()) {
+            if left == 0 || status != Some(PartitionStatus::Available.as_str()) {
                 found.push(Vec::new());
                 continue;
             }
-            let query = sqlx::query(OVERDUE).bind(&*lease.partition).bind(limit as i64);
+            let query = sqlx::query(OVERDUE).bind(&*lease.partition).bind(left as i64);
             let rows = query.fetch_all(&mut *connection).await?;
+            left -= rows.len();
             let items = rows.iter().map(due_item);
             found.push(items.collect::<Result<_>>()?);
         }

@@ -253,6 +253,20 @@ pub async fn what_is_overdue_is_bounded_and_fenced(db: TestDb) {
     for forgery in forgeries(&lease) {
         assert_eq!(read(forgery, 100).await, 0);
     }
+    // The limit is one for all.
+    let (other, more) = leased(&db, "q", &[("a", 0), ("b", 0)]).await;
+    for item in &more {
+        park(&store, &other, item, Duration::ZERO).await;
+    }
+    while read(other.clone(), 100).await < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let both = [lease.clone(), other];
+    for (limit, expected) in [(3, 3), (100, 4)] {
+        let found = patiently(|| store.overdue(&both, limit)).await;
+        assert_eq!(found.iter().map(Vec::len).sum::<usize>(), expected);
+        assert!(found.len() == 2 && found.iter().all(|items| !items.is_empty()));
+    }
     store.pause("p").await.unwrap();
     assert_eq!(read(lease.clone(), 100).await, 0, "while it is paused nothing becomes of it");
     let two = [lease.clone(), lease];
