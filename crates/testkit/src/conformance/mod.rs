@@ -34,6 +34,7 @@ pub mod sleep;
 pub mod strand;
 pub mod token;
 pub mod tolerance;
+pub mod versions;
 pub mod wake;
 pub mod watchers;
 pub mod why;
@@ -144,7 +145,11 @@ macro_rules! conformance {
             deadline: a_gate_that_takes_too_long_fails a_sleeper_wakes_at_its_deadline
                 the_deadline_comes_before_a_later_item each_gate_has_its_own_time
                 resume_starts_the_clock_again time_without_work_does_not_count
-                a_deadline_may_be_set_later a_deadline_that_is_set_later_wakes;
+                a_deadline_may_be_set_later a_deadline_that_is_set_later_wakes
+                what_is_pushed_for_later_has_a_deadline_too;
+            versions: an_item_that_is_cancelled_in_flight_stays_so an_item_that_is_moved_in_flight_is_delivered_there
+                new_data_in_flight_is_delivered an_upsert_in_flight_is_delivered
+                each_change_of_an_item_is_a_version each_change_of_a_partition_is_a_version names_do_not_change;
             rewind: items_are_as_they_came_to_the_gate what_it_came_with_counts_not_what_became_of_it
                 the_last_coming_counts what_will_be_made_again_is_removed
                 only_what_is_at_the_gate_or_beyond a_late_answer_is_fenced a_stale_answer_keeps_nothing
@@ -284,6 +289,7 @@ mod tests {
             ("sleep", include_str!("sleep.rs")),
             ("strand", include_str!("strand.rs")),
             ("token", include_str!("token.rs")),
+            ("versions", include_str!("versions.rs")),
             ("wake", include_str!("wake.rs")),
             ("watchers", include_str!("watchers.rs")),
             ("why", include_str!("why.rs")),
