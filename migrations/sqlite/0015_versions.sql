@@ -1,12 +1,19 @@
 -- A plain UPDATE (or an upsert) of what people see counts as a version, whether it says so or not: an item that is in flight
 -- then keeps what was written, and ETags tell of it. Outcomes and functions raise the version themselves, and pay one
--- comparison. Data has a trigger of its own: SQLite reads the old value of every column that a trigger names.
+-- comparison. Three triggers: SQLite reads the old value of every column that is named by a trigger of a column that a statement
+-- sets, and most outcomes set status and pass only. The version that the first one has raised the others leave.
+CREATE TRIGGER gatefeed_item_status_versioned AFTER UPDATE OF status, pass ON gatefeed_items
+WHEN NEW.version = OLD.version AND (OLD.status <> NEW.status OR OLD.pass <> NEW.pass)
+BEGIN
+    UPDATE gatefeed_items SET version = version + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+    WHERE partition_id = NEW.partition_id AND id = NEW.id AND version = NEW.version;
+END;
+
 CREATE TRIGGER gatefeed_item_versioned
-AFTER UPDATE OF gate, status, priority, pass, retry_count, available_at, content_type, error_messages ON gatefeed_items
+AFTER UPDATE OF gate, priority, retry_count, available_at, content_type, error_messages ON gatefeed_items
 WHEN NEW.version = OLD.version AND
-    (OLD.gate, OLD.status, OLD.priority, OLD.pass, OLD.retry_count, OLD.available_at, OLD.content_type, OLD.error_messages)
-    IS NOT
-    (NEW.gate, NEW.status, NEW.priority, NEW.pass, NEW.retry_count, NEW.available_at, NEW.content_type, NEW.error_messages)
+    (OLD.gate, OLD.priority, OLD.retry_count, OLD.available_at, OLD.content_type, OLD.error_messages) IS NOT
+    (NEW.gate, NEW.priority, NEW.retry_count, NEW.available_at, NEW.content_type, NEW.error_messages)
 BEGIN
     UPDATE gatefeed_items SET version = version + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
     WHERE partition_id = NEW.partition_id AND id = NEW.id AND version = NEW.version;
