@@ -23,6 +23,9 @@ use super::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// For what is found by a partition's key.
+const KEY_LIMIT: Duration = Duration::from_secs(5);
+
 /// Open and failed items are counted by partition and gate first, from the partial indexes alone.
 const FEEDS: &str = "SELECT p.feed,
         count(*) FILTER (WHERE p.status = 'available') AS partitions_available,
@@ -109,7 +112,7 @@ const IDLENESS: &str = "SELECT
 
 impl Postgres {
     pub(super) async fn list_feeds(&self) -> Result<Vec<FeedStatus>> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Look, LIMIT).await?;
         let rows = tx.query(self.sql.get(FEEDS)).fetch_all(tx.conn()?).await.map_err(translate)?;
         let watchers = self.alive(&mut tx).await?;
         tx.commit().await?;
@@ -118,7 +121,7 @@ impl Postgres {
     }
 
     pub(super) async fn list_partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Look, LIMIT).await?;
         let query = tx.query(self.sql.get(PARTITIONS)).bind(&filter.feed);
         let query =
             query.bind(filter.status.map(PartitionStatus::as_str)).bind(&filter.id).bind(&filter.after);
@@ -128,7 +131,9 @@ impl Postgres {
     }
 
     pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        // One item is found by its key.
+        let lane = if filter.id.is_some() { Lane::Ask } else { Lane::Look };
+        let mut tx = self.begin(lane, LIMIT).await?;
         let query = tx.query(self.sql.get(ITEMS)).bind(&filter.partition);
         let query = query.bind(filter.status.map(ItemStatus::as_str)).bind(filter.gate).bind(&filter.id);
         let query = query.bind(&filter.after).bind(limit(filter.limit)).bind(filter.data.bytes() as i32);
@@ -141,7 +146,7 @@ impl Postgres {
     }
 
     pub(super) async fn count_gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Look, LIMIT).await?;
         let query = tx.query(self.sql.get(GATES)).bind(partition);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         if rows.is_empty() {
@@ -153,7 +158,7 @@ impl Postgres {
 
     pub(super) async fn look_at(&self, partition: &str) -> Result<Option<Glance>> {
         let find = "SELECT feed, status, gate, version FROM {schema}.gatefeed_partitions WHERE id = $1";
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Ask, KEY_LIMIT).await?;
         let query = tx.query(self.sql.get(find)).bind(partition);
         let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
