@@ -30,6 +30,7 @@ mod renew;
 mod request;
 mod rows;
 mod schema;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tokens;
