@@ -435,29 +435,23 @@ impl Board {
 
     // --- items come in ---
 
-    /// Partitions that should be read now.
+    /// Partitions that should be read now: first those that have waited for it for longest, since more may want to be read
+    /// than one statement reads, again and again.
     pub(crate) fn pages(&mut self, now: Duration) -> Vec<PageRequest> {
         if self.is_draining {
             return Vec::new();
         }
         let limit = self.page_items();
         let has_room = self.buffered < self.buffer_max();
-        let mut requests = Vec::new();
-        for held in self.held.values_mut().filter(|h| h.is_workable() && h.trusted_until.holds(now)) {
-            if !held.is_low(limit, has_room) {
-                continue;
-            }
-            let Reading::At(after) = &held.reading else { continue };
-            if after.is_none() {
-                held.scan_started = Instant::now();
-            }
-            requests.push(PageRequest { lease: held.lease.clone(), after: after.clone(), limit });
-            held.reading = Reading::Loading;
-            if requests.len() == PAGES_MAX {
-                break;
-            }
+        let is_wanted = |held: &&mut Held| {
+            let may_read = held.is_workable() && held.trusted_until.holds(now);
+            may_read && matches!(held.reading, Reading::At(_)) && held.is_low(limit, has_room)
+        };
+        let mut wanted: Vec<&mut Held> = self.held.values_mut().filter(is_wanted).collect();
+        if wanted.len() > PAGES_MAX {
+            wanted.sort_by_key(|held| held.read_at);
         }
-        requests
+        wanted.into_iter().take(PAGES_MAX).filter_map(|held| held.read_on(limit)).collect()
     }
 
     /// Enough to keep every delivery slot busy for a while, and bounded however many partitions are held.

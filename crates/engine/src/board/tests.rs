@@ -966,3 +966,21 @@ fn what_cannot_be_reserved_waits_and_is_not_lost() {
     assert_eq!(turns(&mut board), ["p/c"]);
     assert_eq!(left.load(relaxed), 4, "no more is reserved than is taken");
 }
+
+/// With more partitions than one statement reads, those that are through with a page at once do not take every place.
+#[tokio::test(start_paused = true)]
+async fn each_partition_is_read_in_its_turn() {
+    let mut board = board(1000);
+    let leases: Vec<_> = (0..2 * PAGES_MAX).map(|n| grant(&mut board, &format!("p{n}"))).collect();
+    let mut read = HashSet::default();
+    for _ in 0..2 {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let requests = board.pages(NOW);
+        assert_eq!(requests.len(), PAGES_MAX);
+        for request in requests {
+            board.page_loaded(&request.lease, page_with_more(&[]));
+            read.insert(request.lease.partition.clone());
+        }
+    }
+    assert_eq!(read.len(), leases.len());
+}
