@@ -182,8 +182,8 @@ impl<P: Processor> Watcher<P> {
 
     /// Runs until the shutdown token is cancelled (or nothing is left, with `until_idle`). Then it claims
     /// nothing more, waits for what is in flight up to the grace period, gives back the rest, writes the
-    /// outcomes, releases its leases and takes itself off the list of watchers. While it runs it reconnects for ever. Dropping the future instead is
-    /// like a crash: nothing is lost, but the leases have to expire.
+    /// outcomes, releases its leases and takes itself off the list of watchers. While it runs it reconnects for ever.
+    /// Dropping the future instead is like a crash: nothing is lost, but the leases have to expire.
     pub async fn run(self) -> Result<Finished> {
         let Builder { store, settings, shutdown } = self.builder;
         check(&settings)?;
