@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
     process::Command,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use gatefeed_tests::{DEADLINE, Database, Gatefeed, binary, eventually, free_port, gatefeed};

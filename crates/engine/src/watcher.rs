@@ -22,7 +22,7 @@ use crate::{
     checkpoint, claim,
     context::{Context, Settings},
     deliver,
-    lanes::Ready,
+    lanes::Lanes,
     observe, outcome, overdue, page,
     policy::{Policies, Policy},
     processor::Processor,
@@ -187,15 +187,20 @@ impl<P: Processor> Watcher<P> {
     pub async fn run(self) -> Result<Finished> {
         let Builder { store, settings, shutdown } = self.builder;
         check(&settings)?;
-        let processor = self.processor.clone();
-        let ready: Ready = Arc::new(move |feed: &str, gate| processor.is_ready(feed, gate));
-        let processor = self.processor.clone();
-        let reserve: Ready = Arc::new(move |feed: &str, gate| processor.reserve(feed, gate));
-        let context = Arc::new(Context::new(store, settings, [ready, reserve], shutdown.child_token()));
+        let lanes = lanes(&settings, &self.processor);
+        let context = Arc::new(Context::new(store, settings, lanes, shutdown.child_token()));
         // Deliveries are tasks of their own: this ends them if this future is dropped.
         let _abort = context.abort.clone().drop_guard();
         run(context, self.processor).await
     }
+}
+
+/// With what the processor says of each feed and gate.
+fn lanes<P: Processor>(settings: &Settings, processor: &Arc<P>) -> Lanes {
+    let (is_ready, reserve) = (processor.clone(), processor.clone());
+    let ready = Arc::new(move |feed: &str, gate| is_ready.is_ready(feed, gate));
+    let reserve = Arc::new(move |feed: &str, gate| reserve.reserve(feed, gate));
+    Lanes::new(&settings.policies, settings.max_payload, ready).with_reserve(reserve)
 }
 
 fn check(settings: &Settings) -> Result<()> {

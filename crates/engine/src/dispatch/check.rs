@@ -23,8 +23,8 @@ pub enum Part {
     HealthPath,
     /// [`HttpOptions::ca`].
     Ca,
-    /// [`HttpOptions::gather_url`].
-    GatherUrl,
+    /// [`HttpOptions::public_url`].
+    PublicUrl,
 }
 
 /// Why a route cannot work. The text never holds a secret.
@@ -51,7 +51,7 @@ impl HttpOptions {
             (Part::Targets, check_targets(targets, self.deny_private)),
             (Part::HealthPath, health::check_path(targets, self.health_path.as_deref())),
             (Part::Ca, self.ca.as_deref().map_or(Ok(()), connect::check_authorities)),
-            (Part::GatherUrl, gather::check_url(self.gather_url.as_ref())),
+            (Part::PublicUrl, gather::check_url(self.public_url.as_ref())),
         ];
         let flaw =
             |(part, checked): (Part, Result<(), String>)| checked.err().map(|message| Flaw { part, message });
@@ -102,12 +102,12 @@ mod tests {
             request_timeout: Duration::ZERO,
             health_path: Some("//elsewhere/".into()),
             ca: Some("no PEM".into()),
-            gather_url: Some("mailto:me@example.com".parse().unwrap()),
+            public_url: Some("mailto:me@example.com".parse().unwrap()),
             deny_private: true,
             ..good()
         };
         let parts: Vec<Part> = bad.flaws(&targets).into_iter().map(|flaw| flaw.part).collect();
-        assert_eq!(parts, [Part::Times, Part::Targets, Part::HealthPath, Part::Ca, Part::GatherUrl]);
+        assert_eq!(parts, [Part::Times, Part::Targets, Part::HealthPath, Part::Ca, Part::PublicUrl]);
         for times in [
             HttpOptions { request_timeout: Duration::MAX, ..good() },
             HttpOptions { connect_timeout: Duration::MAX, ..good() },

@@ -1,5 +1,5 @@
-//! Reading the data that stays behind when a page is read. One at a time: nothing is gained by several together, since there is no
-//! round trip to save.
+//! Reading the data that stays behind when a page is read. One at a time: nothing is gained by several together, since
+//! there is no round trip to save.
 
 use gatefeed_core::item::Data;
 use sqlx::Row;

@@ -1,5 +1,6 @@
-//! Lanes: what people look at and do, however slow it is or long it waits, is nothing that a watcher waits for. On Postgres, where
-//! calls wait for each other's locks; on SQLite reading waits for nobody, and its own tests take the connections.
+//! Lanes: what people look at and do, however slow it is or long it waits, is nothing that a watcher waits for. On
+//! Postgres, where calls wait for each other's locks; on SQLite reading waits for nobody, and its own tests take the
+//! connections.
 
 use std::{future::Future, sync::Arc};
 
