@@ -213,7 +213,7 @@ mod tests {
             max_in_flight: None,
             failure_policy: FailurePolicy::Stop,
             gate_deadline: None,
-            is_overdue: false,
+            is_past_deadline: false,
             keep_history: false,
             version: 0,
             has_dependencies: false,

@@ -50,7 +50,7 @@ pub struct Claim {
     /// At most this many partitions; zero claims none.
     pub limit: usize,
     /// Only partitions that have been due for this long, and free ones: what nobody else has taken.
-    pub overdue: Duration,
+    pub due_for: Duration,
 }
 
 /// A granted lease and the partition as it was then.

@@ -77,7 +77,7 @@ pub struct PartitionState {
     pub gate_deadline: Option<Duration>,
     /// That time is over, by the database's clock: nothing more is sent, and the next checkpoint fails the partition
     /// unless its gate is through by then.
-    pub is_overdue: bool,
+    pub is_past_deadline: bool,
     /// Whether outcomes keep what they replace ([`crate::outcome::Kept`]), so that the partition can be rewound.
     pub keep_history: bool,
     /// Grows on grants and on every visible change.
@@ -89,7 +89,7 @@ pub struct PartitionState {
 impl PartitionState {
     /// Whether its owner may send.
     pub fn is_workable(&self) -> bool {
-        self.status == PartitionStatus::Available && !self.is_overdue
+        self.status == PartitionStatus::Available && !self.is_past_deadline
     }
 }
 

@@ -292,7 +292,7 @@ impl Board {
 
     /// How many more a full watcher takes at a time of what nobody with room took: few, since that may be about to have
     /// room. Several watchers that are full took all at once, and left those with nothing that were through first.
-    pub(crate) fn overdue_max(&self) -> usize {
+    pub(crate) fn untaken_max(&self) -> usize {
         (self.held.len() / 4).clamp(1, self.turns_max().div_ceil(2))
     }
 
@@ -788,7 +788,7 @@ impl Board {
     pub(crate) fn checked(&mut self, lease: &Lease, result: Checkpointed) {
         let Some(held) = self.current(lease) else { return };
         // Else it had been failed or released: its gate's time is not over, or not any more.
-        held.state.is_overdue &= result == Checkpointed::Busy;
+        held.state.is_past_deadline &= result == Checkpointed::Busy;
         match result {
             Checkpointed::Due => held.reading = Reading::At(None),
             Checkpointed::Wait(time) => held.reading = Reading::Resting(Instant::now() + time),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A watcher that is full claims only what has been due for this many poll intervals: what nobody with room took.
-const OVERDUE_POLLS: u32 = 2;
+const UNTAKEN_POLLS: u32 = 2;
 /// One that is full but for the slots that it keeps for partitions which come along claims, so often, what has been due for
 /// this long: those with more room are faster.
 const KEPT: Duration = Duration::from_millis(250);
@@ -45,7 +45,7 @@ pub(crate) async fn run(context: Arc<Context>, is_down: Down) {
     }
 }
 
-/// Whether a claim may have left something that is due. One of a full watcher asked only for what is overdue: that there
+/// Whether a claim may have left something that is due. One of a full watcher asked only for what nobody took: that there
 /// was none says nothing of the rest, which is to be asked for as soon as there is room.
 fn may_have_left(granted: usize, limit: usize, is_full: bool) -> bool {
     is_full || granted >= limit
@@ -61,7 +61,7 @@ struct Claimer {
     has_more: bool,
     /// The feeds that the last claim left out ([`Self::hindered`]).
     left_out: Vec<String>,
-    /// When those feeds were last asked for what is overdue.
+    /// When those feeds were last asked for what nobody took.
     left_out_at: Instant,
 }
 
@@ -94,8 +94,8 @@ impl Claimer {
         }
         self.has_more &= !feeds.is_empty();
         if !feeds.is_empty() {
-            let limit = if is_full { context.board().overdue_max() } else { self.limit };
-            let granted = self.claim_of(feeds.clone(), limit, self.overdue(room)).await?;
+            let limit = if is_full { context.board().untaken_max() } else { self.limit };
+            let granted = self.claim_of(feeds.clone(), limit, self.due_for(room)).await?;
             self.has_more = may_have_left(granted, limit, is_full);
             match granted {
                 0 if is_full => {}
@@ -117,7 +117,7 @@ impl Claimer {
         }
         self.left_out_at = Instant::now();
         for feed in self.left_out.clone() {
-            if self.claim_of(vec![feed.clone()], 1, self.overdue(Room::Turns)).await? > 0 {
+            if self.claim_of(vec![feed.clone()], 1, self.due_for(Room::Turns)).await? > 0 {
                 self.context.board().rotate_feed(&feed);
             }
         }
@@ -125,8 +125,8 @@ impl Claimer {
     }
 
     /// For how long nobody with more room has to have taken a partition.
-    fn overdue(&self, room: Room) -> Duration {
-        let long = OVERDUE_POLLS * self.context.settings.poll_interval;
+    fn due_for(&self, room: Room) -> Duration {
+        let long = UNTAKEN_POLLS * self.context.settings.poll_interval;
         match room {
             Room::Spare => Duration::ZERO,
             Room::Kept => KEPT.min(long),
@@ -135,11 +135,11 @@ impl Claimer {
     }
 
     /// Takes up to so many partitions that have been due for this long. Returns how many there were.
-    async fn claim_of(&self, feeds: Vec<String>, limit: usize, overdue: Duration) -> Result<usize> {
+    async fn claim_of(&self, feeds: Vec<String>, limit: usize, due_for: Duration) -> Result<usize> {
         let context = &self.context;
         let settings = &context.settings;
         let claim =
-            Claim { owner: settings.owner.clone(), feeds, duration: settings.lease_duration, limit, overdue };
+            Claim { owner: settings.owner.clone(), feeds, duration: settings.lease_duration, limit, due_for };
         let started = clock::now();
         let grants = context.store.claim(&claim).await?;
         let granted = grants.len();

@@ -31,7 +31,7 @@ fn state(version: i64) -> PartitionState {
         max_in_flight: None,
         failure_policy: gatefeed_core::partition::FailurePolicy::Stop,
         gate_deadline: None,
-        is_overdue: false,
+        is_past_deadline: false,
         keep_history: false,
         version,
         has_dependencies: false,
@@ -660,15 +660,15 @@ fn a_feed_that_is_named_twice_is_one() {
 #[test]
 fn a_full_watcher_takes_a_quarter_more_at_a_time() {
     let mut board = board(100);
-    assert_eq!(board.overdue_max(), 1);
+    assert_eq!(board.untaken_max(), 1);
     for n in 0..20 {
         grant(&mut board, &format!("p{n}"));
     }
-    assert_eq!(board.overdue_max(), 5);
+    assert_eq!(board.untaken_max(), 5);
     for n in 20..200 {
         grant(&mut board, &format!("p{n}"));
     }
-    assert_eq!(board.overdue_max(), board.turns_max().div_ceil(2), "it could not serve more");
+    assert_eq!(board.untaken_max(), board.turns_max().div_ceil(2), "it could not serve more");
 }
 
 /// Partitions p0, p1, … with so many items each, granted some time ago.

@@ -126,7 +126,7 @@ impl Db {
             feeds: vec!["default".to_owned()],
             duration: Duration::from_secs(30),
             limit: 100,
-            overdue: Duration::ZERO,
+            due_for: Duration::ZERO,
         };
         self.store.claim(&claim).await.unwrap()
     }

@@ -115,7 +115,7 @@ async fn grants(store: &Arc<dyn Store>, limit: usize) -> Vec<Arc<Lease>> {
         feeds: vec!["default".into()],
         duration: Duration::from_secs(3600),
         limit,
-        overdue: Duration::ZERO,
+        due_for: Duration::ZERO,
     };
     store.claim(&claim).await.unwrap().into_iter().map(|grant| grant.lease).collect()
 }

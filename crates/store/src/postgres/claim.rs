@@ -73,7 +73,7 @@ impl Postgres {
         }
         let query = tx.query(self.sql.get(CLAIM)).bind(&claim.feeds).bind(claim.limit as i64);
         let query = query.bind(claim.owner.as_ref()).bind(lease_id).bind(micros(claim.duration));
-        let query = query.bind(micros(claim.overdue));
+        let query = query.bind(micros(claim.due_for));
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
         let grant = |row| {

@@ -18,7 +18,7 @@ macro_rules! state_columns {
         "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version,
             p.gate_deadline_seconds, p.keep_history, p.has_dependencies,
             coalesce(coalesce(p.gate_since, p.created_at) + p.gate_deadline_seconds * interval '1 second'
-                <= clock_timestamp(), false) AS is_overdue"
+                <= clock_timestamp(), false) AS is_past_deadline"
     };
 }
 pub(super) use state_columns;
@@ -42,7 +42,7 @@ pub(super) fn state(row: &PgRow) -> Result<PartitionState> {
         max_in_flight: get::<Option<i32>>(row, "max_in_flight")?.map(i32::unsigned_abs),
         failure_policy: FailurePolicy::from_str(get(row, "failure_policy")?)?,
         gate_deadline: get::<Option<i32>>(row, "gate_deadline_seconds")?.map(seconds),
-        is_overdue: get(row, "is_overdue")?,
+        is_past_deadline: get(row, "is_past_deadline")?,
         keep_history: get(row, "keep_history")?,
         version: get(row, "version")?,
         has_dependencies: get(row, "has_dependencies")?,

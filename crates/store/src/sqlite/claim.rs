@@ -60,7 +60,7 @@ pub(super) const GRANT: &str = concat!(
     deadline_at!(""),
     " <= ",
     now!(),
-    ", 0) AS is_overdue"
+    ", 0) AS is_past_deadline"
 );
 
 impl Sqlite {
@@ -86,9 +86,9 @@ async fn candidates(connection: &mut SqliteConnection, claim: &Claim) -> Result<
     let mut found: Vec<(Reverse<i64>, String, String)> = Vec::new();
     for feed in &claim.feeds {
         for sql in [EXPIRED, FREE] {
-            let overdue = format!("-{}", &seconds(claim.overdue)[1..]);
+            let due_for = format!("-{}", &seconds(claim.due_for)[1..]);
             for row in
-                sqlx::query(sql).bind(feed).bind(limit).bind(overdue).fetch_all(&mut *connection).await?
+                sqlx::query(sql).bind(feed).bind(limit).bind(due_for).fetch_all(&mut *connection).await?
             {
                 found.push((
                     Reverse(row.try_get("priority")?),

@@ -50,7 +50,7 @@ macro_rules! state_columns {
             "p.feed, p.status, p.gate, p.manual_checkpoint, p.auto_close, p.max_in_flight, p.failure_policy, p.version,
             p.gate_deadline_seconds, p.keep_history, p.has_dependencies, coalesce(",
             $crate::sqlite::rows::deadline_at!("p."),
-            " <= strftime('%Y-%m-%d %H:%M:%f', 'now'), 0) AS is_overdue"
+            " <= strftime('%Y-%m-%d %H:%M:%f', 'now'), 0) AS is_past_deadline"
         )
     };
 }
@@ -118,7 +118,7 @@ pub(super) fn state(row: &SqliteRow) -> Result<PartitionState> {
         gate_deadline: row
             .try_get::<Option<u32>, _>("gate_deadline_seconds")?
             .map(|s| Duration::from_secs(s.into())),
-        is_overdue: row.try_get("is_overdue")?,
+        is_past_deadline: row.try_get("is_past_deadline")?,
         keep_history: row.try_get("keep_history")?,
         version: row.try_get("version")?,
         has_dependencies: row.try_get("has_dependencies")?,

@@ -40,7 +40,7 @@ async fn claim_all(store: &Sqlite) -> Vec<Grant> {
     let feeds = vec!["default".to_owned()];
     let duration = Duration::from_secs(30);
     store
-        .claim(&Claim { owner: "w".into(), feeds, duration, limit: 10, overdue: Duration::ZERO })
+        .claim(&Claim { owner: "w".into(), feeds, duration, limit: 10, due_for: Duration::ZERO })
         .await
         .unwrap()
 }

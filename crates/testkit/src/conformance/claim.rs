@@ -104,7 +104,7 @@ pub async fn a_grant_is_complete(db: TestDb) {
         feeds: vec!["default".into()],
         duration,
         limit: 5,
-        overdue: Duration::ZERO,
+        due_for: Duration::ZERO,
     };
     let grants = store.claim(&claim).await.unwrap();
     assert_eq!(grants.len(), 1);
@@ -241,7 +241,7 @@ pub async fn an_open_producer_blocks_nobody(db: TestDb) {
 }
 
 /// A full watcher leaves to others what they may still take; what is given back queues up behind the rest.
-pub async fn only_what_is_overdue(db: TestDb) {
+pub async fn only_what_nobody_took(db: TestDb) {
     let store = db.store();
     for (id, since) in [("long", -60.0), ("just now", -1.0)] {
         let at = db.in_secs(since);
@@ -252,7 +252,7 @@ pub async fn only_what_is_overdue(db: TestDb) {
         feeds: vec!["default".into()],
         duration: LEASE,
         limit: 10,
-        overdue: Duration::from_secs(secs),
+        due_for: Duration::from_secs(secs),
     };
     assert!(store.claim(&overdue(90)).await.unwrap().is_empty());
     let grants = store.claim(&overdue(30)).await.unwrap();

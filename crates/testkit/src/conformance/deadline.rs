@@ -26,9 +26,9 @@ async fn since(db: &TestDb, secs: f64) {
     assert_eq!(db.run(&format!("UPDATE gatefeed_partitions SET gate_since = {since}")).await, 1);
 }
 
-async fn is_overdue(db: &TestDb, lease: &Arc<Lease>) -> bool {
+async fn is_past_deadline(db: &TestDb, lease: &Arc<Lease>) -> bool {
     match db.store().observe(std::slice::from_ref(lease)).await.unwrap().remove(0) {
-        Observed::Held(state) => state.is_overdue,
+        Observed::Held(state) => state.is_past_deadline,
         Observed::Lost => panic!("nobody takes it"),
     }
 }
@@ -38,10 +38,10 @@ pub async fn a_gate_that_takes_too_long_fails(db: TestDb) {
     let lease = limited(&db, &[("a", 0), ("b", 1)]).await;
     let store = db.store();
     since(&db, 3500.0).await;
-    assert!(!is_overdue(&db, &lease).await);
+    assert!(!is_past_deadline(&db, &lease).await);
     assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Due);
     since(&db, 3601.0).await;
-    assert!(is_overdue(&db, &lease).await);
+    assert!(is_past_deadline(&db, &lease).await);
     assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Failed);
     let row = partition(&store, "p").await;
     assert_eq!((row.status, row.gate, row.next_run_at), (PartitionStatus::Failed, 0, None));
@@ -62,7 +62,7 @@ pub async fn a_sleeper_wakes_at_its_deadline(db: TestDb) {
     since(&db, 3601.0).await;
     db.run(&format!("UPDATE gatefeed_partitions SET next_run_at = {}", db.in_secs(-1.0))).await;
     let grant = grant(&store, "v", "p").await;
-    assert!(grant.state.is_overdue);
+    assert!(grant.state.is_past_deadline);
     assert_eq!(checkpoint(&store, &grant.lease).await, Checkpointed::Failed);
 }
 
@@ -82,7 +82,7 @@ pub async fn each_gate_has_its_own_time(db: TestDb) {
     complete_all(&store, &lease).await;
     since(&db, 9000.0).await;
     assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Advanced(1));
-    assert!(!is_overdue(&db, &lease).await);
+    assert!(!is_past_deadline(&db, &lease).await);
     assert!(db.partition_is("p", &format!("gate_since > {}", db.in_secs(-60.0))).await);
 }
 
@@ -109,7 +109,7 @@ pub async fn time_without_work_does_not_count(db: TestDb) {
         since(&db, 9000.0).await;
         push(&store, "p", &[(id, 0)]).await;
         let lease = lease(&store, "w", "p").await;
-        assert!(!is_overdue(&db, &lease).await, "{id}");
+        assert!(!is_past_deadline(&db, &lease).await, "{id}");
         complete_all(&store, &lease).await;
         assert_eq!(checkpoint(&store, &lease).await, Checkpointed::Closed);
     }
@@ -136,7 +136,7 @@ pub async fn a_deadline_may_be_set_later(db: TestDb) {
     since(&db, 9000.0).await;
     let lease = lease(&store, "w", "p").await;
     db.run("UPDATE gatefeed_partitions SET gate_deadline_seconds = 60").await;
-    assert!(!is_overdue(&db, &lease).await);
+    assert!(!is_past_deadline(&db, &lease).await);
     db.refused("UPDATE gatefeed_partitions SET gate_deadline_seconds = 0").await;
     for bad in [Duration::ZERO, Duration::from_millis(1500), Duration::from_secs(u64::MAX)] {
         let made = NewPartition { gate_deadline: Some(bad), ..NewPartition::new("q") };
@@ -166,6 +166,6 @@ pub async fn what_is_pushed_for_later_has_a_deadline_too(db: TestDb) {
     db.run(&format!("UPDATE gatefeed_partitions SET gate_since = {}", db.in_secs(-9000.0))).await;
     db.run(&format!("UPDATE gatefeed_partitions SET next_run_at = {}", db.in_secs(9000.0))).await;
     let grant = grant(&store, "v", "p").await;
-    assert!(grant.state.is_overdue);
+    assert!(grant.state.is_past_deadline);
     assert_eq!(checkpoint(&store, &grant.lease).await, Checkpointed::Failed);
 }

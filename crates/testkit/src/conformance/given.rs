@@ -100,7 +100,7 @@ pub async fn item_ids(store: &Arc<dyn Store>, partition: &str) -> Vec<String> {
 /// Asks for up to `limit` partitions of some feeds.
 pub async fn claim_feeds(store: &Arc<dyn Store>, owner: &str, feeds: &[&str], limit: usize) -> Vec<Grant> {
     let feeds = feeds.iter().map(|f| (*f).to_owned()).collect();
-    let claim = Claim { owner: owner.into(), feeds, duration: LEASE, limit, overdue: Duration::ZERO };
+    let claim = Claim { owner: owner.into(), feeds, duration: LEASE, limit, due_for: Duration::ZERO };
     patiently(|| store.claim(&claim)).await
 }
 

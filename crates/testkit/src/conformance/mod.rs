@@ -85,7 +85,7 @@ macro_rules! conformance {
                 dropped_it_lets_its_partition_close other_partitions_go_on;
             delay: a_delayed_item_waits a_mixed_push past_moments_are_due the_year_9999_is_fine
                 absurd_years_are_refused children_may_be_delayed;
-            claim: by_priority_and_age a_limit_takes_the_foremost feeds_are_separate a_limit_of_zero_claims_none only_what_is_overdue
+            claim: by_priority_and_age a_limit_takes_the_foremost feeds_are_separate a_limit_of_zero_claims_none only_what_nobody_took
                 idle_future_and_ended_ones_are_left a_grant_is_complete leased_ones_are_left
                 expired_ones_are_taken_over expired_and_free_ones_compete_by_priority
                 a_limit_is_for_both_kinds by_priority_over_all_feeds

@@ -34,7 +34,7 @@ fn item(id: &str) -> NewItem {
 async fn grant(store: &Postgres) -> Grant {
     let feeds = vec!["default".to_owned()];
     let (owner, duration) = ("w".into(), Duration::from_secs(600));
-    let claim = Claim { owner, feeds, duration, limit: 10, overdue: Duration::ZERO };
+    let claim = Claim { owner, feeds, duration, limit: 10, due_for: Duration::ZERO };
     store.claim(&claim).await.unwrap().remove(0)
 }
 
