@@ -29,6 +29,8 @@ use super::{
 };
 use crate::Options;
 
+mod listener;
+
 const ITEMS: &str = "
     INSERT INTO {schema}.gatefeed_partitions (id) SELECT 'p' || i FROM generate_series(0, 3) AS n (i);
     INSERT INTO {schema}.gatefeed_items (partition_id, id, gate) SELECT 'p' || i % 4, 'i' || i, i % 3
