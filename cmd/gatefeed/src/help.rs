@@ -1,9 +1,9 @@
 //! `--help`: the commands in the order in which people meet them, a command's examples before its flags, and the flags
 //! that all commands share last.
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, ArgAction, Command, CommandFactory, builder::ValueParser};
 
-use crate::{args::Cli, exit, output::wrapped};
+use crate::{args::Cli, exit, output::wrapped, parse};
 
 /// What each group of commands is for.
 const GROUPS: [(&str, &[&str]); 5] = [
@@ -40,7 +40,14 @@ pub(crate) fn command() -> Command {
 /// Values of the environment may be passwords, and `--limit -1` is a wrong value rather than an unknown flag.
 fn argument(arg: Arg) -> Arg {
     let is_option = arg.get_long().is_some() && arg.get_action().takes_values();
-    arg.hide_env_values(true).allow_negative_numbers(is_option)
+    let arg = arg.hide_env_values(true).allow_negative_numbers(is_option);
+    // The variable of a switch has a value, though the switch has none.
+    if is_switch(&arg) { arg.value_parser(ValueParser::new(parse::truth)) } else { arg }
+}
+
+/// Whether it takes no value and is on where it stands.
+pub(crate) fn is_switch(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue)
 }
 
 fn subcommand(command: Command) -> Command {
