@@ -29,6 +29,7 @@ use super::{
 };
 use crate::Options;
 
+mod encoding;
 mod listener;
 
 const ITEMS: &str = "
