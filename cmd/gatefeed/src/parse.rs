@@ -2,13 +2,10 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use gatefeed_core::{id, inspect, lease, partition::FailurePolicy};
+use gatefeed_core::{duration::DURATION_MAX, id, inspect, lease, partition::FailurePolicy};
 use gatefeed_engine::dispatch::parse_target;
 use tracing_subscriber::EnvFilter;
 use url::Url;
-
-/// No duration may be longer: clocks overflow long after anybody would have noticed the typing error.
-const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
@@ -185,8 +182,7 @@ pub(crate) fn rate(text: &str) -> Result<Duration, String> {
     let number: f64 = number.trim().parse().map_err(|_| expected())?;
     let every = Duration::try_from_secs_f64(unit / number).map_err(|_| expected())?;
     // Between a thousand million a second and one in a year.
-    let is_sensible =
-        number > 0.0 && every >= Duration::from_nanos(1) && every <= Duration::from_secs(366 * 24 * 3600);
+    let is_sensible = number > 0.0 && every >= Duration::from_nanos(1) && every <= DURATION_MAX;
     if is_sensible { Ok(every) } else { Err(expected()) }
 }
 

@@ -44,7 +44,8 @@ const GATE: &str = "gatefeed-gate";
 /// `POST /v1/callbacks/{token}`: the answer of an attempt, with the fields of a handler's answer, or, with `Gatefeed-Done` or
 /// `Gatefeed-Gate`, the item's new data. 200 with `{"status", "gate"}` of the item once it is committed. Otherwise problem
 /// details: 400 for what is no answer, 404 for what is no token of this database, 409 for one that is used or whose
-/// partition takes nothing now, 410 for one that has expired, 413 for too much, 503 for later.
+/// partition takes nothing now, 410 for one that has expired, 408 for a body that takes too long, 413 for too much, 503 for
+/// later.
 ///
 /// `POST /v1/callbacks/{token}/heartbeat`: the item waits for its timeout from now on: 200 with `{"waiting_until"}`, which is
 /// null before it is parked.

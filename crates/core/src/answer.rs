@@ -7,11 +7,11 @@ use serde_json::value::RawValue;
 
 use crate::{
     dependency::{Dependencies, Input, OnDependencyFailure},
+    duration::DURATION_MAX,
     gather::Gather,
     id::{JSON, check_content_type, check_id},
     item::Data,
     nested::{Nested, PARTITIONS_MAX, Then},
-    retry::RETRY_AFTER_MAX,
 };
 
 /// What a delivery came to: the handler's answer, or why there is none.
@@ -52,13 +52,13 @@ pub enum Next {
     Again {
         /// The gate it moves to, ahead or back; `None`: it stays.
         gate: Option<i32>,
-        /// The delay before the next delivery.
+        /// The delay before the next delivery; more than [`DURATION_MAX`] is taken as that much.
         after: Option<Duration>,
     },
     /// Its work goes on elsewhere: it waits where it is for a callback ([`crate::callback`]). Data, items and partitions
     /// come with that, and not before.
     Callback {
-        /// Without one in this time the attempt has failed.
+        /// Without one in this time, of which more than [`DURATION_MAX`] is taken as that much, the attempt has failed.
         within: Duration,
     },
 }
@@ -89,7 +89,7 @@ pub struct Failure {
     pub message: String,
     /// The item fails at once, whatever retries are left.
     pub no_retry: bool,
-    /// The delay before the next attempt; `None` means backoff.
+    /// The delay before the next attempt; `None` means backoff, and more than [`DURATION_MAX`] is taken as that much.
     pub retry_after: Option<Duration>,
     /// False when the delivery surely never reached the handler or the handler asked for time (429 or 503 with
     /// Retry-After): the item is delayed and keeps its retries.
@@ -267,9 +267,9 @@ pub fn parse_error(body: &[u8]) -> Option<Failure> {
     }
 }
 
-/// Seconds, checked and bounded by [`RETRY_AFTER_MAX`].
+/// Seconds, checked and bounded by [`DURATION_MAX`].
 pub fn delay_from_secs(secs: f64) -> Option<Duration> {
-    (secs >= 0.0).then(|| Duration::from_secs_f64(secs.min(RETRY_AFTER_MAX.as_secs_f64())))
+    (secs >= 0.0).then(|| Duration::from_secs_f64(secs.min(DURATION_MAX.as_secs_f64())))
 }
 
 /// The fields of one JSON object, their values untouched so that numbers keep their digits.
@@ -710,7 +710,7 @@ mod tests {
 
     #[test]
     fn delays_are_bounded() {
-        assert_eq!(delay_from_secs(1e300), Some(RETRY_AFTER_MAX));
+        assert_eq!(delay_from_secs(1e300), Some(DURATION_MAX));
         assert_eq!(delay_from_secs(f64::NAN), None);
         assert_eq!(delay_from_secs(-0.1), None);
     }

@@ -238,8 +238,8 @@ pub enum Refusal {
     Used,
     /// It came too late: the item's time was over, and the attempt has failed, or is about to.
     Expired,
-    /// Its partition is failed (or complete, by somebody's hand): nothing is taken until it is opened again. Until its time is over
-    /// the token stays good.
+    /// Its partition is failed (or complete, by somebody's hand): nothing is taken until it is opened again. Until its time
+    /// is over the token stays good.
     Closed(PartitionStatus),
 }
 

@@ -12,6 +12,7 @@
 //! | what becomes of an item after a delivery? | `outcome.rs`, `retry.rs`, `error_log.rs` |
 //! | when does a gate rise, a partition close, fail or sleep? | `checkpoint.rs`, `failure_policy.rs` |
 //! | what may an operator do to it? | `acting.rs` |
+//! | how long may a duration be? | `duration.rs` |
 //! | how many deliveries should be in flight? | `budget.rs` |
 //! | who may write, who may send, and until when? | `lease.rs` |
 //! | what does a database have to do? | `store.rs` |
@@ -31,6 +32,7 @@ pub mod callback;
 pub mod checkpoint;
 pub mod circuit;
 pub mod dependency;
+pub mod duration;
 pub mod envelope;
 pub mod error;
 pub mod error_log;

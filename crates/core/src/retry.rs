@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// The longest delay that a handler may ask for; more is taken as this much.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-
 /// How often and how soon failed attempts are repeated.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RetryPolicy {

@@ -202,8 +202,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// rise. Returns the new version, or `None` when fenced or stale.
     async fn begin_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<Option<i64>>;
 
-    /// Takes back what [`Store::begin_suspect`] noted: the delivery was given up before it ended, and not by the watcher's death. Fenced; nothing
-    /// happens unless the item has this version, which then rises.
+    /// Takes back what [`Store::begin_suspect`] noted: the delivery was given up before it ended, and not by the watcher's
+    /// death. Fenced; nothing happens unless the item has this version, which then rises.
     async fn withdraw_suspect(&self, lease: &Lease, item: &str, version: i64) -> Result<()>;
 
     /// Items that have waited for their callback for too long, at most `limit` over all partitions; one entry for each
@@ -344,8 +344,9 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Ends a partition: its open items are cancelled, the epoch rises and nobody owns it, so that what is in flight is
     /// aborted and its late answers are fenced. Inserts are refused from then on (`Cancelled`). Returns how many items were
-    /// cancelled, those of the partitions that it has nested, and that those have, included. Twice is once, but for items that a transaction, open during the first, has committed since.
-    /// `Refused` for a complete partition ([`crate::acting::cancel`]).
+    /// cancelled, those of the partitions that it has nested, and that those have, included. Twice is once, but for items
+    /// that a transaction, open during the first, has committed since. `Refused` for a complete partition
+    /// ([`crate::acting::cancel`]).
     async fn cancel(&self, partition: &str) -> Result<u64> {
         Ok(self.act(partition, None, &Action::Cancel).await?.items)
     }
@@ -353,8 +354,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Goes back to a gate that was reached, in a partition with `keep_history`. Its items at that gate or beyond it, but
     /// for cancelled ones, are available again (pass + 1, no retries used) at the lowest gate from there on that they
     /// have come to, with the data they last came there with; those that answers at or beyond the gate have made are
-    /// removed, and partitions that they have nested are cancelled. The epoch rises and nobody owns the partition; a failed or complete one is open again, a paused one
-    /// stays paused. `Refused`, saying why, by [`crate::acting::rewind`].
+    /// removed, and partitions that they have nested are cancelled. The epoch rises and nobody owns the partition; a failed
+    /// or complete one is open again, a paused one stays paused. `Refused`, saying why, by [`crate::acting::rewind`].
     async fn rewind(&self, partition: &str, gate: i32) -> Result<Rewound> {
         let Acted { items, removed, .. } = self.act(partition, None, &Action::Rewind(gate)).await?;
         Ok(Rewound { items, removed })

@@ -89,10 +89,19 @@ pub(crate) struct Figures {
 pub(crate) enum Room {
     /// Deliveries could be under way that are not.
     Spare,
+    /// For those that come along: what is here has as much in flight as it may.
+    Kept,
     /// Everything is busy, but other partitions should get their turns too.
     Turns,
     /// No.
     None,
+}
+
+impl Room {
+    /// Whether what is here keeps everything busy that it may.
+    pub(crate) fn is_full(self) -> bool {
+        matches!(self, Self::Kept | Self::Turns)
+    }
 }
 
 /// The partitions and the counts over all of them.
@@ -219,9 +228,18 @@ impl Board {
             Room::None
         } else if self.usable() < enough(self.concurrency) {
             Room::Spare
+        } else if self.has_kept_slots() {
+            Room::Kept
         } else {
             Room::Turns
         }
+    }
+
+    /// Whether slots are free that none of the partitions may take which have something to send ([`Self::kept_back`]).
+    fn has_kept_slots(&self) -> bool {
+        let (kept, share) = self.kept_back();
+        let has_its_share = |id: &Arc<str>| self.held.get(id).is_none_or(|held| held.in_flight >= share);
+        kept > 1 && self.in_flight < self.concurrency && self.turns.iter().all(has_its_share)
     }
 
     /// What keeps deliveries busy now or soon: not what is parked, since that leaves other feeds their room.
@@ -281,7 +299,7 @@ impl Board {
     /// Whether partitions could be spared for watchers that ask: everything is busy, or something waits for a bound or for
     /// a handler that is down, perhaps only from here.
     pub(crate) fn could_spare(&self) -> bool {
-        !self.is_draining && (!self.parked.is_empty() || (self.room() == Room::Turns && self.held.len() > 1))
+        !self.is_draining && (!self.parked.is_empty() || (self.room().is_full() && self.held.len() > 1))
     }
 
     /// Of these feeds, those of which nothing waits for a bound or a handler here: more of them could be sent.
@@ -299,7 +317,7 @@ impl Board {
             return;
         }
         let now = Instant::now();
-        let is_full = self.room() == Room::Turns;
+        let is_full = self.room().is_full();
         let parked: HashSet<Arc<str>> = self.parked.iter().cloned().collect();
         for (feed, watchers) in asked {
             let of_feed = |held: &&mut Held| *held.feed == **feed;
@@ -417,29 +435,23 @@ impl Board {
 
     // --- items come in ---
 
-    /// Partitions that should be read now.
+    /// Partitions that should be read now: first those that have waited for it for longest, since more may want to be read
+    /// than one statement reads, again and again.
     pub(crate) fn pages(&mut self, now: Duration) -> Vec<PageRequest> {
         if self.is_draining {
             return Vec::new();
         }
         let limit = self.page_items();
         let has_room = self.buffered < self.buffer_max();
-        let mut requests = Vec::new();
-        for held in self.held.values_mut().filter(|h| h.is_workable() && h.trusted_until.holds(now)) {
-            if !held.is_low(limit, has_room) {
-                continue;
-            }
-            let Reading::At(after) = &held.reading else { continue };
-            if after.is_none() {
-                held.scan_started = Instant::now();
-            }
-            requests.push(PageRequest { lease: held.lease.clone(), after: after.clone(), limit });
-            held.reading = Reading::Loading;
-            if requests.len() == PAGES_MAX {
-                break;
-            }
+        let is_wanted = |held: &&mut Held| {
+            let may_read = held.is_workable() && held.trusted_until.holds(now);
+            may_read && matches!(held.reading, Reading::At(_)) && held.is_low(limit, has_room)
+        };
+        let mut wanted: Vec<&mut Held> = self.held.values_mut().filter(is_wanted).collect();
+        if wanted.len() > PAGES_MAX {
+            wanted.sort_by_key(|held| held.read_at);
         }
-        requests
+        wanted.into_iter().take(PAGES_MAX).filter_map(|held| held.read_on(limit)).collect()
     }
 
     /// Enough to keep every delivery slot busy for a while, and bounded however many partitions are held.

@@ -9,7 +9,9 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, future::select_all, stream::FuturesUnordered};
 use gatefeed_core::{
     answer::{Answer, Failure, Next, Verdict},
+    circuit::Circuit,
     item::Data,
+    share::Peers,
 };
 use tokio::time::Instant;
 
@@ -246,6 +248,28 @@ impl Processor for Chain {
 
     fn readiness_changed(&self) -> impl Future<Output = ()> + Send {
         select_all(self.steps().map(Step::readiness_changed)).map(drop)
+    }
+
+    /// With any of its steps: no delivery gets through that one, and so none through the chain.
+    fn is_down(&self, feed: &str) -> bool {
+        self.steps().any(|step| step.is_down(feed))
+    }
+
+    /// Those of all steps. A target that several of them have is told once, as it is where it is worst.
+    fn circuits(&self, feed: &str) -> Vec<Circuit> {
+        let key = |circuit: &Circuit| (circuit.gate, circuit.target.clone());
+        let mut circuits: Vec<Circuit> = self.steps().flat_map(|step| step.circuits(feed)).collect();
+        circuits.sort_by_key(|circuit| (key(circuit), circuit.state));
+        circuits.dedup_by_key(|circuit| key(circuit));
+        circuits
+    }
+
+    fn is_split(&self) -> bool {
+        self.steps().any(Step::is_split)
+    }
+
+    fn split(&self, peers: &Peers) {
+        self.steps().for_each(|step| step.split(peers));
     }
 }
 

@@ -14,6 +14,9 @@ use crate::{
 
 /// A watcher that is full claims only what has been due for this many poll intervals: what nobody with room took.
 const OVERDUE_POLLS: u32 = 2;
+/// One that is full but for the slots that it keeps for partitions which come along claims, so often, what has been due for
+/// this long: those with more room are faster.
+const KEPT: Duration = Duration::from_millis(250);
 /// Claims that follow each other faster than this double, others halve: a watcher that a few partitions keep
 /// busy leaves the rest to the others, one that goes through many small ones takes them by the dozen.
 const OFTEN: Duration = Duration::from_millis(100);
@@ -81,7 +84,8 @@ impl Claimer {
 
     async fn claim(&mut self) -> Result<()> {
         let context = self.context.clone();
-        let is_full = context.board().room() == Room::Turns;
+        let room = context.board().room();
+        let is_full = room.is_full();
         let mut feeds = context.settings.feeds.clone();
         self.left_out.clear();
         if !is_full {
@@ -91,7 +95,7 @@ impl Claimer {
         self.has_more &= !feeds.is_empty();
         if !feeds.is_empty() {
             let limit = if is_full { context.board().overdue_max() } else { self.limit };
-            let granted = self.claim_of(feeds.clone(), limit, is_full).await?;
+            let granted = self.claim_of(feeds.clone(), limit, self.overdue(room)).await?;
             self.has_more = may_have_left(granted, limit, is_full);
             match granted {
                 0 if is_full => {}
@@ -113,24 +117,29 @@ impl Claimer {
         }
         self.left_out_at = Instant::now();
         for feed in self.left_out.clone() {
-            if self.claim_of(vec![feed.clone()], 1, true).await? > 0 {
+            if self.claim_of(vec![feed.clone()], 1, self.overdue(Room::Turns)).await? > 0 {
                 self.context.board().rotate_feed(&feed);
             }
         }
         Ok(())
     }
 
-    /// Takes up to so many partitions; of an overdue claim only what nobody with room took. Returns how many there were.
-    async fn claim_of(&self, feeds: Vec<String>, limit: usize, is_overdue: bool) -> Result<usize> {
+    /// For how long nobody with more room has to have taken a partition.
+    fn overdue(&self, room: Room) -> Duration {
+        let long = OVERDUE_POLLS * self.context.settings.poll_interval;
+        match room {
+            Room::Spare => Duration::ZERO,
+            Room::Kept => KEPT.min(long),
+            Room::Turns | Room::None => long,
+        }
+    }
+
+    /// Takes up to so many partitions that have been due for this long. Returns how many there were.
+    async fn claim_of(&self, feeds: Vec<String>, limit: usize, overdue: Duration) -> Result<usize> {
         let context = &self.context;
         let settings = &context.settings;
-        let claim = Claim {
-            owner: settings.owner.clone(),
-            feeds,
-            duration: settings.lease_duration,
-            limit,
-            overdue: if is_overdue { OVERDUE_POLLS * settings.poll_interval } else { Duration::ZERO },
-        };
+        let claim =
+            Claim { owner: settings.owner.clone(), feeds, duration: settings.lease_duration, limit, overdue };
         let started = clock::now();
         let grants = context.store.claim(&claim).await?;
         let granted = grants.len();
@@ -181,17 +190,21 @@ impl Claimer {
     /// Waits until a claim makes sense.
     async fn wait(&mut self, wakeups: &mut dyn Wakeups) {
         let poll_at = Instant::now() + jittered(self.context.settings.poll_interval);
+        let kept_until = Instant::now() + jittered(KEPT);
         loop {
             let may_be_more = self.has_more || self.is_wanted_again();
-            if may_be_more && self.context.board().room() == Room::Spare {
+            let room = self.context.board().room();
+            if may_be_more && room == Room::Spare {
                 return;
             }
+            let is_kept = self.has_more && room == Room::Kept;
             tokio::select! {
                 () = self.context.stop.cancelled() => return,
                 () = wakeups.next() => {
                     self.has_more = true;
                     self.freshen(true);
                 }
+                () = tokio::time::sleep_until(kept_until), if is_kept => return,
                 () = self.context.room_bell.notified(), if self.has_more || !self.left_out.is_empty() => {}
                 () = tokio::time::sleep_until(poll_at) => {
                     self.freshen(false);

@@ -16,6 +16,20 @@ pub(crate) fn now() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    /// /proc/uptime counts sleep too. On a machine that has slept, or in a time namespace that pretends so (`unshare -T
+    /// --boottime 86400`), another clock is found out.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn it_counts_sleep() {
+        let uptime = || {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            text.split(' ').next().unwrap().parse::<f64>().unwrap()
+        };
+        let (before, now, after) = (uptime(), super::now().as_secs_f64(), uptime());
+        // It has hundredths, cut off.
+        assert!(before <= now && now <= after + 0.01, "{before} <= {now} <= {after}");
+    }
+
     #[test]
     fn it_runs() {
         let before = super::now();

@@ -13,7 +13,7 @@ use crate::{
     board::{Board, Turn},
     budget::{Concurrency, Gauge},
     clock,
-    lanes::{Lanes, Ready},
+    lanes::Lanes,
     policy::Policies,
 };
 
@@ -67,15 +67,12 @@ impl Context {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         settings: Settings,
-        [ready, reserve]: [Ready; 2],
+        lanes: Lanes,
         stop: CancellationToken,
     ) -> Self {
         let concurrency = settings.concurrency.bounds().min;
         let board = Board::new(concurrency, settings.poll_interval, &settings.feeds);
-        let board =
-            Mutex::new(board.with_lanes(
-                Lanes::new(&settings.policies, settings.max_payload, ready).with_reserve(reserve),
-            ));
+        let board = Mutex::new(board.with_lanes(lanes));
         Self {
             store,
             settings,

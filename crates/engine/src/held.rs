@@ -14,7 +14,7 @@ use gatefeed_core::{
     item::DueItem,
     lease::{Grant, Lease, SUSPECT_EXPIRIES, renew_interval, trusted_until},
     partition::PartitionState,
-    store::Cursor,
+    store::{Cursor, PageRequest},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -121,6 +121,8 @@ pub(crate) struct Held {
     pub(crate) reading: Reading,
     /// When the current scan began at the beginning.
     pub(crate) scan_started: Instant,
+    /// When it was last to be read.
+    pub(crate) read_at: Instant,
     /// The first page has not come yet.
     pub(crate) is_unread: bool,
     /// It has a place in the turns.
@@ -149,6 +151,7 @@ impl Held {
             parked_since: None,
             reading: Reading::At(None),
             scan_started: Instant::now(),
+            read_at: Instant::now(),
             is_unread: true,
             has_turn: false,
             cancel: Arc::new(cancel),
@@ -261,6 +264,18 @@ impl Held {
             self.known.remove(&item.id);
         }
         items
+    }
+
+    /// The next page, which is on its way from now on.
+    pub(crate) fn read_on(&mut self, limit: usize) -> Option<PageRequest> {
+        let Reading::At(after) = &self.reading else { return None };
+        let after = after.clone();
+        self.read_at = Instant::now();
+        if after.is_none() {
+            self.scan_started = self.read_at;
+        }
+        self.reading = Reading::Loading;
+        Some(PageRequest { lease: self.lease.clone(), after, limit })
     }
 
     /// An item's outcome is written.

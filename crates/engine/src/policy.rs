@@ -25,7 +25,7 @@ pub struct Batch {
     /// At most so many items; more than zero. Together they have no more bytes than one item may have.
     pub size: usize,
     /// How long a batch that is not full waits for more, while its partition is still being read. Not at all for
-    /// what nobody knows of.
+    /// what nobody knows of. At most [`gatefeed_core::duration::DURATION_MAX`].
     pub linger: Duration,
 }
 

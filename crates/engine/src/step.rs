@@ -4,7 +4,9 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use gatefeed_core::{
     answer::{Failure, Verdict},
+    circuit::Circuit,
     retry::RetryPolicy,
+    share::Peers,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -36,8 +38,9 @@ pub struct StepRun {
     pub took: Duration,
 }
 
-/// Makes a step of a function or of any other processor, with neither time limit nor retries. One that several
-/// chains or steps share goes in by a closure: `step(move |delivery| shared.process(delivery))`, or is cloned.
+/// Makes a step of a function or of any other processor, with neither time limit nor retries. One that several chains or
+/// stages share is cloned, and keeps one set of limits. A closure around a processor (`step(move |delivery|
+/// shared.process(delivery))`) does the work alone: the chain sees nothing of what limits it, or whether it is down.
 pub fn step(processor: impl Processor) -> Step {
     Step { name: None, work: Arc::new(processor), timeout: None, retry: RETRY }
 }
@@ -87,6 +90,22 @@ impl Step {
 
     pub(crate) fn readiness_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.work.readiness_changed()
+    }
+
+    pub(crate) fn is_down(&self, feed: &str) -> bool {
+        self.work.is_down(feed)
+    }
+
+    pub(crate) fn circuits(&self, feed: &str) -> Vec<Circuit> {
+        self.work.circuits(feed)
+    }
+
+    pub(crate) fn is_split(&self) -> bool {
+        self.work.is_split()
+    }
+
+    pub(crate) fn split(&self, peers: &Peers) {
+        self.work.split(peers);
     }
 
     /// Runs it to the end of its last attempt.
@@ -144,6 +163,14 @@ trait Work: Send + Sync {
     fn reserve(&self, feed: &str, gate: i32) -> bool;
 
     fn readiness_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    fn is_down(&self, feed: &str) -> bool;
+
+    fn circuits(&self, feed: &str) -> Vec<Circuit>;
+
+    fn is_split(&self) -> bool;
+
+    fn split(&self, peers: &Peers);
 }
 
 impl<P: Processor> Work for P {
@@ -161,5 +188,21 @@ impl<P: Processor> Work for P {
 
     fn readiness_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(Processor::readiness_changed(self))
+    }
+
+    fn is_down(&self, feed: &str) -> bool {
+        Processor::is_down(self, feed)
+    }
+
+    fn circuits(&self, feed: &str) -> Vec<Circuit> {
+        Processor::circuits(self, feed)
+    }
+
+    fn is_split(&self) -> bool {
+        Processor::is_split(self)
+    }
+
+    fn split(&self, peers: &Peers) {
+        Processor::split(self, peers);
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use gatefeed_core::{
     Result, Store, StoreError,
     budget::Bounds,
+    duration,
     id::{DEFAULT_FEED, check_id},
     lease::{DURATION_DEFAULT, check_duration},
     retry::RetryPolicy,
@@ -21,7 +22,7 @@ use crate::{
     checkpoint, claim,
     context::{Context, Settings},
     deliver,
-    lanes::Ready,
+    lanes::Lanes,
     observe, outcome, overdue, page,
     policy::{Policies, Policy},
     processor::Processor,
@@ -126,13 +127,13 @@ impl Builder {
         self
     }
 
-    /// How often it looks for work without being told.
+    /// How often it looks for work without being told; more than zero, at most [`duration::DURATION_MAX`].
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.settings.poll_interval = interval;
         self
     }
 
-    /// How long a stop waits for what is in flight.
+    /// How long a stop waits for what is in flight; at most [`duration::DURATION_MAX`].
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self
@@ -181,20 +182,25 @@ impl<P: Processor> Watcher<P> {
 
     /// Runs until the shutdown token is cancelled (or nothing is left, with `until_idle`). Then it claims
     /// nothing more, waits for what is in flight up to the grace period, gives back the rest, writes the
-    /// outcomes, releases its leases and takes itself off the list of watchers. While it runs it reconnects for ever. Dropping the future instead is
-    /// like a crash: nothing is lost, but the leases have to expire.
+    /// outcomes, releases its leases and takes itself off the list of watchers. While it runs it reconnects for ever.
+    /// Dropping the future instead is like a crash: nothing is lost, but the leases have to expire.
     pub async fn run(self) -> Result<Finished> {
         let Builder { store, settings, shutdown } = self.builder;
         check(&settings)?;
-        let processor = self.processor.clone();
-        let ready: Ready = Arc::new(move |feed: &str, gate| processor.is_ready(feed, gate));
-        let processor = self.processor.clone();
-        let reserve: Ready = Arc::new(move |feed: &str, gate| processor.reserve(feed, gate));
-        let context = Arc::new(Context::new(store, settings, [ready, reserve], shutdown.child_token()));
+        let lanes = lanes(&settings, &self.processor);
+        let context = Arc::new(Context::new(store, settings, lanes, shutdown.child_token()));
         // Deliveries are tasks of their own: this ends them if this future is dropped.
         let _abort = context.abort.clone().drop_guard();
         run(context, self.processor).await
     }
+}
+
+/// With what the processor says of each feed and gate.
+fn lanes<P: Processor>(settings: &Settings, processor: &Arc<P>) -> Lanes {
+    let (is_ready, reserve) = (processor.clone(), processor.clone());
+    let ready = Arc::new(move |feed: &str, gate| is_ready.is_ready(feed, gate));
+    let reserve = Arc::new(move |feed: &str, gate| reserve.reserve(feed, gate));
+    Lanes::new(&settings.policies, settings.max_payload, ready).with_reserve(reserve)
 }
 
 fn check(settings: &Settings) -> Result<()> {
@@ -202,6 +208,11 @@ fn check(settings: &Settings) -> Result<()> {
     let names = settings.feeds.iter().map(|feed| ("feed", feed.as_str()));
     for (what, name) in names.chain([("watcher name", settings.owner.as_ref())]) {
         check_id(what, name).map_err(|error| StoreError::Config(error.to_string()))?;
+    }
+    let times = [("a poll interval", settings.poll_interval), ("a grace period", settings.grace)];
+    let lingers = settings.policies.batches().filter_map(|(_, _, batch)| Some(("a linger", batch?.linger)));
+    for (what, time) in times.into_iter().chain(lingers) {
+        duration::check(what, time).map_err(StoreError::Config)?;
     }
     settings.concurrency.bounds().check().map_err(StoreError::Config)?;
     if settings.policies.batches().any(|(_, _, batch)| batch.is_some_and(|batch| batch.size == 0)) {
@@ -296,8 +307,7 @@ async fn stop(
     tracing::info!(in_flight, "stopping");
     context.stop.cancel();
     context.board().drain();
-    let grace_ends = Instant::now() + context.settings.grace;
-    if timeout_at(grace_ends, deliveries.join_next()).await.is_err() {
+    if timeout(context.settings.grace, deliveries.join_next()).await.is_err() {
         tracing::warn!(
             in_flight = context.board().in_flight(),
             "the grace period is over; giving back the rest"
@@ -317,5 +327,49 @@ async fn stop(
     match context.store.release(&leases).await {
         Ok(()) => tracing::info!(released = leases.len(), "stopped"),
         Err(error) => tracing::warn!(leases = leases.len(), %error, "stopped; the leases have to expire"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatefeed_core::duration::DURATION_MAX;
+
+    use super::*;
+    use crate::policy::Batch;
+
+    fn settings() -> Settings {
+        Settings {
+            owner: "w".into(),
+            feeds: vec![DEFAULT_FEED.to_owned()],
+            concurrency: Concurrency::new(Bounds::fixed(1)),
+            policies: Policies::default(),
+            lease_duration: DURATION_DEFAULT,
+            poll_interval: DURATION_MAX,
+            grace: DURATION_MAX,
+            max_payload: 1,
+            until_idle: false,
+        }
+    }
+
+    fn lingering(linger: Duration) -> Settings {
+        let mut settings = settings();
+        let batch = Some(Batch { size: 2, linger });
+        settings.policies.set_feed("f", Policy { batch, ..Policy::default() });
+        settings
+    }
+
+    /// Clocks would overflow: at the next poll, with the next batch, or while it stops.
+    #[test]
+    fn times_that_no_clock_holds_are_refused() {
+        check(&lingering(DURATION_MAX)).unwrap();
+        for (what, settings) in [
+            ("poll interval", Settings { poll_interval: Duration::MAX, ..settings() }),
+            ("grace period", Settings { grace: Duration::MAX, ..settings() }),
+            ("linger", lingering(Duration::MAX)),
+        ] {
+            let refused = check(&settings).unwrap_err();
+            let is_told = refused.to_string().contains(what) && refused.to_string().contains("366 days");
+            assert!(matches!(refused, StoreError::Config(_)) && is_told, "{refused}");
+        }
     }
 }

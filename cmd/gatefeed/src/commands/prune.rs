@@ -13,7 +13,8 @@ use crate::{args::JsonArg, database::DatabaseArgs, output, parse};
 /// Remove what nothing needs any more: blobs that no item refers to.
 ///
 /// A blob is left over where a process died before its item was committed, where an item got other data, and where its
-/// partition was deleted. `gatefeed run` removes those by itself after --blob-grace; this does it now.
+/// partition was deleted. `gatefeed run` and `gatefeed serve` remove those by
+/// themselves after --blob-grace; this does it now.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed prune --blobs --blob-store file:///var/lib/gatefeed/blobs

@@ -235,7 +235,7 @@ fn http_options(file: &File, handling: &Handling) -> HttpOptions {
         health_path: handling.target_health.clone(),
         gather_max: file.gather_max.map_or(defaults.gather_max, bytes),
         spread: handling.spread.spread(Vec::new()),
-        gather_url: file.public_url.clone(),
+        public_url: file.public_url.clone(),
         deny_private: handling.deny_private.unwrap_or(defaults.deny_private),
         ..defaults
     }
@@ -249,6 +249,6 @@ fn keys(part: Part) -> &'static [&'static str] {
         Part::Spread => &["hedge_after", "request_timeout"],
         Part::HealthPath => &["target_health", "target"],
         Part::Ca => &["ca_file"],
-        Part::GatherUrl => &["public_url"],
+        Part::PublicUrl => &["public_url"],
     }
 }

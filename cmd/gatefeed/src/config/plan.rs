@@ -91,7 +91,7 @@ impl Plan {
                 let options = self.options.get(&(feed.clone(), gate));
                 if let Some((targets, options)) = handling.targets.zip(options) {
                     let mut options = options.clone();
-                    options.gather_url = options.gather_url.or_else(|| own_url.clone());
+                    options.public_url = options.public_url.or_else(|| own_url.clone());
                     // The narrowest first; without a gate there are two levels.
                     let levels = [(Some(feed), gate), (None, gate), (Some(feed), None), (None, None)];
                     let levels = &levels[if gate.is_some() { 0 } else { 2 }..];

@@ -14,8 +14,9 @@ use crate::place::{Client, Place, calls::Calls, open};
 on_both!(
     without_tokens_only_this_machine_may_use_it nothing_is_answered_without_a_token a_role_allows_what_it_says
     each_operation_takes_its_role each_operation_is_of_its_feed a_token_of_a_feed_sees_no_other a_revoked_token_ends
-    a_revoked_token_waits_no_longer a_new_partition_is_of_one_feed
+    a_new_partition_is_of_one_feed
     a_key_counts_in_its_feed
+    ; on one thread: a_revoked_token_waits_no_longer
 );
 
 async fn token(place: &Place, role: Role, feed: Option<&str>) -> (String, String) {
@@ -187,20 +188,21 @@ async fn a_revoked_token_waits_no_longer(place: Arc<Place>) {
     place.store.push(&NewPartition::new("p"), &[NewItem::new("p", "i", Data::json("1"))]).await.unwrap();
     let (id, bearer) = token(&place, Role::Read, None).await;
     let client = place.serve(open()).await.with("Authorization", &bearer);
-    let paths =
-        ["/v1/partitions/p?wait=100s", "/v1/partitions/p/items/i?wait=100s", "/v1/partitions/p/events"];
-    let answers = paths.map(|path| {
+    let calls = Calls::count();
+    let waits = ["/v1/partitions/p?wait=100s", "/v1/partitions/p/items/i?wait=100s"].map(|path| {
         let client = client.clone();
         tokio::spawn(async move { client.get(path).await })
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Each looks by itself before it waits.
+    calls.until("glance", 1).await;
+    calls.until("items", 1).await;
+    let events = client.follow("p").await;
     let revoked = std::time::Instant::now();
     place.store.revoke_token(&id).await.unwrap();
-    let [partition, item, events] = answers;
-    for wait in [partition, item] {
+    for wait in waits {
         assert_eq!(wait.await.unwrap().problem(), (401, "unauthorized".into()));
     }
-    let events = events.await.unwrap();
+    let events = events.whole().await;
     assert!(events.status == 200 && !events.text().contains("event: end"), "{events:?}");
     assert!(revoked.elapsed() < Duration::from_secs(60));
 }

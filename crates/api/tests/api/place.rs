@@ -154,6 +154,18 @@ impl Client {
         content_type: Option<&str>,
         body: &[u8],
     ) -> Answer {
+        self.open(method, path, content_type, body).await.whole().await
+    }
+
+    /// Reads the events of a partition, of which the first has come.
+    pub(crate) async fn follow(&self, partition: &str) -> Following {
+        let path = format!("/v1/partitions/{partition}/events");
+        let mut events = self.open("GET", &path, None, b"").await;
+        events.until("event: progress\n").await;
+        events
+    }
+
+    async fn open(&self, method: &str, path: &str, content_type: Option<&str>, body: &[u8]) -> Following {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let host = if self.headers.contains("Host: ") {
             String::new()
@@ -168,9 +180,28 @@ impl Client {
         );
         // A server that refuses a body need not read it.
         _ = stream.write_all(&[head.as_bytes(), body].concat()).await;
-        let mut answer = Vec::new();
-        _ = stream.read_to_end(&mut answer).await;
-        parse(&answer)
+        Following { stream, read: Vec::new() }
+    }
+}
+
+/// An answer that comes bit by bit.
+pub(crate) struct Following {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Following {
+    /// Reads until this is there.
+    pub(crate) async fn until(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.read).contains(text) {
+            assert_ne!(self.stream.read_buf(&mut self.read).await.unwrap(), 0, "{:?}", parse(&self.read));
+        }
+    }
+
+    /// Reads to the end, however that is.
+    pub(crate) async fn whole(mut self) -> Answer {
+        _ = self.stream.read_to_end(&mut self.read).await;
+        parse(&self.read)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Waiting for the end of a partition or item.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use gatefeed_core::{
     item::{Data, NewItem},
@@ -16,8 +19,8 @@ use tokio::{
 use crate::place::{Place, calls::Calls, open};
 
 on_both!(
-    a_wait_ends_with_the_partition a_wait_ends_with_its_time events_tell_until_the_end
-    events_are_told_to_everybody waits_end_with_the_server there_is_room_for_so_many
+    a_wait_ends_with_its_time events_tell_until_the_end events_are_told_to_everybody there_is_room_for_so_many
+    ; on one thread: a_wait_ends_with_the_partition waits_end_with_the_server
 );
 
 async fn push(place: &Place) {
@@ -26,14 +29,20 @@ async fn push(place: &Place) {
 
 async fn a_wait_ends_with_the_partition(place: Arc<Place>) {
     push(&place).await;
+    let calls = Calls::count();
     let (client, other) = (place.client(), place.client().with("Prefer", "wait=100"));
     let partition = tokio::spawn(async move { client.get("/v1/partitions/p?wait=100s").await });
     let item = tokio::spawn(async move { other.get("/v1/partitions/p/items/i").await });
-    // Both wait before it ends, unless the machine is slow; then there is nothing to wait for, which is fine too.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    until_both_wait(&calls).await;
     place.store.cancel("p").await.unwrap();
     assert_eq!(partition.await.unwrap().json()["status"], "cancelled");
     assert_eq!(item.await.unwrap().json()["status"], "cancelled");
+}
+
+/// Each has looked by itself, and has gone on to wait in the same breath.
+async fn until_both_wait(calls: &Calls) {
+    calls.until("glance", 1).await;
+    calls.until("items", 1).await;
 }
 
 async fn a_wait_ends_with_its_time(place: Arc<Place>) {
@@ -47,11 +56,9 @@ async fn a_wait_ends_with_its_time(place: Arc<Place>) {
 
 async fn events_tell_until_the_end(place: Arc<Place>) {
     push(&place).await;
-    let client = place.client();
-    let events = tokio::spawn(async move { client.get("/v1/partitions/p/events").await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let events = place.client().follow("p").await;
     place.store.cancel("p").await.unwrap();
-    let events = events.await.unwrap();
+    let events = events.whole().await;
     assert_eq!(events.headers["content-type"], "text/event-stream");
     let text = events.text();
     let last = text.trim().rsplit("\n\n").next().unwrap();
@@ -61,21 +68,17 @@ async fn events_tell_until_the_end(place: Arc<Place>) {
     assert_eq!(data["gates"][0]["cancelled"], 1);
 }
 
-/// Those that come later are told where it is, at once.
+/// Those that come later are told where it is, although nothing has changed.
 async fn events_are_told_to_everybody(place: Arc<Place>) {
     push(&place).await;
-    let follow = || {
-        let client = place.client();
-        tokio::spawn(async move { client.get("/v1/partitions/p/events").await.text() })
-    };
-    let first = follow();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let others: Vec<_> = (0..5).map(|_| follow()).collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut all = Vec::new();
+    for _ in 0..6 {
+        all.push(place.client().follow("p").await);
+    }
     place.store.cancel("p").await.unwrap();
-    for events in others.into_iter().chain([first]) {
-        let text = events.await.unwrap();
-        assert!(text.starts_with("event: progress\n") || text.starts_with("event: end\n"), "{text}");
+    for events in all {
+        let text = events.whole().await.text();
+        assert!(text.starts_with("event: progress\n"), "{text}");
         assert_eq!(text.matches("event: end\n").count(), 1, "{text}");
     }
 }
@@ -90,19 +93,19 @@ async fn waits_end_with_the_server(place: Arc<Place>) {
     let server = tokio::spawn(gatefeed_api::serve(listener, router, async {
         _ = stopped.await;
     }));
-    let paths =
-        ["/v1/partitions/p?wait=100s", "/v1/partitions/p/items/i?wait=100s", "/v1/partitions/p/events"];
-    let waits = paths.map(|path| {
+    let calls = Calls::count();
+    let waits = ["/v1/partitions/p?wait=100s", "/v1/partitions/p/items/i?wait=100s"].map(|path| {
         let client = client.clone();
         tokio::spawn(async move { client.get(path).await })
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_both_wait(&calls).await;
+    let events = client.follow("p").await;
     stop.send(()).unwrap();
-    let [partition, item, events] = waits;
-    for answer in [partition.await.unwrap(), item.await.unwrap()] {
+    for wait in waits {
+        let answer = wait.await.unwrap();
         assert_eq!((answer.status, &answer.json()["status"]), (200, &"available".into()), "{answer:?}");
     }
-    let events = events.await.unwrap();
+    let events = events.whole().await;
     assert!(events.status == 200 && events.is_whole && !events.text().contains("event: end"), "{events:?}");
     tokio::time::timeout(Duration::from_secs(20), server).await.expect("ends in time").unwrap();
 }
@@ -146,18 +149,13 @@ async fn all_that_is_waited_for_is_looked_at_together() {
             tokio::spawn(async move { client.get(&format!("/v1/partitions/p/items/i{n}?wait=100s")).await })
         })
         .collect();
-    let looks = async {
-        while calls.of("items") < 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), looks)
-        .await
-        .unwrap_or_else(|_| panic!("each looks once: {calls:?}"));
-    let before = calls.all();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Each looks once by itself.
+    calls.until("items", 200).await;
+    let (before, looks, started) = (calls.all(), calls.of("ended"), Instant::now());
+    calls.until("ended", looks + 5).await;
     let made = calls.all() - before;
-    assert!((1..=30).contains(&made), "{made} calls in two seconds");
+    assert!((5..=30).contains(&made), "{made} calls for five looks");
+    assert!(started.elapsed() >= Duration::from_millis(800), "five looks within {:?}", started.elapsed());
     place.store.cancel("p").await.unwrap();
     for wait in waits {
         assert_eq!(wait.await.unwrap().json()["status"], "cancelled");

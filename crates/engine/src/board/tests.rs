@@ -521,6 +521,24 @@ fn there_is_room_while_deliveries_could_be_under_way() {
     assert_eq!(board.room(), Room::Spare);
 }
 
+/// A tenth of the slots is not for a partition that has its share.
+#[test]
+fn kept_slots_are_room_for_those_that_come_along() {
+    let mut board = board(20);
+    let p = grant(&mut board, "p");
+    let ids: Vec<String> = (0..60).map(|n| n.to_string()).collect();
+    load(&mut board, &p, page(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert_eq!(board.room(), Room::Turns, "most of it can be sent");
+    turns(&mut board);
+    assert_eq!((board.in_flight(), board.room()), (18, Room::Kept));
+    let q = grant(&mut board, "q");
+    assert_eq!(board.room(), Room::None);
+    load(&mut board, &q, page(&["1", "2", "3"]));
+    assert_eq!(board.room(), Room::Turns, "they are for this one");
+    turns(&mut board);
+    assert_eq!((board.in_flight(), board.room()), (20, Room::Turns));
+}
+
 /// A full watcher holds a few partitions; the one that has been held for longest makes room for another.
 #[test]
 fn partitions_take_turns_in_being_held() {
@@ -947,4 +965,22 @@ fn what_cannot_be_reserved_waits_and_is_not_lost() {
     assert!(board.unpark());
     assert_eq!(turns(&mut board), ["p/c"]);
     assert_eq!(left.load(relaxed), 4, "no more is reserved than is taken");
+}
+
+/// With more partitions than one statement reads, those that are through with a page at once do not take every place.
+#[tokio::test(start_paused = true)]
+async fn each_partition_is_read_in_its_turn() {
+    let mut board = board(1000);
+    let leases: Vec<_> = (0..2 * PAGES_MAX).map(|n| grant(&mut board, &format!("p{n}"))).collect();
+    let mut read = HashSet::default();
+    for _ in 0..2 {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let requests = board.pages(NOW);
+        assert_eq!(requests.len(), PAGES_MAX);
+        for request in requests {
+            board.page_loaded(&request.lease, page_with_more(&[]));
+            read.insert(request.lease.partition.clone());
+        }
+    }
+    assert_eq!(read.len(), leases.len());
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use gatefeed_core::{answer::Child, retry::RetryPolicy};
+use gatefeed_core::{answer::Child, circuit::CircuitState, retry::RetryPolicy, share::PeerGroup};
 use proptest::prelude::*;
 use tokio::time::{advance, sleep};
 
@@ -283,6 +283,63 @@ proptest! {
         let attempts: u32 = run.steps.iter().map(|step| step.attempts).sum();
         prop_assert_eq!(attempts as usize, expected.len());
     }
+}
+
+/// A step that leaves targets alone, and is told of other watchers.
+struct Limited {
+    is_down: bool,
+    circuits: Vec<Circuit>,
+    told: Arc<Mutex<Vec<Peers>>>,
+}
+
+impl Processor for Limited {
+    async fn process(&self, _: Delivery) -> Verdict {
+        Ok(Answer::done())
+    }
+
+    fn is_down(&self, feed: &str) -> bool {
+        self.is_down && feed == "f"
+    }
+
+    fn circuits(&self, _: &str) -> Vec<Circuit> {
+        self.circuits.clone()
+    }
+
+    fn is_split(&self) -> bool {
+        true
+    }
+
+    fn split(&self, peers: &Peers) {
+        self.told.lock().unwrap().push(peers.clone());
+    }
+}
+
+/// At whatever step, and in a chain within a chain.
+#[test]
+fn what_holds_of_a_step_holds_of_the_chain() {
+    let told: Arc<Mutex<Vec<Peers>>> = Arc::default();
+    let limited = |is_down, circuits| step(Limited { is_down, circuits, told: told.clone() });
+    let chain = |last: Step| Chain::new(step(Chain::new(adds('a')).then(as_it_is, last)));
+    let free = chain(adds('b'));
+    assert!(!free.is_split() && !free.is_down("f") && free.circuits("f").is_empty());
+
+    let is_down = |is_down| chain(limited(is_down, vec![])).is_down("f");
+    assert!(is_down(true) && !is_down(false));
+    let peers = Peers::new(vec![PeerGroup { feeds: vec!["f".into()], watchers: 2, before: 1 }]);
+    let split = chain(limited(false, vec![]));
+    assert!(split.is_split());
+    split.split(&peers);
+    assert_eq!(*told.lock().unwrap(), [peers]);
+
+    let circuit = |target: &str, state| {
+        let (target, gate) = (target.to_owned(), None);
+        Circuit { target, gate, state, for_secs: 1.0, next_try_secs: 1.0, targets_left: 0 }
+    };
+    let [open, half] = [CircuitState::Open, CircuitState::HalfOpen];
+    let several = [vec![circuit("z", half)], vec![circuit("z", open), circuit("a", half)]];
+    let several = several.map(|circuits| limited(false, circuits));
+    let chain = Chain::new(adds('a')).then_all(as_it_is, several);
+    assert_eq!(chain.circuits("f"), [circuit("a", half), circuit("z", open)], "each once, as it is at worst");
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ pub(super) struct Callbacks {
 impl Callbacks {
     pub(super) fn new(key: Arc<OnceLock<Key>>, options: &HttpOptions) -> Self {
         let max_answer = u64::try_from(options.max_answer).unwrap_or(u64::MAX);
-        let prefix = options.gather_url.as_ref().map(prefix);
+        let prefix = options.public_url.as_ref().map(prefix);
         Self { key, prefix, timeout: options.callback_timeout, max_answer }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use gatefeed_core::duration;
 use url::Url;
 
 use super::{
@@ -22,8 +23,8 @@ pub enum Part {
     HealthPath,
     /// [`HttpOptions::ca`].
     Ca,
-    /// [`HttpOptions::gather_url`].
-    GatherUrl,
+    /// [`HttpOptions::public_url`].
+    PublicUrl,
 }
 
 /// Why a route cannot work. The text never holds a secret.
@@ -50,7 +51,7 @@ impl HttpOptions {
             (Part::Targets, check_targets(targets, self.deny_private)),
             (Part::HealthPath, health::check_path(targets, self.health_path.as_deref())),
             (Part::Ca, self.ca.as_deref().map_or(Ok(()), connect::check_authorities)),
-            (Part::GatherUrl, gather::check_url(self.gather_url.as_ref())),
+            (Part::PublicUrl, gather::check_url(self.public_url.as_ref())),
         ];
         let flaw =
             |(part, checked): (Part, Result<(), String>)| checked.err().map(|message| Flaw { part, message });
@@ -59,10 +60,10 @@ impl HttpOptions {
 
     fn check_times(&self) -> Result<(), String> {
         let times = [self.request_timeout, self.connect_timeout, self.callback_timeout];
-        match times.iter().any(Duration::is_zero) {
-            true => Err("a timeout of zero would end every request at once".into()),
-            false => Ok(()),
+        if times.iter().any(Duration::is_zero) {
+            return Err("a timeout of zero would end every request at once".into());
         }
+        times.into_iter().try_for_each(|time| duration::check("a timeout", time))
     }
 }
 
@@ -81,23 +82,42 @@ fn check_targets(targets: &[Url], deny_private: bool) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
+    use crate::dispatch::{Rate, TargetLimits};
+
+    fn limited(by: impl FnOnce(&mut TargetLimits)) -> HttpOptions {
+        let mut options = HttpOptions::default();
+        by(&mut options.spread.limits);
+        options
+    }
 
     #[test]
     fn each_part_that_is_wrong_is_named() {
-        let good = HttpOptions::default();
+        let good = HttpOptions::default;
         let targets = ["http://127.0.0.1:9/".parse().unwrap()];
-        assert_eq!(good.flaws(&targets), []);
+        assert_eq!(good().flaws(&targets), []);
         let bad = HttpOptions {
             request_timeout: Duration::ZERO,
             health_path: Some("//elsewhere/".into()),
             ca: Some("no PEM".into()),
-            gather_url: Some("mailto:me@example.com".parse().unwrap()),
+            public_url: Some("mailto:me@example.com".parse().unwrap()),
             deny_private: true,
-            ..good
+            ..good()
         };
         let parts: Vec<Part> = bad.flaws(&targets).into_iter().map(|flaw| flaw.part).collect();
-        assert_eq!(parts, [Part::Times, Part::Targets, Part::HealthPath, Part::Ca, Part::GatherUrl]);
+        assert_eq!(parts, [Part::Times, Part::Targets, Part::HealthPath, Part::Ca, Part::PublicUrl]);
+        for times in [
+            HttpOptions { request_timeout: Duration::MAX, ..good() },
+            HttpOptions { connect_timeout: Duration::MAX, ..good() },
+            HttpOptions { callback_timeout: Duration::MAX, ..good() },
+            limited(|limits| limits.breaker.open_max = Duration::MAX),
+            limited(|limits| limits.rate = Some(Rate { every: Duration::MAX, burst: NonZeroU32::MIN })),
+        ] {
+            let flaws = times.flaws(&targets);
+            assert!(matches!(&flaws[..], [flaw] if flaw.message.contains("366 days")), "{flaws:?}");
+        }
         let none = bad.flaws(&[]);
         assert!(none.iter().any(|flaw| flaw.message.contains("there is no target")), "{none:?}");
     }

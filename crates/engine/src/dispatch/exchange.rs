@@ -47,7 +47,7 @@ struct Line {
     signer: Option<Signer>,
     callbacks: Callbacks,
     /// How handlers reach gatefeed.
-    reached_at: Option<Url>,
+    public_url: Option<Url>,
     /// The only statuses that are a success; empty: all that are one.
     accept: Vec<u16>,
 }
@@ -66,8 +66,8 @@ impl Exchange {
         let HttpOptions { access, signer, spread, .. } = options;
         let (access, signer) = (access.clone(), signer.clone());
         let accept = spread.hedge.as_ref().map(|hedge| hedge.accept.clone()).unwrap_or_default();
-        let (max_answer, reached_at) = (options.max_answer, options.gather_url.clone());
-        Self(Arc::new(Line { target, client, max_answer, access, signer, callbacks, reached_at, accept }))
+        let (max_answer, public_url) = (options.max_answer, options.public_url.clone());
+        Self(Arc::new(Line { target, client, max_answer, access, signer, callbacks, public_url, accept }))
     }
 }
 
@@ -84,7 +84,7 @@ impl Service<Delivery> for Exchange {
         let line = Arc::clone(&self.0);
         Box::pin(async move {
             let body = delivery.data.clone();
-            let data = delivery.link.as_ref().map(|link| link::url(link, line.reached_at.as_ref()));
+            let data = delivery.link.as_ref().map(|link| link::url(link, line.public_url.as_ref()));
             let places = Places { callback: line.callbacks.url(&delivery), data: data.transpose()? };
             let mut request = request::build(&line.target, delivery, &places).map_err(Failure::final_)?;
             line.dress(request.headers_mut(), &body);

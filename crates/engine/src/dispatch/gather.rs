@@ -212,7 +212,7 @@ fn url(options: &HttpOptions, key: Option<&Key>, partition: &str, gather: Gather
              the handler can fetch it, or with a larger --gather-max"
         ))
     };
-    let mut url = options.gather_url.clone().ok_or_else(nowhere)?;
+    let mut url = options.public_url.clone().ok_or_else(nowhere)?;
     let gate = gather.gate.to_string();
     if let Ok(mut path) = url.path_segments_mut() {
         path.pop_if_empty().extend(["v1", "partitions", partition, "gathered", &gate]);
@@ -243,7 +243,7 @@ mod tests {
     use gatefeed_core::gather::Ended;
 
     fn url_of(base: &str, partition: &str) -> String {
-        let options = HttpOptions { gather_url: Some(base.parse().unwrap()), ..HttpOptions::default() };
+        let options = HttpOptions { public_url: Some(base.parse().unwrap()), ..HttpOptions::default() };
         url(&options, None, partition, Gather { gate: 7, status: Ended::Any }).unwrap()
     }
 

@@ -70,7 +70,7 @@ pub struct HttpOptions {
     /// How handlers reach gatefeed. Below this, `/v1/partitions/{id}/gathered/{gate}` serves what is more than that,
     /// `/v1/callbacks/{token}` takes answers that come later, and `/v1/blobs/…` serves data that a handler gets a link to;
     /// without it a delivery with so much, such an answer, or such a link is a failed attempt.
-    pub gather_url: Option<Url>,
+    pub public_url: Option<Url>,
     /// How long an item waits for its callback; more than zero.
     pub callback_timeout: Duration,
     /// Signs each delivery; without it none is.
@@ -91,7 +91,7 @@ impl Default for HttpOptions {
             max_answer: 1024 * 1024,
             health_path: None,
             gather_max: 8 * 1024 * 1024,
-            gather_url: None,
+            public_url: None,
             callback_timeout: TIMEOUT_DEFAULT,
             signer: None,
             access: Access::default(),
@@ -188,7 +188,7 @@ impl HttpProcessor {
     }
 
     /// Lets handlers answer later, by the key of the database ([`gatefeed_core::Store::callback_key`]). Nothing changes
-    /// without [`HttpOptions::gather_url`].
+    /// without [`HttpOptions::public_url`].
     pub fn with_callbacks(self, key: Key) -> Self {
         _ = self.callback_key.set(key);
         self

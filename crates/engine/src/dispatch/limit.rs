@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use gatefeed_core::share::Share;
+use gatefeed_core::{duration::DURATION_MAX, share::Share};
 
 use governor::{
     Quota, RateLimiter,
@@ -52,8 +52,8 @@ type Limiter = RateLimiter<NotKeyed, InMemoryState, RunningClock, NoOpMiddleware
 impl RateLimit {
     /// Begins with a whole burst, and as if nobody shared it.
     pub fn new(rate: Rate) -> Self {
-        // A time of zero has been refused where it was given; the shortest is no limit either.
-        let rate = Rate { every: rate.every.max(Duration::from_nanos(1)), ..rate };
+        // A time of zero has been refused where it was given; the shortest is no limit either. The longest fits the clock.
+        let rate = Rate { every: rate.every.clamp(Duration::from_nanos(1), DURATION_MAX), ..rate };
         Self(Arc::new(Whole { rate, part: Mutex::new(Part::new(rate, Share::WHOLE, None)) }))
     }
 
@@ -208,6 +208,15 @@ mod tests {
         assert_eq!(at_once, 7, "the burst is split too");
         let taken = taken(&limits, Duration::from_secs(60)).await;
         assert!((597..=600).contains(&taken), "{taken} at ten a second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_distance_is_too_long_for_the_clock() {
+        let limit = RateLimit::new(Rate { every: Duration::MAX, burst: NonZeroU32::MIN });
+        let [one, _] = shares(2)[..] else { unreachable!() };
+        limit.split(one);
+        assert!(limit.take().is_ok());
+        assert!(limit.take().is_err());
     }
 
     #[tokio::test(start_paused = true)]

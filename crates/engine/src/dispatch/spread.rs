@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use gatefeed_core::duration;
+
 use super::{
     breaker::BreakerOptions,
     hedge::HedgeOptions,
@@ -61,12 +63,14 @@ impl Spread {
         if breaker.is_on() && breaker.open.is_zero() {
             return Err("a circuit that is open for no time at all protects nothing".into());
         }
+        duration::check("a circuit's time", breaker.open.max(breaker.open_max))?;
         if breaker.failures == Some(0) || breaker.share.is_some_and(|share| !(1..=100).contains(&share)) {
             return Err("a circuit opens after at least one failure, or at a share from 1% to 100%".into());
         }
         if rate.is_some_and(|rate| rate.every.is_zero()) {
             return Err("a rate without end is no limit".into());
         }
+        duration::check("a rate's distance", rate.map_or(Duration::ZERO, |rate| rate.every))?;
         self.hedge.as_ref().map_or(Ok(()), |hedge| hedge.check(request_timeout))
     }
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use gatefeed_core::{
     answer::{Answer, Failure},
+    duration::DURATION_MAX,
     item::Data,
-    retry::RETRY_AFTER_MAX,
 };
 use gatefeed_testkit::handler::Reply;
 
@@ -179,7 +179,7 @@ async fn retry_after_of_429_and_503_delays_without_counting() {
         (Reply::status(429).header("Retry-After", "7"), Duration::from_secs(7)),
         (Reply::status(503).header("Retry-After", "7"), Duration::from_secs(7)),
         (Reply::status(503).header("Retry-After", "0"), Duration::from_millis(100)),
-        (Reply::status(429).header("Retry-After", "99999999999999999999999"), RETRY_AFTER_MAX),
+        (Reply::status(429).header("Retry-After", "99999999999999999999999"), DURATION_MAX),
         (
             Reply::status(503).header("Date", date(now)).header("Retry-After", &in_an_hour),
             Duration::from_secs(3600),

@@ -23,7 +23,7 @@ fn key() -> Key {
 
 fn calling_back(handler: &Handler, base: &str) -> HttpProcessor {
     let options = HttpOptions {
-        gather_url: Some(base.parse().unwrap()),
+        public_url: Some(base.parse().unwrap()),
         callback_timeout: TIMEOUT,
         max_answer: 4096,
         ..HttpOptions::default()

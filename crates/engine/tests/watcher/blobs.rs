@@ -210,7 +210,7 @@ async fn what_gathers_a_blob_that_is_gone_fails(db: Arc<Db>) {
     let handler = Handler::always(Reply::ok()).await;
     let fetched = |options: &mut HttpOptions| {
         options.gather_max = 50;
-        options.gather_url = Some("http://h:1/".parse().unwrap());
+        options.public_url = Some("http://h:1/".parse().unwrap());
     };
     let in_a_batch = Some(Batch { size: 10, linger: Duration::ZERO });
     for (processor, batch) in [

@@ -16,6 +16,7 @@ on_both! {
     bounds_are_kept_and_reached
     a_hanging_partition_does_not_hold_up_another
     a_partition_that_begins_to_hang_does_not_hold_up_another
+    one_that_comes_along_does_not_wait_for_a_poll
     many_partitions_get_their_turns
     the_bound_changes_while_it_runs
     what_is_left_to_the_watcher_goes_up_and_down_within_its_bounds
@@ -52,6 +53,37 @@ async fn bounds_are_kept_and_reached(db: Arc<Db>) {
 
 async fn a_hanging_partition_does_not_hold_up_another(db: Arc<Db>) {
     hanging_does_not_hold_up(&db, 0).await;
+}
+
+/// The slots that are kept for it are of use at once, however long the poll interval is.
+async fn one_that_comes_along_does_not_wait_for_a_poll(db: Arc<Db>) {
+    db.push_many("slow", 100).await;
+    let log = Log::new();
+    let released = Arc::new(Semaphore::new(0));
+    let permits = released.clone();
+    let processor = log.processor(move |delivery| {
+        let permits = permits.clone();
+        async move {
+            if &*delivery.partition == "slow" {
+                permits.acquire().await.unwrap().forget();
+            }
+            Ok(Answer::done())
+        }
+    });
+    let builder = watcher(db.another().await).concurrency(20).poll_interval(Duration::from_secs(600));
+    let stop = CancellationToken::new();
+    let builder = builder.until_idle(false).shutdown(stop.clone());
+    let run = tokio::spawn(builder.processor(processor).run());
+    log.until("it is full", |events| in_flight(events) == 18).await;
+    for partition in ["quick", "another"] {
+        db.push(partition, &[("i", 0)]).await;
+        log.until(partition, |events| events.iter().any(|e| e.is(What::Accepted, partition))).await;
+    }
+    assert_eq!(log.of(What::Accepted).len(), 2);
+    released.add_permits(100);
+    log.until("all", |events| events.iter().filter(|e| e.what == What::Accepted).count() == 102).await;
+    stop.cancel();
+    within("the end", run).await.unwrap().unwrap();
 }
 
 async fn a_partition_that_begins_to_hang_does_not_hold_up_another(db: Arc<Db>) {

@@ -102,7 +102,7 @@ async fn what_is_too_much_is_fetched(db: Arc<Db>) {
     let handler = Handler::always(Reply::ok()).await;
     let options = |options: &mut HttpOptions| {
         options.gather_max = 50;
-        options.gather_url = Some("http://h:1/".parse().unwrap());
+        options.public_url = Some("http://h:1/".parse().unwrap());
     };
     let run = watcher(db.another().await).processor(processor(&handler, options)).run();
     within("idle", run).await.unwrap();

@@ -38,6 +38,7 @@ mod batches;
 mod blobs;
 mod budget;
 mod callbacks;
+mod chain;
 mod children;
 mod crash;
 mod db;

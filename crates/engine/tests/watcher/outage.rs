@@ -99,5 +99,5 @@ async fn data_that_cannot_be_loaded_is_not_asked_for_without_a_pause(db: Arc<Db>
     store.rule(|_, _, _| Fault::None);
     within("idle", run).await.unwrap().unwrap();
     log.assert_once(1);
-    assert!(loads < 200 && pages < 200, "asked {loads} times, read {pages} pages");
+    assert!(loads < 20 && pages < 20, "asked {loads} times, read {pages} pages");
 }

@@ -27,7 +27,7 @@ pub(super) const REFERRED_TO: &str = "SELECT b.number
 
 impl Postgres {
     pub(super) async fn read_blob_space(&self) -> Result<Space> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Ask, LIMIT).await?;
         let row = tx.query(self.sql.get(SPACE)).fetch_one(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
         Ok(Space { id: get(&row, "id")?, secret: get(&row, "secret")? })
@@ -35,7 +35,7 @@ impl Postgres {
 
     pub(super) async fn find_references(&self, paths: &[String]) -> Result<Vec<String>> {
         let bytes: Vec<&[u8]> = paths.iter().map(|path| path.as_bytes()).collect();
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Look, LIMIT).await?;
         let query = tx.query(self.sql.get(REFERRED_TO)).bind(bytes);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;

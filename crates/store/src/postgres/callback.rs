@@ -86,7 +86,7 @@ struct Locked {
 impl Postgres {
     /// Read with a statement that writes nothing, but for the first time.
     pub(super) async fn key(&self) -> Result<Key> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Ask, LIMIT).await?;
         let mut found = tx.query(self.sql.get(KEY)).fetch_optional(tx.conn()?).await.map_err(translate)?;
         if found.is_none() {
             let fresh: [u8; KEY_BYTES] = rand::random();
@@ -99,10 +99,10 @@ impl Postgres {
         Key::new(found.as_ref().map(|row| at::<&[u8]>(row, 0)).transpose()?.unwrap_or_default())
     }
 
-    /// On a connection of the pushes: one that waits for somebody's lock must not keep a watcher from claiming.
+    /// On a connection of the callbacks: one that waits for somebody's lock keeps nothing else waiting.
     pub(super) async fn take_callback(&self, callback: &Callback) -> Result<CalledBack> {
         let ticket = &callback.ticket;
-        let mut tx = self.begin_with_lock_wait(Lane::Push, LIMIT, LOCK_WAIT).await?;
+        let mut tx = self.begin_with_lock_wait(Lane::Call, LIMIT, LOCK_WAIT).await?;
         let found = self.find_callback(&mut tx, ticket).await?;
         let (partition, item) = match found {
             Ok(found) => found,
@@ -115,12 +115,12 @@ impl Postgres {
         let mut feeds = self.write_callback(&mut tx, &completion, partition.has_dependencies).await?;
         tx.commit().await?;
         feeds.push(partition.feed.to_string());
-        self.announce(feeds.into_iter().map(Hint::Due).collect()).await;
+        self.announce_soon(feeds.into_iter().map(Hint::Due).collect());
         Ok(CalledBack::Written { status: completion.change.status, gate: completion.change.gate })
     }
 
     pub(super) async fn extend_wait(&self, ticket: &Ticket) -> Result<Heartbeat> {
-        let mut tx = self.begin_with_lock_wait(Lane::Push, LIMIT, LOCK_WAIT).await?;
+        let mut tx = self.begin_with_lock_wait(Lane::Call, LIMIT, LOCK_WAIT).await?;
         let row = self.see_ticket(&mut tx, ticket, false).await?;
         let standing = match &row {
             Some(row) => self.partition_status(&mut tx, ticket).await?.map(|status| standing(row, status)),

@@ -162,7 +162,7 @@ impl Postgres {
         if is_nested {
             self.wake_parents().await;
         }
-        self.announce(ended(leases, &results)).await;
+        self.announce_soon(ended(leases, &results));
         Ok(results)
     }
 

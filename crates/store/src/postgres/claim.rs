@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Result,
+    duration::DURATION_MAX,
     lease::{Claim, Grant, Lease},
 };
 use uuid::Uuid;
@@ -88,7 +89,7 @@ impl Postgres {
     }
 }
 
-/// A duration as Postgres multiplies intervals.
+/// A duration as Postgres multiplies intervals. More than [`DURATION_MAX`] is taken as that much.
 pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
+    i64::try_from(duration.min(DURATION_MAX).as_micros()).unwrap_or(i64::MAX)
 }

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// How long a lock is waited for: an item's row, or the partition of a child. One completer serves all
-/// partitions, so that what is locked for longer is written later.
+/// partitions, so that what is locked for longer is written later; and a suspect item is noted again later.
 const LOCK_WAIT: Duration = Duration::from_millis(100);
 
 /// Looked at in each batch, since somebody else may give a partition its first dependency or close what it nests.
@@ -112,7 +112,7 @@ impl Postgres {
         }
         tx.commit().await?;
         unsettled.into_iter().for_each(|(partition, left)| self.unsettled.note(&partition, left));
-        self.announce(feeds.into_iter().map(Hint::Due).collect()).await;
+        self.announce_soon(feeds.into_iter().map(Hint::Due).collect());
         Ok(settled)
     }
 
@@ -203,7 +203,7 @@ impl Postgres {
         item: &str,
         version: i64,
     ) -> Result<Option<i64>> {
-        let mut tx = self.begin(Lane::Work, self.write_limit()).await?;
+        let mut tx = self.begin_with_lock_wait(Lane::Work, self.write_limit(), LOCK_WAIT).await?;
         let query = tx.query(self.sql.get(sql)).bind(lease.partition.as_ref()).bind(lease.owner.as_ref());
         let query = query.bind(lease.lease_id).bind(lease.epoch).bind(item).bind(version);
         let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;

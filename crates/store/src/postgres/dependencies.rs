@@ -1,5 +1,5 @@
-//! Items that depend on others or gather: inserting them, and settling what waits. The functions of the schema decide, so that plain SQL
-//! and this program agree.
+//! Items that depend on others or gather: inserting them, and settling what waits. The functions of the schema decide, so
+//! that plain SQL and this program agree.
 
 use std::collections::HashSet;
 

@@ -33,7 +33,7 @@ impl Postgres {
             }
         }
         let mut ended = vec![false; awaited.len()];
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Ask, LIMIT).await?;
         self.find_ended_partitions(&mut tx, partitions, &mut ended).await?;
         self.find_ended_items(&mut tx, items, &mut ended).await?;
         tx.commit().await?;

@@ -31,7 +31,7 @@ const EXISTS: &str = "SELECT 1 FROM {schema}.gatefeed_partitions WHERE id = $1";
 
 impl Postgres {
     pub(super) async fn read_gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Scan, LIMIT).await?;
         let page = self.gather(&mut tx, request).await?;
         tx.commit().await?;
         Ok(page)

@@ -100,7 +100,7 @@ impl Postgres {
             self.find_arrivals(&mut tx, &sorted).await?
         };
         tx.commit().await?;
-        self.announce_soon(sorted.iter().map(|arrival| arrival.item.partition.as_str()).collect());
+        self.tell_soon(sorted.iter().map(|arrival| arrival.item.partition.as_str()).collect());
         let mut arrived = vec![Arrived::Added; arrivals.len()];
         order.iter().zip(found).for_each(|(index, found)| arrived[*index] = found);
         Ok(arrived)
@@ -155,7 +155,7 @@ impl Postgres {
     }
 
     /// Tells watchers, beside the callers' answers: at once, or once for all that comes until the interval is over.
-    fn announce_soon(&self, partitions: BTreeSet<&str>) {
+    fn tell_soon(&self, partitions: BTreeSet<&str>) {
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
         for partition in partitions {
             if !arrived.partitions.contains(partition) {
@@ -201,7 +201,7 @@ impl Postgres {
                     SELECT l.id FROM {schema}.gatefeed_partitions l WHERE l.feed = $1 AND l.status = 'available'
                         AND l.owner IS NOT NULL AND l.next_run_at IS NOT NULL) p
                 JOIN {schema}.gatefeed_items i ON i.partition_id = p.id AND i.status = 'available' LIMIT $2) b";
-        let mut tx = self.begin(Lane::Work, Duration::from_secs(60)).await?;
+        let mut tx = self.begin(Lane::Scan, Duration::from_secs(60)).await?;
         let query = tx.query(self.sql.get(count)).bind(feed).bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let counted: i64 = query.fetch_one(tx.conn()?).await.map_err(translate)?.get(0);
         tx.commit().await?;

@@ -5,8 +5,8 @@ use std::{str::FromStr, time::Duration};
 use gatefeed_core::{
     Result,
     inspect::{
-        FeedStatus, GateCounts, Glance, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX,
-        PartitionCounts, PartitionFilter, PartitionRow, with_watchers,
+        GateCounts, Glance, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionFilter,
+        PartitionRow,
     },
     item::ItemStatus,
     partition::{FailurePolicy, PartitionStatus},
@@ -21,41 +21,10 @@ use super::{
     rows::get,
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Open and failed items are counted by partition and gate first, from the partial indexes alone.
-const FEEDS: &str = "SELECT p.feed,
-        count(*) FILTER (WHERE p.status = 'available') AS partitions_available,
-        count(*) FILTER (WHERE p.status = 'paused') AS partitions_paused,
-        count(*) FILTER (WHERE p.status = 'complete') AS partitions_complete,
-        count(*) FILTER (WHERE p.status = 'failed') AS partitions_failed,
-        count(*) FILTER (WHERE p.status = 'cancelled') AS partitions_cancelled,
-        count(*) FILTER (WHERE p.until > now()) AS leased,
-        min(i.due_at) AS oldest_due_at,
-        coalesce(sum(i.available), 0)::bigint AS available, coalesce(sum(i.waiting), 0)::bigint AS waiting,
-        coalesce(sum(i.blocked), 0)::bigint AS blocked, coalesce(sum(i.failed), 0)::bigint AS failed
-    FROM {schema}.gatefeed_partitions p
-    LEFT JOIN (
-        SELECT g.partition_id, sum(g.available) AS available, sum(g.waiting) AS waiting, sum(g.blocked) AS blocked,
-            sum(g.failed) AS failed,
-            min(g.due_at) FILTER (WHERE q.status = 'available' AND g.gate <= q.gate) AS due_at
-        FROM (SELECT u.partition_id, u.gate, count(*) FILTER (WHERE u.status = 'available') AS available,
-                  count(*) FILTER (WHERE u.status = 'waiting') AS waiting,
-                  count(*) FILTER (WHERE u.status = 'blocked') AS blocked,
-                  count(*) FILTER (WHERE u.status = 'failed') AS failed,
-                  min(u.available_at) FILTER (WHERE u.available_at <= now()) AS due_at
-              FROM (SELECT a.partition_id, a.gate, a.status, a.available_at
-                    FROM {schema}.gatefeed_items a WHERE a.status = 'available'
-                    UNION ALL
-                    SELECT o.partition_id, o.gate, o.status, NULL FROM {schema}.gatefeed_items o
-                    WHERE o.status IN ('waiting', 'blocked')
-                    UNION ALL
-                    SELECT f.partition_id, f.gate, f.status, NULL
-                    FROM {schema}.gatefeed_items f WHERE f.status = 'failed') u
-              GROUP BY u.partition_id, u.gate) g
-        JOIN {schema}.gatefeed_partitions q ON q.id = g.partition_id
-        GROUP BY g.partition_id) i ON i.partition_id = p.id
-    GROUP BY p.feed ORDER BY p.feed";
+/// For what is found by a partition's key.
+const KEY_LIMIT: Duration = Duration::from_secs(5);
 
 const GATES: &str = "SELECT i.gate, count(*) FILTER (WHERE i.status = 'available') AS available,
         count(*) FILTER (WHERE i.status = 'waiting') AS waiting,
@@ -108,17 +77,8 @@ const IDLENESS: &str = "SELECT
      IS NOT NULL AS failed";
 
 impl Postgres {
-    pub(super) async fn list_feeds(&self) -> Result<Vec<FeedStatus>> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
-        let rows = tx.query(self.sql.get(FEEDS)).fetch_all(tx.conn()?).await.map_err(translate)?;
-        let watchers = self.alive(&mut tx).await?;
-        tx.commit().await?;
-        let feeds = rows.iter().map(feed_status).collect::<Result<_>>()?;
-        Ok(with_watchers(feeds, watchers))
-    }
-
     pub(super) async fn list_partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Look, LIMIT).await?;
         let query = tx.query(self.sql.get(PARTITIONS)).bind(&filter.feed);
         let query =
             query.bind(filter.status.map(PartitionStatus::as_str)).bind(&filter.id).bind(&filter.after);
@@ -128,7 +88,9 @@ impl Postgres {
     }
 
     pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        // One item is found by its key.
+        let lane = if filter.id.is_some() { Lane::Ask } else { Lane::Look };
+        let mut tx = self.begin(lane, LIMIT).await?;
         let query = tx.query(self.sql.get(ITEMS)).bind(&filter.partition);
         let query = query.bind(filter.status.map(ItemStatus::as_str)).bind(filter.gate).bind(&filter.id);
         let query = query.bind(&filter.after).bind(limit(filter.limit)).bind(filter.data.bytes() as i32);
@@ -141,7 +103,7 @@ impl Postgres {
     }
 
     pub(super) async fn count_gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Look, LIMIT).await?;
         let query = tx.query(self.sql.get(GATES)).bind(partition);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         if rows.is_empty() {
@@ -153,7 +115,7 @@ impl Postgres {
 
     pub(super) async fn look_at(&self, partition: &str) -> Result<Option<Glance>> {
         let find = "SELECT feed, status, gate, version FROM {schema}.gatefeed_partitions WHERE id = $1";
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Ask, KEY_LIMIT).await?;
         let query = tx.query(self.sql.get(find)).bind(partition);
         let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
         tx.commit().await?;
@@ -180,29 +142,12 @@ fn limit(asked: usize) -> i64 {
     asked.min(LIMIT_MAX) as i64
 }
 
-fn counts(row: &PgRow) -> Result<ItemCounts> {
+pub(super) fn counts(row: &PgRow) -> Result<ItemCounts> {
     Ok(ItemCounts {
         available: get(row, "available")?,
         waiting: get(row, "waiting")?,
         blocked: get(row, "blocked")?,
         failed: get(row, "failed")?,
-    })
-}
-
-fn feed_status(row: &PgRow) -> Result<FeedStatus> {
-    Ok(FeedStatus {
-        feed: get(row, "feed")?,
-        partitions: PartitionCounts {
-            available: get(row, "partitions_available")?,
-            paused: get(row, "partitions_paused")?,
-            complete: get(row, "partitions_complete")?,
-            failed: get(row, "partitions_failed")?,
-            cancelled: get(row, "partitions_cancelled")?,
-        },
-        leased: get(row, "leased")?,
-        items: counts(row)?,
-        oldest_due_at: get(row, "oldest_due_at")?,
-        ..FeedStatus::default()
     })
 }
 

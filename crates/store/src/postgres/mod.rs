@@ -30,6 +30,7 @@ mod renew;
 mod request;
 mod rows;
 mod schema;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -91,7 +92,7 @@ pub(crate) struct Postgres {
 impl Postgres {
     pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self> {
         let sql = Sql::of(options.schema.as_deref().unwrap_or(PUBLIC))?;
-        let lanes = Arc::new(Lanes::connect(url, options.listen_url.as_deref()).await?);
+        let lanes = Lanes::connect(url, options.listen_url.as_deref()).await?;
         let lease_ms = Arc::new(AtomicU64::new(30_000));
         Ok(Self {
             lanes,
@@ -249,6 +250,7 @@ impl Store for Postgres {
         self.listen(self.sql.ended.clone(), &[partition.to_owned()])
     }
     async fn close(&self) {
+        self.announce_rest().await;
         self.lanes.close().await;
     }
     async fn idleness(&self, feeds: &[String]) -> Result<Idleness> {

@@ -20,6 +20,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// For what changes many items of a partition at once.
 const WHOLE_LIMIT: Duration = Duration::from_secs(600);
 
+/// For one lock: an action that waits for longer than this is told so, and others get its connection.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
 /// The lock that all functions begin with.
 const LOCK: &str = "SELECT version FROM {schema}.gatefeed_partitions WHERE id = $1 FOR NO KEY UPDATE";
 
@@ -47,7 +50,7 @@ impl Postgres {
             Action::Cancel | Action::Rewind(_) => WHOLE_LIMIT,
             _ => LIMIT,
         };
-        let mut tx = self.begin(Lane::Work, limit).await?;
+        let mut tx = self.begin_with_lock_wait(Lane::Act, limit, LOCK_WAIT).await?;
         if version.is_some() {
             self.check_version_of(&mut tx, partition, version).await?;
         }

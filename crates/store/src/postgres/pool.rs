@@ -1,11 +1,14 @@
-//! Connections: five lanes, so that a queue in one never delays another, and transactions that cannot wedge
-//! a lane.
+//! Connections: lanes, so that a queue in one never delays another, and transactions that cannot wedge a lane.
 
-use std::{str::FromStr, sync::atomic::Ordering, time::Duration};
+use std::{
+    str::FromStr,
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
 
 use deadpool::{
     Runtime,
-    managed::{Object, Pool, PoolError},
+    managed::{Object, Pool, PoolError, QueueMode, TimeoutType},
 };
 use gatefeed_core::{Result, StoreError};
 use sqlx::{
@@ -16,7 +19,7 @@ use sqlx::{
 
 use super::{
     Postgres,
-    connect::{Connector, Limits},
+    connect::{Connector, Limits, Session},
     error::translate,
 };
 use crate::without_password;
@@ -24,35 +27,83 @@ use crate::without_password;
 /// How long to wait for a connection.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pushes at a time. Connections are made when they are wanted, so that a watcher has none of these.
-const PUSHES_MAX: usize = 8;
+/// How long people do: rather than be refused while others' looks and actions are slow.
+const PEOPLE_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Items that arrive one by one: one transaction after another, and beside it those that wait for somebody's lock.
-const INGESTS_MAX: usize = 4;
+/// A connection of a lane that is not kept is closed when it was not taken for this long.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Which pool a call uses.
+/// Which pool a call uses. Who waits for it decides: a watcher for the lanes that are kept, others for the rest, whose
+/// connections are made when they are wanted. What may take long, or wait for somebody's lock, is apart from what
+/// may not.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Lane {
     /// Renewals, and nothing else.
     Renew,
     /// Outcomes: one connection, since two that share-lock one partition make multixacts and can deadlock.
     Complete,
+    /// What else a watcher does.
+    Work,
     /// Pushes, which may stay open while their caller fetches the next items.
     Push,
-    /// Items that arrive one by one.
+    /// Callbacks, which wait for a partition's lock.
+    Call,
+    /// Items that arrive one by one: one transaction after another, and beside it those that wait for somebody's lock.
     Ingest,
-    /// Everything else.
-    Work,
+    /// What is looked up by its key before something else can go on: a caller's rights, whether the database answers.
+    Ask,
+    /// What deliveries gather, and how many items wait.
+    Scan,
+    /// What people look at, which may take a minute.
+    Look,
+    /// What operators do, which may take minutes.
+    Act,
+}
+
+impl Lane {
+    /// As they are numbered.
+    pub(super) const ALL: [Self; 10] = [
+        Self::Renew,
+        Self::Complete,
+        Self::Work,
+        Self::Push,
+        Self::Call,
+        Self::Ingest,
+        Self::Ask,
+        Self::Scan,
+        Self::Look,
+        Self::Act,
+    ];
+
+    /// Connections, at most. Their sums are told in `docs/operations.md`.
+    pub(super) const fn size(self) -> usize {
+        match self {
+            Self::Renew | Self::Complete => 1,
+            Self::Ask | Self::Scan => 2,
+            Self::Work | Self::Look | Self::Act => 3,
+            Self::Call | Self::Ingest => 4,
+            Self::Push => 8,
+        }
+    }
+
+    /// A watcher's own.
+    pub(super) const fn is_kept(self) -> bool {
+        matches!(self, Self::Renew | Self::Complete | Self::Work)
+    }
+
+    const fn patience(self) -> Duration {
+        match self {
+            Self::Look | Self::Act => PEOPLE_PATIENCE,
+            _ => ACQUIRE_TIMEOUT,
+        }
+    }
 }
 
 /// The pools.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    renew: Pool<Connector>,
-    complete: Pool<Connector>,
-    push: Pool<Connector>,
-    ingest: Pool<Connector>,
-    work: Pool<Connector>,
+    /// By the lane's number.
+    pools: Vec<Pool<Connector>>,
     /// Where LISTEN connects; nowhere behind a pooler, where polling has to do.
     pub(super) listen: Option<PgConnectOptions>,
     /// Whether prepared statements may be kept: not behind a pooler that hands out another server connection
@@ -61,7 +112,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) async fn connect(url: &str, listen_url: Option<&str>) -> Result<Self> {
+    pub(super) async fn connect(url: &str, listen_url: Option<&str>) -> Result<Arc<Self>> {
         let options = parse(url)?;
         let listen = listen_url.map(parse).transpose()?;
         // Not through the pool, which would try again until its patience ends and not say why.
@@ -70,37 +121,51 @@ impl Lanes {
         let first = first.map_err(|error| refused(url, error))?;
         let prepared = is_pinned(first, &options).await;
         let listen = listen.or_else(|| prepared.then(|| options.clone()));
-        let pool = |size| pool(&options, size);
-        Ok(Self {
-            renew: pool(1)?,
-            complete: pool(1)?,
-            push: pool(PUSHES_MAX)?,
-            ingest: pool(INGESTS_MAX)?,
-            work: pool(3)?,
-            listen,
-            prepared,
-        })
+        let pools = Lane::ALL.iter().map(|lane| pool(&options, *lane)).collect::<Result<_>>()?;
+        let lanes = Arc::new(Self { pools, listen, prepared });
+        tokio::spawn(close_idle_ones(Arc::downgrade(&lanes)));
+        Ok(lanes)
     }
 
     pub(super) async fn close(&self) {
-        for pool in [&self.renew, &self.complete, &self.push, &self.ingest, &self.work] {
+        for pool in &self.pools {
             let idle = pool.retain(|_, _| false).removed;
             pool.close();
-            for session in idle {
-                if let Err(error) = session.conn.close().await {
-                    tracing::debug!(%error, "a connection did not close");
-                }
-            }
+            end(idle).await;
         }
     }
 
+    /// Closes what nobody has wanted for so long, of the lanes that are not kept.
+    pub(super) async fn trim(&self, idle_max: Duration) {
+        for lane in Lane::ALL.into_iter().filter(|lane| !lane.is_kept()) {
+            end(self.pool(lane).retain(|_, metrics| metrics.last_used() < idle_max).removed).await;
+        }
+    }
+
+    /// How many there are now.
+    #[cfg(test)]
+    pub(super) fn connections(&self, lane: Lane) -> usize {
+        self.pool(lane).status().size
+    }
+
     fn pool(&self, lane: Lane) -> &Pool<Connector> {
-        match lane {
-            Lane::Renew => &self.renew,
-            Lane::Complete => &self.complete,
-            Lane::Push => &self.push,
-            Lane::Ingest => &self.ingest,
-            Lane::Work => &self.work,
+        &self.pools[lane as usize]
+    }
+}
+
+/// As long as the lanes are there.
+async fn close_idle_ones(lanes: Weak<Lanes>) {
+    loop {
+        tokio::time::sleep(IDLE_MAX / 2).await;
+        let Some(lanes) = lanes.upgrade() else { return };
+        lanes.trim(IDLE_MAX).await;
+    }
+}
+
+async fn end(sessions: Vec<Session>) {
+    for session in sessions {
+        if let Err(error) = session.conn.close().await {
+            tracing::debug!(%error, "a connection did not close");
         }
     }
 }
@@ -112,9 +177,11 @@ fn parse(url: &str) -> Result<PgConnectOptions> {
     Ok(options.application_name("gatefeed"))
 }
 
-fn pool(options: &PgConnectOptions, size: usize) -> Result<Pool<Connector>> {
-    let pool = Pool::builder(Connector::new(options)).max_size(size).runtime(Runtime::Tokio1);
-    let pool = pool.wait_timeout(Some(ACQUIRE_TIMEOUT)).create_timeout(Some(ACQUIRE_TIMEOUT)).build();
+fn pool(options: &PgConnectOptions, lane: Lane) -> Result<Pool<Connector>> {
+    let pool = Pool::builder(Connector::new(options)).max_size(lane.size()).runtime(Runtime::Tokio1);
+    let pool = pool.wait_timeout(Some(lane.patience())).create_timeout(Some(ACQUIRE_TIMEOUT));
+    // Of those that are made when they are wanted the same ones are used, so that the others become idle.
+    let pool = pool.queue_mode(if lane.is_kept() { QueueMode::Fifo } else { QueueMode::Lifo }).build();
     pool.map_err(|error| StoreError::Defect(format!("no pool of connections: {error}")))
 }
 
@@ -131,6 +198,9 @@ fn limits(limit: Duration, lock_wait: Duration) -> Limits {
 fn unavailable(error: PoolError<sqlx::Error>) -> StoreError {
     match error {
         PoolError::Backend(error) => translate(error),
+        PoolError::Timeout(TimeoutType::Wait) => StoreError::Unavailable(
+            "the database cannot be reached, or is busy: no connection became free in time".into(),
+        ),
         error => StoreError::Unavailable(format!("the database cannot be reached: {error}")),
     }
 }
@@ -323,7 +393,7 @@ impl Postgres {
 
     /// Whether the database answers.
     pub(super) async fn answer(&self) -> Result<()> {
-        let tx = self.begin(Lane::Work, Duration::from_secs(2)).await?;
+        let tx = self.begin(Lane::Ask, Duration::from_secs(2)).await?;
         tx.rollback().await
     }
 }

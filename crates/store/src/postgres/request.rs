@@ -70,7 +70,7 @@ impl Postgres {
         request: &Request,
     ) -> Result<Option<Answered>> {
         let feed = partition.own_feed_only.then_some(partition.feed.as_str());
-        let mut tx = self.begin(Lane::Work, LOOK_MAX).await?;
+        let mut tx = self.begin(Lane::Ask, LOOK_MAX).await?;
         let found = self.look_for(&mut tx, &partition.id, request, feed).await?;
         tx.commit().await?;
         Ok(found)

@@ -30,6 +30,7 @@ use super::{
 use crate::Options;
 
 mod encoding;
+mod lanes;
 mod listener;
 
 const ITEMS: &str = "

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeSet, HashSet},
     io::{self, ErrorKind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -53,7 +56,9 @@ pub(super) enum Hint {
 pub(super) struct Pending {
     hints: Mutex<BTreeSet<Hint>>,
     /// Held by the call that is sending.
-    sending: tokio::sync::Mutex<()>,
+    pub(super) sending: tokio::sync::Mutex<()>,
+    /// A task is about to send.
+    is_sender_due: AtomicBool,
 }
 
 impl Pending {
@@ -70,8 +75,27 @@ impl Postgres {
             return;
         }
         self.pending.hints().extend(hints);
+        self.announce_rest().await;
+    }
+
+    /// As [`Self::announce`], beside the caller, who has others waiting.
+    pub(super) fn announce_soon(&self, hints: Vec<Hint>) {
+        if hints.is_empty() {
+            return;
+        }
+        self.pending.hints().extend(hints);
+        // One task that has yet to take them is enough, so that they cannot pile up.
+        if !self.pending.is_sender_due.swap(true, Ordering::SeqCst) {
+            let this = self.clone();
+            tokio::spawn(async move { this.announce_rest().await });
+        }
+    }
+
+    /// Sends what has not been sent.
+    pub(super) async fn announce_rest(&self) {
         // A call that is dropped while it sends lets the next one in; what it had taken is found by polling.
         let _sending = self.pending.sending.lock().await;
+        self.pending.is_sender_due.store(false, Ordering::SeqCst);
         let hints: Vec<Hint> = std::mem::take(&mut *self.pending.hints()).into_iter().collect();
         // None: the call before took these along.
         if !hints.is_empty()

@@ -55,7 +55,7 @@ const WAITS_FOR: &str = "SELECT p.id FROM {schema}.gatefeed_partitions p
 
 impl Postgres {
     pub(super) async fn look_into(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
+        let mut tx = self.begin(Lane::Look, LIMIT).await?;
         let query = tx.query(self.sql.get(PARTITION)).bind(partition);
         let row = query.fetch_optional(tx.conn()?).await.map_err(translate)?;
         let missing = || no_partition(partition);

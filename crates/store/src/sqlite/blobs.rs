@@ -3,7 +3,7 @@
 use gatefeed_core::{StoreError, blob::Space};
 use sqlx::Row;
 
-use super::{Sqlite, error::Result};
+use super::{Sqlite, error::Result, pool::Lane};
 
 const SPACE: &str = "SELECT id, secret FROM gatefeed_blob_space";
 
@@ -19,7 +19,7 @@ pub(super) const REFERRED_TO: &str = "SELECT EXISTS (
 
 impl Sqlite {
     pub(super) async fn read_blob_space(&self) -> Result<Space> {
-        let row = sqlx::query(SPACE).fetch_one(&mut *self.lanes.read().await?).await?;
+        let row = sqlx::query(SPACE).fetch_one(&mut *self.lanes.read(Lane::Ask).await?).await?;
         let id = row.try_get::<&str, _>("id")?.parse();
         let id = id.map_err(|_| StoreError::Defect("the id of the blob space is no uuid".into()))?;
         Ok(Space { id, secret: row.try_get("secret")? })
@@ -27,7 +27,7 @@ impl Sqlite {
 
     /// One after the other: what refers to a blob stays, unless it goes for good.
     pub(super) async fn find_references(&self, paths: &[String]) -> Result<Vec<String>> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Look).await?;
         let mut found = Vec::new();
         for path in paths {
             let query = sqlx::query_scalar::<_, bool>(REFERRED_TO).bind(path.as_bytes());

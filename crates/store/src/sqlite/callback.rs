@@ -18,6 +18,7 @@ use super::{
     error::Result,
     fence::held,
     history::keep,
+    pool::Lane,
     renew::borrowed,
     rows::{at, born, by_key, due_item, now, seconds, word},
 };
@@ -85,7 +86,7 @@ const MAKE_KEY: &str =
 impl Sqlite {
     /// Read without the write lock, but for the first time.
     pub(super) async fn key(&self) -> Result<Key> {
-        let found = sqlx::query_scalar(KEY).fetch_optional(&mut *self.lanes.read().await?).await?;
+        let found = sqlx::query_scalar(KEY).fetch_optional(&mut *self.lanes.read(Lane::Ask).await?).await?;
         let secret: Vec<u8> = match found {
             Some(secret) => secret,
             None => {
@@ -150,7 +151,7 @@ impl Sqlite {
         leases: &[Arc<Lease>],
         limit: usize,
     ) -> Result<Vec<Vec<DueItem>>> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Work).await?;
         let held = held(&mut connection, &borrowed(leases), "p.status").await?;
         let (mut found, mut left) = (Vec::with_capacity(leases.len()), limit);
         for (lease, row) in leases.iter().zip(held) {

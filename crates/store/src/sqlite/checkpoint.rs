@@ -19,6 +19,7 @@ use super::{
     fence::current,
     nested::{has_notes, settle_nested},
     page::{RANK_MIN, next_rank, of_group},
+    pool::Lane,
     renew::borrowed,
     rows::{at, by_key, deadline_at, maybe_at, now, state, state_columns},
 };
@@ -128,7 +129,7 @@ impl Sqlite {
     ) -> Result<(Vec<Checkpointed>, Vec<(usize, &'a Lease)>)> {
         let mut results = Vec::with_capacity(leases.len());
         let mut undecided = Vec::new();
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Work).await?;
         for (lease, current) in leases.iter().zip(current(&mut connection, &borrowed(leases)).await?) {
             let seen = if current { look(&mut connection, &lease.partition).await? } else { None };
             let has_more = seen.as_ref().is_some_and(|seen| seen.has_more);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Sqlite,
     error::Result,
+    pool::Lane,
     rows::{by_key, deadline_at, now, seconds, state},
     values::{chunks, values},
 };
@@ -68,7 +69,7 @@ impl Sqlite {
             return Ok(Vec::new());
         }
         // Looked at first without the write lock, which an idle watcher must not take at every poll.
-        if candidates(&mut *self.lanes.read().await?, claim).await?.is_empty() {
+        if candidates(&mut *self.lanes.read(Lane::Work).await?, claim).await?.is_empty() {
             return Ok(Vec::new());
         }
         let mut tx = self.lanes.write().await?;

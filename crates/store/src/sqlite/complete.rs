@@ -239,8 +239,8 @@ pub(super) fn done_sql(rows: usize) -> String {
     )
 }
 
-/// All other outcomes. The one that an owner writes to an item that waits is that it has waited for too long. The unary pluses keep SQLite from building an index of them and looking up each item of the table
-/// in it.
+/// All other outcomes. The one that an owner writes to an item that waits is that it has waited for too long. The unary
+/// pluses keep SQLite from building an index of them and looking up each item of the table in it.
 pub(super) fn change_sql(rows: usize) -> String {
     let outcomes = values(rows, 12);
     format!(

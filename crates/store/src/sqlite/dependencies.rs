@@ -1,5 +1,5 @@
-//! Items that depend on others or gather: inserting them, and settling what waits. The trigger refuses what could never come free; it has
-//! no names to say so with, which are found here.
+//! Items that depend on others or gather: inserting them, and settling what waits. The trigger refuses what could never
+//! come free; it has no names to say so with, which are found here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 

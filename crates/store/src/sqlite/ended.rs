@@ -2,7 +2,7 @@
 
 use gatefeed_core::inspect::Awaited;
 
-use super::{Sqlite, error::Result};
+use super::{Sqlite, error::Result, pool::Lane};
 
 const PARTITION: &str = "SELECT EXISTS (SELECT 1 FROM gatefeed_partitions WHERE id = ?
     AND status NOT IN ('complete', 'failed', 'cancelled'))";
@@ -12,7 +12,7 @@ const ITEM: &str = "SELECT EXISTS (SELECT 1 FROM gatefeed_items WHERE partition_
 
 impl Sqlite {
     pub(super) async fn find_ended(&self, awaited: &[Awaited]) -> Result<Vec<bool>> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Ask).await?;
         let mut ended = Vec::with_capacity(awaited.len());
         for awaited in awaited {
             let query = match awaited {

@@ -11,6 +11,7 @@ use super::{
     Sqlite,
     error::Result,
     operate::no_partition,
+    pool::Lane,
     rows::{by_key, word},
 };
 
@@ -28,7 +29,7 @@ const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM gatefeed_partitions WHERE id 
 impl Sqlite {
     /// What is terminal stays as it is but for operators, so that two statements see the same.
     pub(super) async fn read_gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Scan).await?;
         let scan = sqlx::query(SCAN).bind(&request.partition).bind(request.after.as_deref().unwrap_or(""));
         let mut rows = scan.bind(SCAN_MAX as i64).fetch_all(&mut *connection).await?;
         if rows.is_empty() && request.after.is_none() {

@@ -12,6 +12,7 @@ use super::{
     Sqlite,
     error::Result,
     insert::{bind_item, check_feed, make_partitions},
+    pool::Lane,
     rows::now,
     values::{chunks, rows_of},
 };
@@ -73,7 +74,7 @@ impl Sqlite {
 
     pub(super) async fn count_backlog(&self, feed: &str, limit: u64) -> Result<u64> {
         let query = sqlx::query(BACKLOG).bind(feed).bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let counted: i64 = query.fetch_one(&mut *self.lanes.read().await?).await?.try_get(0)?;
+        let counted: i64 = query.fetch_one(&mut *self.lanes.read(Lane::Scan).await?).await?.try_get(0)?;
         Ok(counted.unsigned_abs())
     }
 }

@@ -14,6 +14,7 @@ use super::{
     Sqlite,
     error::Result,
     operate::no_partition,
+    pool::Lane,
     rows::{at, by_key, maybe_at, word},
 };
 
@@ -74,12 +75,14 @@ impl Sqlite {
         let query = sqlx::query(&sql).bind(&filter.feed).bind(filter.status.map(PartitionStatus::as_str));
         let query =
             query.bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit)).bind(&filter.id);
-        let rows = query.fetch_all(&mut *self.lanes.read().await?).await?;
+        let rows = query.fetch_all(&mut *self.lanes.read(Lane::Look).await?).await?;
         rows.iter().map(partition_row).collect()
     }
 
     pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
-        let mut connection = self.lanes.read().await?;
+        // One item is found by its key.
+        let lane = if filter.id.is_some() { Lane::Ask } else { Lane::Look };
+        let mut connection = self.lanes.read(lane).await?;
         let sql = which(ITEMS, "id", "?7", filter.id.as_ref());
         let query = sqlx::query(&sql).bind(&filter.partition).bind(filter.status.map(ItemStatus::as_str));
         let query =
@@ -93,7 +96,7 @@ impl Sqlite {
     }
 
     pub(super) async fn count_gates(&self, partition: &str) -> Result<Vec<GateCounts>> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Look).await?;
         let rows = sqlx::query(GATES).bind(partition).fetch_all(&mut *connection).await?;
         if rows.is_empty() && !exists(&mut connection, partition).await? {
             return Err(no_partition(partition).into());
@@ -103,13 +106,13 @@ impl Sqlite {
 
     pub(super) async fn look_at(&self, partition: &str) -> Result<Option<Glance>> {
         let query = sqlx::query("SELECT feed, status, gate, version FROM gatefeed_partitions WHERE id = ?");
-        let row = query.bind(partition).fetch_optional(&mut *self.lanes.read().await?).await?;
+        let row = query.bind(partition).fetch_optional(&mut *self.lanes.read(Lane::Ask).await?).await?;
         row.as_ref().map(glance).transpose()
     }
 
     pub(super) async fn measure_idleness(&self, feeds: &[String]) -> Result<Idleness> {
         let mut all = Idleness { idle: true, failed: false };
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Work).await?;
         for feed in feeds {
             let row = sqlx::query(IDLENESS).bind(feed).fetch_one(&mut *connection).await?;
             all.idle &= row.try_get::<bool, _>("idle")?;

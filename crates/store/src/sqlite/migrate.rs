@@ -3,7 +3,7 @@
 use gatefeed_core::{StoreError, store::Migrated};
 use sqlx::{Executor, SqliteConnection};
 
-use super::{Sqlite, error::Result};
+use super::{Sqlite, error::Result, pool::Lane};
 use crate::migration::{MIGRATIONS, Migration, newest};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS gatefeed_migrations (
@@ -27,7 +27,7 @@ impl Sqlite {
     }
 
     pub(super) async fn check_version(&self) -> Result<()> {
-        match version(&mut *self.lanes.read().await?).await? {
+        match version(&mut *self.lanes.read(Lane::Work).await?).await? {
             None | Some(0) => Err(StoreError::SchemaMissing { place: String::new() }.into()),
             Some(found) if found < newest() => {
                 Err(StoreError::SchemaOlder { found, needed: newest() }.into())
@@ -39,7 +39,7 @@ impl Sqlite {
 
     pub(super) async fn answer(&self) -> Result<()> {
         // Reads the file, unlike SELECT 1.
-        sqlx::query("PRAGMA schema_version").fetch_one(&mut *self.lanes.read().await?).await?;
+        sqlx::query("PRAGMA schema_version").fetch_one(&mut *self.lanes.read(Lane::Ask).await?).await?;
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod history;
 mod ingest;
 mod insert;
 mod inspect;
+mod load;
 mod migrate;
 mod nested;
 mod operate;

@@ -1,7 +1,7 @@
 //! Reading items that are due.
 
 use gatefeed_core::{
-    item::{Data, INLINE_BYTES_MAX},
+    item::INLINE_BYTES_MAX,
     store::{Cursor, Page, PageRequest},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
@@ -9,6 +9,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use super::{
     Sqlite,
     error::Result,
+    pool::Lane,
     rows::{due_item, now},
 };
 
@@ -79,24 +80,15 @@ pub(super) const PAGE: &str = concat!(
     " LIMIT ?9"
 );
 
-const LOAD: &str = "SELECT CAST(data AS BLOB) AS data, content_type FROM gatefeed_items WHERE partition_id = ? AND id = ? AND version = ?";
-
 impl Sqlite {
     /// Each page is one statement, and so sees one moment.
     pub(super) async fn read_pages(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
         let mut pages = Vec::with_capacity(requests.len());
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Work).await?;
         for request in requests {
             pages.push(read_page(&mut connection, request).await?);
         }
         Ok(pages)
-    }
-
-    pub(super) async fn load_data(&self, partition: &str, item: &str, version: i64) -> Result<Option<Data>> {
-        let query = sqlx::query(LOAD).bind(partition).bind(item).bind(version);
-        let Some(row) = query.fetch_optional(&mut *self.lanes.read().await?).await? else { return Ok(None) };
-        let bytes = row.try_get::<Vec<u8>, _>("data")?.into();
-        Ok(Some(Data { bytes, content_type: row.try_get("content_type")? }))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Connections. Renewals have one of their own, so that they never queue behind writers; readers have a few.
+//! Connections. Renewals have one of their own, so that they never queue behind writers; readers have a few, apart by who
+//! waits for them.
 
 use std::{
     path::Path,
@@ -34,8 +35,34 @@ pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a renewal or a checkpoint does: both can be repeated soon.
 const SHORT_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Reading connections. Few: each has a thread.
-const READERS_MAX: u32 = 3;
+/// A reading connection that is not a watcher's own is closed when it was not used for this long.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Which reading connections a call uses, as on Postgres, where calls have more lanes: here all writers wait for one lock.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lane {
+    /// A watcher's.
+    Work,
+    /// What is looked up by its key before something else can go on: a caller's rights, whether the database answers.
+    Ask,
+    /// What deliveries gather, and how many items wait.
+    Scan,
+    /// What people look at, which may take a minute.
+    Look,
+}
+
+impl Lane {
+    /// As they are numbered.
+    const ALL: [Self; 4] = [Self::Work, Self::Ask, Self::Scan, Self::Look];
+
+    /// Connections, at most. Few: each has a thread.
+    pub(super) const fn size(self) -> u32 {
+        match self {
+            Self::Work => 3,
+            Self::Ask | Self::Scan | Self::Look => 2,
+        }
+    }
+}
 
 /// Rows that a connection's thread reads ahead.
 const ROWS_AHEAD: usize = 256;
@@ -53,7 +80,8 @@ pub(super) struct Lanes {
     options: SqliteConnectOptions,
     writer: Writer,
     renewer: Writer,
-    readers: SqlitePool,
+    /// By the lane's number.
+    readers: Vec<SqlitePool>,
     /// Held while a renewal waits for the write lock: our own writers let it pass.
     renewing: Mutex<()>,
 }
@@ -80,13 +108,7 @@ impl Lanes {
 
     fn over(options: SqliteConnectOptions) -> Self {
         let reading = options.clone().busy_timeout(WRITE_PATIENCE).pragma("query_only", "ON");
-        // SQLite's connections do not break by lying idle, and a dropped statement ends by itself.
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS_MAX)
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_lazy_with(reading);
+        let readers = Lane::ALL.map(|lane| readers(&reading, lane)).into();
         Self {
             writer: Writer::new(options.clone().pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))),
             // Moving the log into the file is not for the connection that must be quick.
@@ -109,14 +131,16 @@ impl Lanes {
 
     /// Closes every connection; the last one of all processes moves the log into the file and removes it.
     pub(super) async fn close(&self) {
-        self.readers.close().await;
+        for readers in &self.readers {
+            readers.close().await;
+        }
         self.renewer.close().await;
         self.writer.close().await;
     }
 
     /// A connection that cannot write.
-    pub(super) async fn read(&self) -> Result<PoolConnection<sqlx::Sqlite>> {
-        Ok(self.readers.acquire().await?)
+    pub(super) async fn read(&self, lane: Lane) -> Result<PoolConnection<sqlx::Sqlite>> {
+        Ok(self.readers[lane as usize].acquire().await?)
     }
 
     /// The write lock.
@@ -134,6 +158,14 @@ impl Lanes {
         let _passing = self.renewing.lock().await;
         self.renewer.begin(SHORT_PATIENCE, None).await
     }
+}
+
+/// Connections that are made when they are wanted.
+fn readers(options: &SqliteConnectOptions, lane: Lane) -> SqlitePool {
+    // SQLite's connections do not break by lying idle, and a dropped statement ends by itself.
+    let pool = SqlitePoolOptions::new().max_connections(lane.size()).test_before_acquire(false);
+    let idle_max = if matches!(lane, Lane::Work) { None } else { Some(IDLE_MAX) };
+    pool.idle_timeout(idle_max).max_lifetime(None).connect_lazy_with(options.clone())
 }
 
 /// One connection for one transaction at a time; made when it is first wanted, and again after it broke.

@@ -9,6 +9,7 @@ use super::{
     Sqlite,
     error::Result,
     fence::{current, held},
+    pool::Lane,
     rows::{by_key, now, seconds, state, state_columns},
     values::{chunks, values},
 };
@@ -62,7 +63,7 @@ impl Sqlite {
     }
 
     pub(super) async fn look(&self, leases: &[Arc<Lease>]) -> Result<Vec<Observed>> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Work).await?;
         let rows = held(&mut connection, &borrowed(leases), state_columns!()).await?;
         let observed = |row: &Option<SqliteRow>| match row {
             Some(row) => Ok(Observed::Held(state(row)?)),

@@ -14,6 +14,7 @@ use super::{
     Sqlite,
     error::Result,
     insert::{check_feed, push_all},
+    pool::Lane,
 };
 
 /// In any feed, or in the one at `?3` only.
@@ -63,7 +64,7 @@ impl Sqlite {
         request: &Request,
     ) -> Result<Option<Answered>> {
         let feed = partition.own_feed_only.then_some(partition.feed.as_str());
-        look_for(&mut *self.lanes.read().await?, &partition.id, request, feed).await
+        look_for(&mut *self.lanes.read(Lane::Ask).await?, &partition.id, request, feed).await
     }
 }
 

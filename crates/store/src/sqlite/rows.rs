@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 use gatefeed_core::{
     StoreError,
+    duration::DURATION_MAX,
     gather::Gather,
     item::{DueItem, content_type},
     partition::{FailurePolicy, PartitionState, PartitionStatus},
@@ -67,8 +68,10 @@ macro_rules! by_key {
 }
 pub(super) use by_key;
 
-/// A duration as strftime adds it. Beyond the year 9999 strftime says NULL, which the columns refuse.
+/// A duration as strftime adds it. More than [`DURATION_MAX`] is taken as that much: beyond the year 9999 strftime says
+/// NULL, and what waits until then would wait for ever.
 pub(super) fn seconds(duration: Duration) -> String {
+    let duration = duration.min(DURATION_MAX);
     format!("+{}.{:03} seconds", duration.as_secs(), duration.subsec_millis())
 }
 

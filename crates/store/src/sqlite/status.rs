@@ -12,6 +12,7 @@ use super::{
     Sqlite,
     error::Result,
     page::{RANK_MIN, next_rank, of_group},
+    pool::Lane,
     rows::{maybe_at, now, word},
     watchers::alive,
 };
@@ -61,7 +62,7 @@ pub(super) const OLDEST: &str = concat!(
 
 impl Sqlite {
     pub(super) async fn list_feeds(&self) -> Result<Vec<FeedStatus>> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Look).await?;
         // One transaction, so that all statements see the same moment; dropped, it ends.
         let mut tx = connection.begin().await?;
         let mut feeds = partitions_by_feed(&mut tx).await?;

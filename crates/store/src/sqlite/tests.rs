@@ -18,6 +18,7 @@ use super::{
 };
 use crate::Options;
 
+mod lanes;
 mod push;
 
 async fn connect(path: &Path) -> Result<Sqlite, StoreError> {

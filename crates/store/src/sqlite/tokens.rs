@@ -9,6 +9,7 @@ use sqlx::{Row, sqlite::SqliteRow};
 use super::{
     Sqlite,
     error::Result,
+    pool::Lane,
     rows::{at, maybe_at, now, of_moment, word},
 };
 
@@ -32,7 +33,7 @@ impl Sqlite {
 
     pub(super) async fn list_tokens(&self) -> Result<Vec<Token>> {
         let query = sqlx::query(LIST).bind(TOKENS_MAX as i64);
-        let rows = query.fetch_all(&mut *self.lanes.read().await?).await?;
+        let rows = query.fetch_all(&mut *self.lanes.read(Lane::Ask).await?).await?;
         rows.iter().map(token).collect()
     }
 

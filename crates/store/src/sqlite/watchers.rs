@@ -14,6 +14,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use super::{
     Sqlite,
     error::Result,
+    pool::Lane,
     rows::{at, now, seconds},
 };
 
@@ -77,7 +78,7 @@ const PEERS: &str = concat!(
 
 impl Sqlite {
     pub(super) async fn ask_for_partitions(&self, watcher: &str, feeds: &[String]) -> Result<()> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Work).await?;
         let query = sqlx::query_scalar(OTHERS_HOLD).bind(watcher).bind(json(feeds));
         let held: Vec<String> = query.fetch_all(&mut *connection).await?;
         drop(connection);
@@ -91,7 +92,7 @@ impl Sqlite {
     }
 
     pub(super) async fn askers(&self, watcher: &str, feeds: &[String]) -> Result<Vec<(String, usize)>> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Work).await?;
         let query = sqlx::query(ASKERS).bind(watcher).bind(json(feeds));
         let rows = query.fetch_all(&mut *connection).await?;
         rows.iter()
@@ -100,7 +101,7 @@ impl Sqlite {
     }
 
     pub(super) async fn others(&self, watcher: &str, feeds: &[String]) -> Result<Peers> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Work).await?;
         let query = sqlx::query(PEERS).bind(watcher).bind(json(feeds)).bind(ago(ALIVE_FOR));
         let rows = query.fetch_all(&mut *connection).await?;
         Ok(Peers::new(rows.iter().map(peer_group).collect::<Result<_>>()?))

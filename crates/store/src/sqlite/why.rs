@@ -12,6 +12,7 @@ use super::{
     error::Result,
     inspect::partition_row,
     operate::no_partition,
+    pool::Lane,
     rows::{at, by_key, maybe_at, now, word},
     watchers::alive,
 };
@@ -64,7 +65,7 @@ pub(super) const WAITS_FOR: &str =
 
 impl Sqlite {
     pub(super) async fn look_into(&self, partition: &str, item: Option<&str>) -> Result<Facts> {
-        let mut connection = self.lanes.read().await?;
+        let mut connection = self.lanes.read(Lane::Look).await?;
         // One transaction, so that all looks see the same moment; dropped, it ends.
         let mut tx = connection.begin().await?;
         let row = sqlx::query(PARTITION).bind(partition).fetch_optional(&mut *tx).await?;

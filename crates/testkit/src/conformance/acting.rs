@@ -269,7 +269,15 @@ pub async fn of_two_for_a_version_one_acts(db: TestDb) {
     open.execute("UPDATE gatefeed_partitions SET version = version + 1 WHERE id = 'p'").await.unwrap();
     let store = one.clone();
     let waiting = tokio::spawn(async move { store.act("p", Some(version), &Action::Cancel).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Of this test's schema alone.
+    let table = db.table("gatefeed_partitions");
+    let is_waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND position('{table}' in query) > 0"
+    );
+    while db.count(&is_waiting).await == 0 {
+        assert!(!waiting.is_finished(), "it did not wait for the row");
+        tokio::task::yield_now().await;
+    }
     open.commit().await.unwrap();
     let changed = waiting.await.unwrap().unwrap_err();
     assert!(matches!(changed, StoreError::Changed(_)), "{changed:?}");

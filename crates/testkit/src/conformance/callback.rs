@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use gatefeed_core::{
     Store, StoreError,
     answer::{Answer, Child, Failure, Verdict},
@@ -303,6 +304,31 @@ pub async fn a_heartbeat_extends(db: TestDb) {
     assert!(row.waiting_until > before.waiting_until);
     assert_eq!(store.heartbeat(&ticket).await.unwrap(), Heartbeat::Extended(until), "not shortened");
     assert_eq!(done_by(&store, &ticket).await, DONE);
+}
+
+/// Whatever a program asks for: no item waits longer than a year, and none for ever.
+pub async fn no_time_is_too_long(db: TestDb) {
+    let (lease, due) = leased(&db, "p", &[("a", 0), ("b", 0)]).await;
+    let store = db.store();
+    let a_year = |moment: Option<DateTime<Utc>>, since: DateTime<Utc>| {
+        let days = (moment.unwrap() - since).num_days();
+        assert!((365..=367).contains(&days), "{moment:?}");
+    };
+    park(&store, &lease, &due[0], Duration::MAX).await;
+    let row = item_row(&store, "p", "a").await;
+    a_year(row.waiting_until, row.created_at);
+    let ticket = ticket(&due[0], Duration::MAX);
+    let Heartbeat::Extended(until) = store.heartbeat(&ticket).await.unwrap() else { panic!("not extended") };
+    a_year(Some(until), row.created_at);
+    let verdict = Err(Failure::delayed("later", Some(Duration::MAX)));
+    let (change, ..) = decide("p", &due[1], verdict.clone(), &RetryPolicy::default(), 0.0);
+    let settled = complete_patiently(&store, &[completion(&lease, &due[1], change)]).await;
+    assert_eq!(settled, [Settled::Written]);
+    assert!(matches!(answer(&store, &ticket, verdict).await, CalledBack::Written { .. }));
+    for id in ["a", "b"] {
+        let row = item_row(&store, "p", id).await;
+        a_year(Some(row.available_at), row.created_at);
+    }
 }
 
 fn child(id: &str, depends_on: &[&str]) -> Child {

@@ -111,11 +111,11 @@ pub async fn a_grant_is_complete(db: TestDb) {
     let (lease, state) = (&grants[0].lease, &grants[0].state);
     assert_eq!((&*lease.partition, &*lease.owner, lease.epoch), ("p", "watcher 1", 1));
     assert_eq!(grants[0].expiries, 0);
-    assert_eq!((state.status, state.gate, state.version), (PartitionStatus::Available, 4, 1));
+    assert_eq!((state.status, state.gate, state.version), (PartitionStatus::Available, 4, 2));
     assert!(state.manual_checkpoint && !state.auto_close);
     assert_eq!((state.max_in_flight, state.failure_policy), (Some(7), FailurePolicy::Continue));
     let until = format!("until BETWEEN {} AND {}", db.in_secs(15.0), db.in_secs(45.5));
-    let held = "owner = 'watcher 1' AND epoch = 1 AND version = 1 AND next_run_at IS NOT NULL";
+    let held = "owner = 'watcher 1' AND epoch = 1 AND version = 2 AND next_run_at IS NOT NULL";
     assert!(db.partition_is("p", &format!("{held} AND {until}")).await);
 }
 

@@ -54,9 +54,9 @@ pub async fn none_leaves_it(db: TestDb) {
 
 /// Empty data and a delay of zero are values, not their absence.
 pub async fn empty_is_not_none(db: TestDb) {
-    let (lease, due) = leased(&db, "p", &[("i", 0)]).await;
-    let past = "UPDATE gatefeed_items SET available_at = '2020-01-01 00:00:00'";
-    db.run(past).await;
+    let (lease, _) = leased(&db, "p", &[("i", 0)]).await;
+    db.run("UPDATE gatefeed_items SET available_at = '2020-01-01 00:00:00'").await;
+    let due = due(&db.store(), &lease).await;
     let mut change = with_status(&due[0], ItemStatus::Available);
     change.data = Some(Data { bytes: bytes::Bytes::new(), content_type: "text/plain".into() });
     change.delay = Some(Duration::ZERO);

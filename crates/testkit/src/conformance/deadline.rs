@@ -144,3 +144,28 @@ pub async fn a_deadline_may_be_set_later(db: TestDb) {
     }
     assert_refused(store.resume("p").await, &["not paused"]);
 }
+
+/// A partition of which nothing is due before its deadline, and which nobody has claimed.
+pub async fn what_is_pushed_for_later_has_a_deadline_too(db: TestDb) {
+    let store = db.store();
+    let made = NewPartition { gate_deadline: Some(Duration::from_secs(3600)), ..NewPartition::new("p") };
+    push_to(&store, &made, &[]).await;
+    let insert = format!(
+        "INSERT INTO gatefeed_items (partition_id, id, available_at) VALUES ('p', 'i', {})",
+        db.in_secs(9000.0)
+    );
+    db.run(&insert).await;
+    let hour = format!("next_run_at BETWEEN {} AND {}", db.in_secs(3500.0), db.in_secs(3600.5));
+    assert!(db.partition_is("p", &hour).await);
+    // The same of one that was through: its time begins when it is reopened.
+    db.run("UPDATE gatefeed_items SET status = 'complete'").await;
+    db.run("UPDATE gatefeed_partitions SET status = 'complete', next_run_at = NULL").await;
+    since(&db, 9000.0).await;
+    db.run(&insert.replace("'i'", "'j'")).await;
+    assert!(db.partition_is("p", &hour).await);
+    db.run(&format!("UPDATE gatefeed_partitions SET gate_since = {}", db.in_secs(-9000.0))).await;
+    db.run(&format!("UPDATE gatefeed_partitions SET next_run_at = {}", db.in_secs(9000.0))).await;
+    let grant = grant(&store, "v", "p").await;
+    assert!(grant.state.is_overdue);
+    assert_eq!(checkpoint(&store, &grant.lease).await, Checkpointed::Failed);
+}

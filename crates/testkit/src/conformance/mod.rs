@@ -19,6 +19,7 @@ pub mod given;
 pub mod ingest;
 pub mod insert;
 pub mod inspect;
+pub mod lanes;
 pub mod nested;
 pub mod operate;
 pub mod page;
@@ -34,6 +35,7 @@ pub mod sleep;
 pub mod strand;
 pub mod token;
 pub mod tolerance;
+pub mod versions;
 pub mod wake;
 pub mod watchers;
 pub mod why;
@@ -144,7 +146,11 @@ macro_rules! conformance {
             deadline: a_gate_that_takes_too_long_fails a_sleeper_wakes_at_its_deadline
                 the_deadline_comes_before_a_later_item each_gate_has_its_own_time
                 resume_starts_the_clock_again time_without_work_does_not_count
-                a_deadline_may_be_set_later a_deadline_that_is_set_later_wakes;
+                a_deadline_may_be_set_later a_deadline_that_is_set_later_wakes
+                what_is_pushed_for_later_has_a_deadline_too;
+            versions: an_item_that_is_cancelled_in_flight_stays_so an_item_that_is_moved_in_flight_is_delivered_there
+                new_data_in_flight_is_delivered an_upsert_in_flight_is_delivered
+                each_change_of_an_item_is_a_version each_change_of_a_partition_is_a_version names_do_not_change;
             rewind: items_are_as_they_came_to_the_gate what_it_came_with_counts_not_what_became_of_it
                 the_last_coming_counts what_will_be_made_again_is_removed
                 only_what_is_at_the_gate_or_beyond a_late_answer_is_fenced a_stale_answer_keeps_nothing
@@ -168,7 +174,7 @@ macro_rules! conformance {
             callback: a_key_is_made_once an_item_waits_as_it_is an_answer_that_comes_later it_may_come_before_the_item_waits
                 once_is_all another_attempt_takes_no_earlier_token another_item_of_the_same_name
                 an_item_that_waits_too_long what_is_overdue_is_bounded_and_fenced a_sleeper_wakes_when_an_items_time_is_over
-                a_heartbeat_extends children_and_partitions_come_with_it dependents_come_free
+                a_heartbeat_extends no_time_is_too_long children_and_partitions_come_with_it dependents_come_free
                 what_is_refused_leaves_the_token_good failed_attempts_follow_the_ticket
                 paused_partitions_take_it_and_failed_ones_do_not cancelled_and_rewound_ones_do_not
                 a_retry_leaves_what_waits_alone what_it_replaces_is_kept a_locked_partition_is_told
@@ -178,6 +184,7 @@ macro_rules! conformance {
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
                 waiting_items_are_not_idle what_waits_for_people_is_idle what_is_waited_for_has_ended;
             gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
+            lanes: actions_that_wait_hold_up_nobody_else slow_looks_hold_up_nobody_else locked_suspects_hold_up_nobody_else;
             why: what_holds_the_gate the_next_gate an_item the_watchers_of_its_feed looks_are_bounded;
             blobs: large_data_lies_in_the_blob_store every_way_in_is_one_out a_listing_shows_what_lies_there a_listing_shows_the_others_where_one_is_gone
                 references_go_where_data_goes a_rewind_brings_references_back
@@ -284,6 +291,7 @@ mod tests {
             ("sleep", include_str!("sleep.rs")),
             ("strand", include_str!("strand.rs")),
             ("token", include_str!("token.rs")),
+            ("versions", include_str!("versions.rs")),
             ("wake", include_str!("wake.rs")),
             ("watchers", include_str!("watchers.rs")),
             ("why", include_str!("why.rs")),

@@ -68,7 +68,7 @@ pub async fn retry_by_gate_and_item(db: TestDb) {
     let both = RetryFilter { item: Some("b".into()), gate: Some(1) };
     assert_eq!(store.retry("p", &both).await.unwrap(), 0);
     assert_eq!(partition(&store, "p").await.version, version);
-    assert!(db.item_is("p", "b", "status = 'failed' AND version = 0").await);
+    assert!(db.item_is("p", "b", "status = 'failed' AND version = 1").await);
 }
 
 /// Under 'continue' a partition completes with failed items; a retry reopens it.
@@ -120,7 +120,7 @@ pub async fn retry_names_what_is_wrong(db: TestDb) {
     db.run("UPDATE gatefeed_partitions SET status = 'cancelled'").await;
     let cancelled = store.retry("p", &RetryFilter::default()).await.unwrap_err();
     assert!(matches!(&cancelled, StoreError::Refused(text) if text.contains("cancelled")), "{cancelled:?}");
-    assert!(db.item_is("p", "a", "status = 'failed' AND version = 0").await);
+    assert!(db.item_is("p", "a", "status = 'failed' AND version = 1").await);
 }
 
 /// A held partition is let go: its gates rise and it closes. Twice is once.

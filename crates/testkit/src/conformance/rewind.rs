@@ -69,7 +69,8 @@ pub async fn items_are_as_they_came_to_the_gate(db: TestDb) {
         assert_eq!(store.rewind("p", gate).await.unwrap(), Rewound { items: 2, removed: 0 });
         let row = item_row(&store, "p", "a").await;
         assert_eq!((row.status, row.gate), (ItemStatus::Available, gate));
-        assert_eq!((row.pass, row.version, row.retry_count), (item.pass + 1, item.version + 1, 0));
+        assert_eq!((row.pass, row.retry_count), (item.pass + 1, 0));
+        assert!(row.version > item.version);
         assert_eq!(data(&db, "a").await, came_with);
         let after = partition(&store, "p").await;
         assert_eq!((after.status, after.gate), (PartitionStatus::Available, gate));

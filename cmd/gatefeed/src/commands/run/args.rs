@@ -25,7 +25,8 @@ use crate::{
 /// done; a JSON object may say more: {"gate": 1}, {"data": …}, {"items": […]}, {"error": {"message": "…"}}. Start as
 /// many watchers as you like; each partition has one at a time.
 ///
-/// It goes on until it is stopped, and SIGINT or SIGTERM stops it cleanly: what is in flight ends or is given back. A second signal ends it at once.
+/// It goes on until it is stopped, and SIGINT or SIGTERM stops it cleanly: what is in flight ends or is given back. A
+/// second signal ends it at once.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   gatefeed run --target http://localhost:8000/work
@@ -148,7 +149,8 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) callback_timeout: Option<Duration>,
 
-    /// At most this much of what an item gathers is sent with it; what is more the handler fetches from --listen [default: 8MiB]
+    /// At most this much of what an item gathers is sent with it; what is more the handler fetches from --listen [default:
+    /// 8MiB]
     #[arg(
         long,
         env = "GATEFEED_GATHER_MAX",

@@ -47,7 +47,7 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     let listening = door.as_ref().and_then(|door| door.listener.local_addr().ok());
     let routes = plan.routes(listening);
     tell(&routes);
-    let takes_callbacks = routes.iter().any(|route| route.options.gather_url.is_some());
+    let takes_callbacks = routes.iter().any(|route| route.options.public_url.is_some());
     let mut processor = HttpRoutes::new(routes).map_err(|error| StoreError::Config(error.to_string()))?;
     let Some(store) = shutdown.run_until_cancelled(open(database, args.no_migrate)).await else {
         return Ok(exit::OK);

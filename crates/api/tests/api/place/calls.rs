@@ -4,14 +4,19 @@ use std::{
     collections::HashMap,
     fmt::Debug,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
+use tokio::time::{sleep, timeout};
 use tracing::{
     Dispatch, Event, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
     subscriber::{DefaultGuard, set_default},
 };
+
+/// Nothing that a test waits for takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Counts until it is dropped.
 #[derive(Debug)]
@@ -33,6 +38,16 @@ impl Calls {
 
     pub(crate) fn of(&self, name: &str) -> usize {
         self.counts.lock().unwrap().get(name).copied().unwrap_or(0)
+    }
+
+    /// Waits until there are so many; panics if that takes longer than any test should.
+    pub(crate) async fn until(&self, name: &str, count: usize) {
+        let made = async {
+            while self.of(name) < count {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(timeout(PATIENCE, made).await.is_ok(), "{count} of {name:?}: {self:?}");
     }
 
     pub(crate) fn all(&self) -> usize {
