@@ -101,12 +101,7 @@ pub(crate) enum LogFormat {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JsonArg {
     /// Print JSON for programs instead of text for people
-    #[arg(
-        long,
-        env = "GATEFEED_JSON",
-        help_heading = "Output",
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
+    #[arg(long, env = "GATEFEED_JSON", help_heading = "Output")]
     pub(crate) json: bool,
 }
 

@@ -11,8 +11,8 @@ use crate::output::shown;
 
 /// The documented codes.
 pub(crate) const HELP: &str = "\
-Every flag has an environment variable, which its help names. The database's
-URL is also read from DATABASE_URL.
+Every flag has an environment variable, which its help names; true or false
+where the flag has no value. The database's URL is also read from DATABASE_URL.
 
 Exit codes:
   0    done; also a clean stop by SIGINT or SIGTERM

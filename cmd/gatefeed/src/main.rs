@@ -16,6 +16,7 @@ mod signals;
 mod usage;
 
 use std::{
+    ffi::OsStr,
     process::{self, ExitCode},
     time::Duration,
 };
@@ -30,9 +31,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// For how long work on blocking threads, such as a read that hangs, may hold up the end of the process.
 const BLOCKING_MAX: Duration = Duration::from_millis(200);
 
-/// The command line, where a variable that is set but empty counts as not set, as compose files have them.
+/// The command line, where a variable that is set but empty counts as not set, as compose files have them, and that of a
+/// switch also if it says no: it is neither at odds with another flag nor in the place of one that is required.
 fn parse() -> Cli {
-    let mut command = without_empty_variables(help::command());
+    let mut command = without_idle_variables(help::command());
     let matches = command.try_get_matches_from_mut(std::env::args_os());
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|error| {
         let _ = error.print();
@@ -43,12 +45,18 @@ fn parse() -> Cli {
     })
 }
 
-fn without_empty_variables(command: Command) -> Command {
+fn without_idle_variables(command: Command) -> Command {
     let unset = |arg: Arg| match arg.get_env().and_then(std::env::var_os) {
-        Some(value) if value.is_empty() => arg.env(Resettable::Reset),
+        Some(value) if value.is_empty() || help::is_switch(&arg) && says_no(&value) => {
+            arg.env(Resettable::Reset)
+        }
         _ => arg,
     };
-    command.mut_args(unset).mut_subcommands(without_empty_variables)
+    command.mut_args(unset).mut_subcommands(without_idle_variables)
+}
+
+fn says_no(value: &OsStr) -> bool {
+    value.to_str().map(parse::truth) == Some(Ok(false))
 }
 
 fn main() -> ExitCode {

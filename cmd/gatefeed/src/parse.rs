@@ -17,6 +17,16 @@ const CONCURRENCY_MAX: usize = 1_000_000;
 /// The largest item that is measured.
 const PAYLOAD_MAX: u64 = 100_000_000;
 
+/// What the variable of a flag without a value says, in the words that clap takes for it elsewhere. A word that is none of
+/// them says nothing: `GATEFEED_INSECURE=off` with a typing error must not open anything.
+pub(crate) fn truth(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
 /// Zero to a year: `200ms`, `30s`, `5m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
@@ -259,6 +269,16 @@ mod tests {
         }
         for bad in ["", "0", "0MiB", "MiB", "-1", "1.5MB", "1TB", "99999999999GiB", "9223372036854775808"] {
             assert!(bytes(bad).unwrap_err().starts_with("expected"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn words_that_are_neither_true_nor_false_are_refused() {
+        for (word, expected) in [("1", true), ("Yes", true), ("ON", true), ("f", false), ("no", false)] {
+            assert_eq!(truth(word), Ok(expected), "{word}");
+        }
+        for bad in ["", "maybe", "truee", "2", " true", "none"] {
+            assert!(truth(bad).unwrap_err().contains("true or false"), "{bad}");
         }
     }
 

@@ -179,9 +179,8 @@ impl<'de> Visitor<'de> for ItemsReader<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let mut line = 0;
+        let mut index = 0;
         while let Some(text) = list.next_element::<&RawValue>()? {
-            line += 1;
             if let Err(problem) = self.pile.make_room() {
                 *self.full = Some(problem);
                 return Err(A::Error::custom("there is no room for more"));
@@ -189,7 +188,8 @@ impl<'de> Visitor<'de> for ItemsReader<'_, '_> {
             let text = text.get().trim();
             let item = self.format.item(text.into(), 0);
             let item = item.map(|item| self.naming.of_line(item, text.as_bytes(), true, self.pile.len()));
-            self.pile.add(item, |detail| Wrong::line(line, detail));
+            self.pile.add(item, |detail| Wrong::index(index, detail));
+            index += 1;
         }
         Ok(())
     }

@@ -42,12 +42,15 @@ pub(crate) struct Problem {
     challenge: bool,
 }
 
-/// A line or part of a body that will not do.
+/// A line, part or item of a body that will not do.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Wrong {
-    /// The number of the line, or of the item in a list, from 1.
+    /// The number of the line, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) line: Option<u64>,
+    /// The place in the list `items`, from 0: `items[0]` is the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<u64>,
     /// The number of the form's part, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) part: Option<u64>,
@@ -59,14 +62,19 @@ pub(crate) struct Wrong {
 }
 
 impl Wrong {
-    /// Of a line, or an item of a list.
+    /// Of a line.
     pub(crate) fn line(line: u64, detail: String) -> Self {
-        Self { line: Some(line), part: None, name: None, detail }
+        Self { line: Some(line), index: None, part: None, name: None, detail }
+    }
+
+    /// Of an item of a list.
+    pub(crate) fn index(index: u64, detail: String) -> Self {
+        Self { line: None, index: Some(index), part: None, name: None, detail }
     }
 
     /// Of a part.
     pub(crate) fn part(part: u64, name: Option<String>, detail: String) -> Self {
-        Self { line: None, part: Some(part), name, detail }
+        Self { line: None, index: None, part: Some(part), name, detail }
     }
 }
 

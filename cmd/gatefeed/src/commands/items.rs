@@ -74,12 +74,7 @@ pub(crate) struct ItemsArgs {
     page: PageArgs,
     /// Show the beginning of the items' data too. In JSON it is all of it: the text "data", or "data_base64" where it
     /// is not UTF-8
-    #[arg(
-        long,
-        env = "GATEFEED_DATA",
-        help_heading = "Output",
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
+    #[arg(long, env = "GATEFEED_DATA", help_heading = "Output")]
     data: bool,
     #[command(flatten)]
     listing: ListingArgs,

@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Result, anyhow};
-use clap::{Args, builder::FalseyValueParser};
+use clap::Args;
 use gatefeed_api::{ApiOptions, Openness, Tls};
 use gatefeed_core::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -15,7 +15,7 @@ use crate::parse;
 #[command(next_help_heading = "API")]
 pub(crate) struct ApiArgs {
     /// Without any token, let everybody who can connect use the API, also on an address that others reach
-    #[arg(long, env = "GATEFEED_INSECURE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_INSECURE")]
     insecure: bool,
     /// Serve over TLS: a PEM file with the certificate, and those that vouch for it
     #[arg(long, env = "GATEFEED_TLS_CERT", value_name = "FILE", requires = "tls_key")]

@@ -21,13 +21,7 @@ use crate::{args::JsonArg, database::DatabaseArgs, output, parse};
   gatefeed prune --blobs --older-than 2h --blob-store s3://bucket/queue")]
 pub(crate) struct PruneArgs {
     /// Remove blobs of this database from --blob-store
-    #[arg(
-        long,
-        env = "GATEFEED_PRUNE_BLOBS",
-        required = true,
-        action = ArgAction::SetTrue,
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
+    #[arg(long, env = "GATEFEED_PRUNE_BLOBS", required = true, action = ArgAction::SetTrue)]
     blobs: bool,
     /// Only what is at least so old. A push puts its blobs before it commits: what is younger than the longest push may
     /// be about to be referred to, so that less than an hour is for when nobody pushes

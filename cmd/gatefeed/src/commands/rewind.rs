@@ -11,7 +11,8 @@ use crate::{args::JsonArg, database::DatabaseArgs, output, parse};
 ///
 /// Every item at the gate or beyond it is available again, in a new pass, with what it came to the gate with. Items
 /// that answers at the gate or later have made are removed, since those answers will make them again; what was pushed
-/// stays, and so do cancelled items. What is in flight is aborted. A complete or failed partition is open again.
+/// stays, and so do cancelled items, and partitions that answers have nested: nested again, they need other ids. What is
+/// in flight is aborted. A complete or failed partition is open again.
 ///
 /// It takes a partition with keep_history, a column that is set before its first item (`gatefeed push
 /// --keep-history`): others do not have the earlier data any more.

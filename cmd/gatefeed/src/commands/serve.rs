@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use clap::{Args, builder::FalseyValueParser};
+use clap::Args;
 use gatefeed_api::{Targets, axum::Router};
 use gatefeed_core::Store;
 
@@ -38,7 +38,7 @@ pub(crate) struct ServeArgs {
     )]
     listen: String,
     /// Leave the tables as they are, and exit unless they are up to date
-    #[arg(long, env = "GATEFEED_NO_MIGRATE", help_heading = "Process", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_NO_MIGRATE", help_heading = "Process")]
     no_migrate: bool,
     #[command(flatten)]
     collect: CollectArgs,

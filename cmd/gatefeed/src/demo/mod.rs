@@ -86,7 +86,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, env = "GATEFEED_WORK", value_name = "DURATION", value_parser = parse::duration)]
     work: Option<Duration>,
     /// Leave the SQLite file behind and tell where it is
-    #[arg(long, env = "GATEFEED_KEEP", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_KEEP")]
     keep: bool,
 }
 

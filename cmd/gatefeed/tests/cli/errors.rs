@@ -2,7 +2,10 @@
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt};
 
-use crate::place::{Done, Place, json};
+use crate::{
+    help::commands,
+    place::{Done, Place, json},
+};
 
 #[test]
 fn bad_values_say_what_was_expected() {
@@ -83,6 +86,68 @@ fn a_value_that_was_not_typed_is_told_with_its_variable() {
         let done = Done::from(place.command(args).env(variable, "many").output().unwrap());
         assert!(done.code == Some(2) && done.err.contains(&format!("variable {variable}")), "{}", done.err);
     }
+}
+
+/// The flags without a value of a command that its help tells of, each with its variable.
+fn switches(help: &str) -> Vec<(String, String)> {
+    let mut switches = Vec::new();
+    let mut flag = None;
+    for line in help.lines().map(str::trim_start) {
+        if line.starts_with('-') {
+            let is_switch = !line.contains('<');
+            flag = line.split_whitespace().find(|word| word.starts_with("--")).filter(|_| is_switch);
+        }
+        let variable = line.split_once("[env: ").and_then(|(_, rest)| rest.split([']', '=']).next());
+        if let Some((flag, variable)) = flag.zip(variable) {
+            switches.push((flag.to_owned(), variable.to_owned()));
+        }
+    }
+    switches
+}
+
+#[test]
+fn the_variable_of_a_flag_without_a_value_is_true_or_false() {
+    let place = Place::new();
+    let mut count = 0;
+    for command in commands() {
+        for (flag, variable) in switches(&place.succeeds(&[&command[..], &["--help"]].concat())) {
+            let done = Done::from(place.command(&command).env(&variable, "maybe").output().unwrap());
+            let texts = [&format!("'maybe' for '{flag}': expected true or false"), &variable];
+            assert!(
+                done.code == Some(2) && texts.iter().all(|text| done.err.contains(*text)),
+                "{}",
+                done.err
+            );
+            count += 1;
+        }
+    }
+    // A dozen listings and what acts have --json alone.
+    assert!(count > 25, "only {count} were found");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "something was done");
+}
+
+#[test]
+fn a_flag_whose_variable_says_no_is_as_if_it_were_not_there() {
+    let place = Place::migrated();
+    let listed = |value: &str| {
+        let mut command = place.command(&["partitions"]);
+        let done = Done::from(command.env("GATEFEED_JSON", value).output().unwrap());
+        assert_eq!(done.code, Some(0), "{value:?}: {}", done.err);
+        done.out.trim_start().starts_with('[')
+    };
+    for (value, is_json) in
+        [("true", true), ("YES", true), ("1", true), ("no", false), ("0", false), ("", false)]
+    {
+        assert_eq!(listed(value), is_json, "{value:?}");
+    }
+    // Neither in the place of a flag that is required …
+    let done = Done::from(place.command(&["prune"]).env("GATEFEED_PRUNE_BLOBS", "no").output().unwrap());
+    assert!(done.code == Some(2) && done.err.contains("--blobs"), "{}", done.err);
+    // … nor at odds with another one.
+    fs::write(place.path().join("one"), "1").unwrap();
+    let push = ["push", "--partition", "p", "--files", "one"];
+    let done = Done::from(place.command(&push).env("GATEFEED_ENVELOPE", "off").output().unwrap());
+    assert_eq!(done.code, Some(0), "{}", done.err);
 }
 
 #[test]

@@ -30,7 +30,7 @@ const BENCHES: [&str; 5] = ["drain", "http", "ingest", "latency", "idle"];
 const TOKENS: [&str; 3] = ["create", "list", "revoke"];
 
 /// Every command, word by word.
-fn commands() -> Vec<Vec<&'static str>> {
+pub(crate) fn commands() -> Vec<Vec<&'static str>> {
     let benches = BENCHES.map(|bench| vec!["bench", bench]);
     let tokens = TOKENS.map(|token| vec!["token", token]);
     COMMANDS

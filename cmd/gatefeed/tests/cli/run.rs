@@ -1,6 +1,6 @@
 //! `run` as a process.
 
-use std::{net::TcpListener, process::Stdio};
+use std::{fs, net::TcpListener, process::Stdio};
 
 use gatefeed_core::partition::NewPartition;
 use serde_json::Value;
@@ -69,6 +69,16 @@ fn run_serves_health_and_stops_cleanly() {
     );
     running.signal("TERM");
     assert_eq!(running.wait(), Some(0));
+}
+
+#[test]
+fn a_certificate_that_is_not_there_is_known_before_the_database_is_touched() {
+    let place = Place::new();
+    let tls = ["--listen", "127.0.0.1:0", "--tls-cert", "none.pem", "--tls-key", "none.key"];
+    for command in [&["run", "--target", "http://127.0.0.1:9/"][..], &["serve"]] {
+        place.fails(&[command, &tls].concat(), 2, &["cannot serve over TLS", "none."]);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "{command:?} made a database");
+    }
 }
 
 #[test]

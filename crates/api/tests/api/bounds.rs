@@ -139,7 +139,7 @@ async fn an_item_of_a_new_partition_has_a_bound(place: Arc<Place>) {
     let body =
         |data: &str| format!("{{\"id\": \"p\", \"items\": [{{\"data\": 1}}, {{\"data\": \"{data}\"}}]}}");
     let large = client.post("/v1/partitions", &body("123456789")).await;
-    assert_eq!((large.problem().0, &large.json()["errors"][0]["line"]), (413, &2.into()), "{large:?}");
+    assert_eq!((large.problem().0, &large.json()["errors"][0]["index"]), (413, &1.into()), "{large:?}");
     assert_eq!(client.post("/v1/partitions", &body("12345678")).await.status, 201);
 }
 

@@ -265,6 +265,7 @@ struct Problem {
 #[derive(Deserialize)]
 struct Wrong {
     line: Option<u64>,
+    index: Option<u64>,
     part: Option<u64>,
     detail: String,
 }
@@ -276,7 +277,11 @@ fn error(status: StatusCode, body: &[u8]) -> StoreError {
         false => problem.detail,
     };
     for wrong in problem.errors {
-        let place = wrong.line.or(wrong.part).map_or_else(String::new, |number| format!("{number}: "));
+        let place = match (wrong.index, wrong.line.or(wrong.part)) {
+            (Some(index), _) => format!("items[{index}]: "),
+            (None, Some(number)) => format!("{number}: "),
+            (None, None) => String::new(),
+        };
         detail = format!("{detail}; {place}{}", wrong.detail);
     }
     match status.as_u16() {
@@ -326,5 +331,7 @@ mod tests {
         assert_eq!(of(502, "<html>").to_string(), "the API answered 502 Bad Gateway");
         let lines = of(422, r#"{"detail":"1 item will not do","errors":[{"line":2,"detail":"no JSON"}]}"#);
         assert!(lines.is_data() && lines.to_string().ends_with("; 2: no JSON"), "{lines}");
+        let listed = of(422, r#"{"detail":"1 item will not do","errors":[{"index":0,"detail":"no JSON"}]}"#);
+        assert!(listed.to_string().ends_with("; items[0]: no JSON"), "{listed}");
     }
 }

@@ -25,6 +25,7 @@ impl Postgres {
             return Err(StoreError::SchemaNewer { found: from, known: newest() });
         }
         if from < newest() {
+            self.check_encoding(&mut tx).await?;
             self.prepare(&mut tx).await?;
             for migration in MIGRATIONS.iter().filter(|m| m.version > from) {
                 tx.conn()?.execute(self.sql.fill(migration.postgres).as_str()).await.map_err(translate)?;
@@ -50,6 +51,20 @@ impl Postgres {
             Some(found) if found > newest() => Err(StoreError::SchemaNewer { found, known: newest() }),
             Some(_) => Ok(()),
         }
+    }
+
+    /// Ids, data and the tables' own texts are UTF-8, which SQL_ASCII takes as it is, and others in part only.
+    async fn check_encoding(&self, tx: &mut Tx) -> Result<()> {
+        let ask = tx.query("SELECT current_setting('server_encoding'), current_database()::text");
+        let row = ask.fetch_one(tx.conn()?).await.map_err(translate)?;
+        let (encoding, database): (String, String) = (row.get(0), row.get(1));
+        if matches!(encoding.as_str(), "UTF8" | "SQL_ASCII") {
+            return Ok(());
+        }
+        Err(StoreError::Config(format!(
+            "the encoding of the database {database:?} is {encoding}, and gatefeed needs UTF8: make another one \
+             (createdb -E UTF8 -T template0 NAME), and name it in the database URL"
+        )))
     }
 
     /// One migrator at a time over all processes; the lock goes with the transaction.

@@ -29,7 +29,9 @@ use super::{
 };
 use crate::Options;
 
+mod encoding;
 mod lanes;
+mod listener;
 
 const ITEMS: &str = "
     INSERT INTO {schema}.gatefeed_partitions (id) SELECT 'p' || i FROM generate_series(0, 3) AS n (i);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    io::{self, ErrorKind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,17 +12,35 @@ use std::{
 
 use async_trait::async_trait;
 use gatefeed_core::{Result, store::Wakeups};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use tokio::{sync::Notify, task::JoinHandle};
+use sqlx::{
+    Executor,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
 use super::{
     Postgres,
     error::translate,
-    pool::{Lane, Tx},
+    pool::{ACQUIRE_TIMEOUT, Lane, Tx},
 };
 
 /// How long to wait before a broken listener is made again, at most.
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a listener waits. A router, or an address that has moved to another server, forgets a connection without a
+/// word; and who only reads never learns of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// After so much silence the server is asked whether it is still there.
+    pub(super) silence_max: Duration,
+    /// For each answer; one that has not come by then does not come, and the connection is made again.
+    pub(super) answer_max: Duration,
+}
+
+impl Patience {
+    /// One question in half a minute costs nothing, and is sooner than most routers forget.
+    pub(super) const USUAL: Self = Self { silence_max: Duration::from_secs(30), answer_max: ACQUIRE_TIMEOUT };
+}
 
 /// What is told.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -121,13 +140,21 @@ impl Postgres {
     }
 
     pub(super) fn listen(&self, channel: String, payloads: &[String]) -> Box<dyn Wakeups> {
+        self.listen_with(Patience::USUAL, channel, payloads)
+    }
+
+    pub(super) fn listen_with(
+        &self,
+        patience: Patience,
+        channel: String,
+        payloads: &[String],
+    ) -> Box<dyn Wakeups> {
         let heard = Arc::new(Notify::new());
         let payloads = payloads.iter().cloned().collect();
-        let task = self
-            .lanes
-            .listen
-            .clone()
-            .map(|options| tokio::spawn(listen_for_ever(options, channel, payloads, heard.clone())));
+        let task = self.lanes.listen.clone().map(|options| {
+            let listener = Listener { options, channel, payloads, patience, heard: heard.clone() };
+            tokio::spawn(listener.run())
+        });
         Box::new(Listening { heard, task })
     }
 }
@@ -153,41 +180,63 @@ impl Drop for Listening {
     }
 }
 
-async fn listen_for_ever(
+struct Listener {
     options: PgConnectOptions,
     channel: String,
     payloads: HashSet<String>,
+    patience: Patience,
     heard: Arc<Notify>,
-) {
-    let mut wait = Duration::from_millis(100);
-    loop {
-        match listen_once(&options, &channel, &payloads, &heard, &mut wait).await {
-            Ok(()) => {}
-            Err(error) => tracing::debug!(%error, "the notification connection broke; polling meanwhile"),
-        }
-        // Whatever was notified meanwhile went unheard.
-        heard.notify_one();
-        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-        wait = (wait * 2).min(RECONNECT_MAX);
-    }
 }
 
-async fn listen_once(
-    options: &PgConnectOptions,
-    channel: &str,
-    payloads: &HashSet<String>,
-    heard: &Notify,
-    wait: &mut Duration,
-) -> Result<(), sqlx::Error> {
-    let pool = PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-    let mut listener = PgListener::connect_with(&pool).await?;
-    listener.listen(channel).await?;
-    *wait = Duration::from_millis(100);
-    heard.notify_one();
-    while let Some(notification) = listener.try_recv().await? {
-        if payloads.contains(notification.payload()) {
-            heard.notify_one();
+impl Listener {
+    async fn run(self) {
+        let mut wait = Duration::from_millis(100);
+        loop {
+            match self.listen_once(&mut wait).await {
+                Ok(()) => {}
+                Err(error) => tracing::debug!(%error, "the notification connection broke; polling meanwhile"),
+            }
+            // Whatever was notified meanwhile went unheard.
+            self.heard.notify_one();
+            tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+            wait = (wait * 2).min(RECONNECT_MAX);
         }
     }
-    Ok(())
+
+    /// Until the connection is gone. It is then dropped with a farewell that nobody may hear, and ends with TCP's own
+    /// patience.
+    async fn listen_once(&self, wait: &mut Duration) -> Result<(), sqlx::Error> {
+        let mut listener = self.answered(self.connect()).await?;
+        *wait = Duration::from_millis(100);
+        self.heard.notify_one();
+        loop {
+            match timeout(self.patience.silence_max, listener.try_recv()).await {
+                Ok(Ok(Some(notification))) if self.payloads.contains(notification.payload()) => {
+                    self.heard.notify_one();
+                }
+                Ok(Ok(Some(_))) => {}
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+                // What is notified before the answer comes is kept for the next turn.
+                Err(_) => _ = self.answered(listener.execute("SELECT 1")).await?,
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<PgListener, sqlx::Error> {
+        let pool = PgPoolOptions::new().max_connections(1).connect_with(self.options.clone()).await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
+        // Once it is gone, `run` makes another one.
+        listener.eager_reconnect(false);
+        listener.listen(&self.channel).await?;
+        Ok(listener)
+    }
+
+    async fn answered<T>(
+        &self,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let late = || io::Error::new(ErrorKind::TimedOut, "the server did not answer in time");
+        timeout(self.patience.answer_max, work).await.map_err(|_| late())?
+    }
 }

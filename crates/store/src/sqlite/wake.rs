@@ -49,12 +49,9 @@ impl Wakeups for Polling {
     async fn next(&mut self) {
         loop {
             self.ticks.tick().await;
-            if self.seen.is_some() && !self.log.may_have_changed() {
-                continue;
-            }
-            match self.version().await {
-                Ok(version) if self.seen.replace(version) == Some(version) => {}
-                Ok(_) => return,
+            match self.has_changed().await {
+                Ok(false) => {}
+                Ok(true) => return,
                 Err(error) => {
                     tracing::debug!(%error, "the wake-up connection broke; polling meanwhile");
                     (self.connection, self.seen) = (None, None);
@@ -66,6 +63,17 @@ impl Wakeups for Polling {
 }
 
 impl Polling {
+    /// Notes what it has seen only once the database has answered: if it is dropped before, the next call asks again.
+    async fn has_changed(&mut self) -> sqlx::Result<bool> {
+        let look = self.log.look();
+        if self.seen.is_some() && !self.log.may_have_changed(&look) {
+            return Ok(false);
+        }
+        let version = self.version().await?;
+        self.log.note(look);
+        Ok(self.seen.replace(version) != Some(version))
+    }
+
     async fn version(&mut self) -> sqlx::Result<i64> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
@@ -75,12 +83,15 @@ impl Polling {
     }
 }
 
-/// The database's log, as the file system tells of it.
+/// What the file system tells of a log, if there is one: its size and when it was written to.
+type Look = Option<(u64, SystemTime)>;
+
+/// The database's log.
 struct Log {
     path: PathBuf,
-    /// Its size and when it was written to.
-    seen: Option<(u64, SystemTime)>,
-    /// Looks since the database was asked.
+    /// What it looked like when the database was asked.
+    seen: Look,
+    /// Looks since then.
     looks: u32,
 }
 
@@ -91,34 +102,56 @@ impl Log {
         Self { path: path.into(), seen: None, looks: 0 }
     }
 
-    /// False only if nothing shows. It is a local file, or there would be no log; so this does not block.
-    fn may_have_changed(&mut self) -> bool {
-        let found = fs::metadata(&self.path).and_then(|log| Ok((log.len(), log.modified()?))).ok();
+    /// It is a local file, or there would be no log; so this does not block.
+    fn look(&mut self) -> Look {
         self.looks += 1;
-        if found.is_some() && found == self.seen && self.looks < LOOKS_MAX {
-            return false;
-        }
-        (self.seen, self.looks) = (found, 0);
-        true
+        fs::metadata(&self.path).and_then(|log| Ok((log.len(), log.modified()?))).ok()
+    }
+
+    /// False only if nothing shows.
+    fn may_have_changed(&self, look: &Look) -> bool {
+        look.is_none() || *look != self.seen || self.looks >= LOOKS_MAX
+    }
+
+    /// The database was asked after this look.
+    fn note(&mut self, look: Look) {
+        (self.seen, self.looks) = (look, 0);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Waker},
+    };
+
+    use sqlx::{Executor, sqlite::SqliteJournalMode};
+
     use super::*;
+
+    /// Looks, and asks the database if it has to.
+    fn asks(log: &mut Log) -> bool {
+        let look = log.look();
+        let asks = log.may_have_changed(&look);
+        if asks {
+            log.note(look);
+        }
+        asks
+    }
 
     #[test]
     fn the_database_is_asked_when_its_log_has_changed_and_now_and_then() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Log::of(&dir.path().join("x.db"));
-        assert!(log.may_have_changed() && log.may_have_changed(), "without a log nothing is known");
+        assert!(asks(&mut log) && asks(&mut log), "without a log nothing is known");
         fs::write(dir.path().join("x.db-wal"), "one").unwrap();
-        assert!(log.may_have_changed());
-        assert!((1..LOOKS_MAX).all(|_| !log.may_have_changed()));
-        assert!(log.may_have_changed(), "now and then");
-        assert!(!log.may_have_changed());
+        assert!(asks(&mut log));
+        assert!((1..LOOKS_MAX).all(|_| !asks(&mut log)));
+        assert!(asks(&mut log), "now and then");
+        assert!(!asks(&mut log));
         fs::write(dir.path().join("x.db-wal"), "longer").unwrap();
-        assert!(log.may_have_changed());
+        assert!(asks(&mut log));
         let later = SystemTime::now() + Duration::from_secs(1);
         fs::File::options()
             .write(true)
@@ -126,7 +159,31 @@ mod tests {
             .unwrap()
             .set_modified(later)
             .unwrap();
-        assert!(log.may_have_changed(), "of the same size");
-        assert!(!log.may_have_changed());
+        assert!(asks(&mut log), "of the same size");
+        assert!(!asks(&mut log));
+    }
+
+    /// The engine drops a call whenever something else comes first.
+    #[tokio::test]
+    async fn a_change_is_seen_though_the_call_that_met_it_was_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let options = options.journal_mode(SqliteJournalMode::Wal);
+        let mut other = options.connect().await.unwrap();
+        other.execute("CREATE TABLE x (n)").await.unwrap();
+        let (log, ticks) = (Log::of(&path), interval(INTERVAL));
+        let mut polling = Polling { options, connection: None, ticks, seen: None, log };
+        assert!(polling.has_changed().await.unwrap(), "the first time");
+        loop {
+            other.execute("INSERT INTO x VALUES (1)").await.unwrap();
+            let asked = pin!(polling.has_changed()).poll(&mut Context::from_waker(Waker::noop()));
+            // Now and then the answer is there at once, and the call was not dropped.
+            if asked.is_pending() {
+                break;
+            }
+        }
+        assert!(polling.has_changed().await.unwrap(), "hidden by the call that was dropped");
+        assert!(!polling.has_changed().await.unwrap(), "seen twice");
     }
 }

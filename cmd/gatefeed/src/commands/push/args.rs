@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, builder::FalseyValueParser};
+use clap::Args;
 use gatefeed_core::{
     StoreError,
     envelope::Format,
@@ -62,15 +62,15 @@ pub(crate) struct PushArgs {
     /// "on_dependency_failure", "input", "gather", "data"}: data is required, and with a content type that is not JSON it is
     /// a string whose text is stored (or "data_base64", bytes of any kind). depends_on lists ids that have to be complete
     /// first, of items of this partition that are there or come in the same transaction
-    #[arg(long, env = "GATEFEED_ENVELOPE", help_heading = "Input", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_ENVELOPE", help_heading = "Input")]
     pub(super) envelope: bool,
     /// Each FILE is one item: its bytes, with the path as its id and a content type by its name. A folder stands for
     /// the files in it. ./a//b and a/c/../b are both a/b, so that the spelling does not matter; a relative path and the
     /// absolute one are two ids
-    #[arg(long, env = "GATEFEED_FILES", help_heading = "Input", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_FILES", help_heading = "Input")]
     pub(super) files: bool,
     /// Leave bad lines out and say which they were, instead of writing nothing
-    #[arg(long, env = "GATEFEED_SKIP_BAD", help_heading = "Input", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_SKIP_BAD", help_heading = "Input")]
     pub(super) skip_bad: bool,
     /// A line or file over this is a bad one. `gatefeed run` has a flag of the same name
     #[arg(
@@ -94,7 +94,7 @@ pub(crate) struct PushArgs {
     )]
     pub(super) chunk: Option<u64>,
     /// If the partition has to be made, hold it: its gate does not rise and it does not close before `gatefeed seal`
-    #[arg(long, env = "GATEFEED_HOLD", help_heading = "Transaction", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_HOLD", help_heading = "Transaction")]
     pub(super) hold: bool,
     /// What failed items mean, if the partition has to be made: stop at one, continue, or put up with so many at each
     /// gate, as a number (10) or as a share (5%) [default: stop]
@@ -117,14 +117,14 @@ pub(crate) struct PushArgs {
     )]
     pub(super) gate_deadline: Option<Duration>,
     /// Keep what answers replace, if the partition has to be made, so that it can be rewound
-    #[arg(long, env = "GATEFEED_KEEP_HISTORY", help_heading = "Where to", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_KEEP_HISTORY", help_heading = "Where to")]
     pub(super) keep_history: bool,
     /// Seal the partition after the last item: it goes through its gates and closes by itself
-    #[arg(long, env = "GATEFEED_SEAL", help_heading = "Transaction", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_SEAL", help_heading = "Transaction")]
     pub(super) seal: bool,
 
     /// Wait until the partition closes: with 0 when it is complete, with 3 when it has failed or was cancelled
-    #[arg(long, env = "GATEFEED_WAIT", help_heading = "Output", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "GATEFEED_WAIT", help_heading = "Output")]
     pub(super) wait: bool,
     #[command(flatten)]
     pub(super) json: JsonArg,

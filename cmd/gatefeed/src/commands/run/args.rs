@@ -114,12 +114,7 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "GATEFEED_CA_FILE", value_name = "FILE", help_heading = "Handler")]
     pub(crate) ca_file: Option<PathBuf>,
     /// Connect to addresses of the public internet only
-    #[arg(
-        long,
-        env = "GATEFEED_DENY_PRIVATE",
-        help_heading = "Handler",
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
+    #[arg(long, env = "GATEFEED_DENY_PRIVATE", help_heading = "Handler")]
     pub(crate) deny_private: bool,
     /// Items with more data than this fail instead of being sent [default: 16MiB]
     #[arg(
@@ -166,13 +161,7 @@ pub(crate) struct RunArgs {
     pub(crate) gather_max: Option<u64>,
 
     /// Send a link to data that lies in --blob-store, as Gatefeed-Data-Url with an empty body, instead of the data
-    #[arg(
-        long,
-        env = "GATEFEED_BLOB_LINKS",
-        requires = "blob_store",
-        help_heading = "Handler",
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
+    #[arg(long, env = "GATEFEED_BLOB_LINKS", requires = "blob_store", help_heading = "Handler")]
     pub(crate) blob_links: bool,
 
     /// The feeds to serve [repeatable, or separated by commas] [default: those of --config, or else default]
@@ -206,12 +195,7 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) max_retries: Option<i64>,
     /// Exit once nothing is left that a watcher could deliver: with 0, or with 3 if a partition has failed
-    #[arg(
-        long,
-        env = "GATEFEED_UNTIL_IDLE",
-        help_heading = "Work",
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
+    #[arg(long, env = "GATEFEED_UNTIL_IDLE", help_heading = "Work")]
     pub(crate) until_idle: bool,
 
     /// How long a partition stays with a watcher that died; a living one renews its leases in time [default: 30s]
@@ -264,12 +248,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) collect: CollectArgs,
     /// Leave the tables as they are, and exit unless they are up to date
-    #[arg(
-        long,
-        env = "GATEFEED_NO_MIGRATE",
-        help_heading = "Process",
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
+    #[arg(long, env = "GATEFEED_NO_MIGRATE", help_heading = "Process")]
     pub(crate) no_migrate: bool,
     /// What this watcher is called in the database; unique among those that run [default: host, process id and a
     /// random part]

@@ -19,7 +19,7 @@ mod spread_args;
 use std::sync::Arc;
 
 use anyhow::Result;
-use gatefeed_api::{TargetHealth, Targets};
+use gatefeed_api::{TargetHealth, Targets, Tls};
 use gatefeed_core::{Store, StoreError};
 use gatefeed_engine::{
     Watcher,
@@ -40,11 +40,11 @@ use crate::{
 pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     let plan = args.plan(database.blobs.options().as_ref())?;
     let shutdown = signals::clean_stop()?;
-    let listener = match plan.listen() {
-        Some(address) => Some(listen(address).await?),
+    let door = match plan.listen() {
+        Some(address) => Some(Door { listener: listen(address).await?, tls: args.api.tls()? }),
         None => None,
     };
-    let listening = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let listening = door.as_ref().and_then(|door| door.listener.local_addr().ok());
     let routes = plan.routes(listening);
     tell(&routes);
     let takes_callbacks = routes.iter().any(|route| route.options.public_url.is_some());
@@ -57,8 +57,8 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         processor = processor.with_callbacks(store.callback_key().await?);
     }
     let processor = Arc::new(processor);
-    let health = match listener {
-        Some(listener) => Some(Health::start(listener, &store, &processor, &args).await?),
+    let health = match door {
+        Some(door) => Some(Health::start(door, &store, &processor, &args).await?),
         None => None,
     };
     let _collector = args.collect.start(&*store);
@@ -114,6 +114,12 @@ async fn watch(
     Ok(exit::OK)
 }
 
+/// Where it listens, ready before anything is done to the database.
+struct Door {
+    listener: TcpListener,
+    tls: Option<Tls>,
+}
+
 /// The server of `/livez`, `/readyz`, what items gather, callbacks, blobs, and the API; it answers until the watcher has
 /// stopped.
 struct Health {
@@ -123,7 +129,7 @@ struct Health {
 
 impl Health {
     async fn start(
-        listener: TcpListener,
+        Door { listener, tls }: Door,
         store: &Arc<dyn Store>,
         processor: &Arc<HttpRoutes>,
         args: &RunArgs,
@@ -137,8 +143,7 @@ impl Health {
             .merge(gatefeed_api::api(Arc::clone(store), args.api.options(address)))
             .fallback(gatefeed_api::not_found);
         let stop = CancellationToken::new();
-        let server =
-            gatefeed_api::serve_with(listener, router, args.api.tls()?, stop.clone().cancelled_owned());
+        let server = gatefeed_api::serve_with(listener, router, tls, stop.clone().cancelled_owned());
         let server = tokio::spawn(server);
         Ok(Self { stop, server })
     }
