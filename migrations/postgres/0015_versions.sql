@@ -4,7 +4,8 @@
 CREATE FUNCTION {schema}.gatefeed_item_versioned() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
 BEGIN
-    UPDATE {schema}.gatefeed_items i SET version = i.version + 1, updated_at = now()
+    UPDATE {schema}.gatefeed_items i SET version = i.version + 1,
+        updated_at = CASE WHEN NEW.updated_at = OLD.updated_at THEN now() ELSE i.updated_at END
     WHERE i.partition_id = NEW.partition_id AND i.id = NEW.id AND i.version = NEW.version;
     RETURN NULL;
 END $gatefeed$;
@@ -22,7 +23,9 @@ CREATE TRIGGER gatefeed_item_versioned
 CREATE FUNCTION {schema}.gatefeed_partition_versioned() RETURNS trigger LANGUAGE plpgsql AS $gatefeed$
 BEGIN
     NEW.version := OLD.version + 1;
-    NEW.updated_at := now();
+    IF NEW.updated_at = OLD.updated_at THEN
+        NEW.updated_at := now();
+    END IF;
     RETURN NEW;
 END $gatefeed$;
 

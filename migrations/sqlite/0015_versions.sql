@@ -5,7 +5,8 @@
 CREATE TRIGGER gatefeed_item_status_versioned AFTER UPDATE OF status, pass ON gatefeed_items
 WHEN NEW.version = OLD.version AND (OLD.status <> NEW.status OR OLD.pass <> NEW.pass)
 BEGIN
-    UPDATE gatefeed_items SET version = version + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+    UPDATE gatefeed_items SET version = version + 1, updated_at = CASE WHEN NEW.updated_at = OLD.updated_at
+        THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE updated_at END
     WHERE partition_id = NEW.partition_id AND id = NEW.id AND version = NEW.version;
 END;
 
@@ -15,14 +16,16 @@ WHEN NEW.version = OLD.version AND
     (OLD.gate, OLD.priority, OLD.retry_count, OLD.available_at, OLD.content_type, OLD.error_messages) IS NOT
     (NEW.gate, NEW.priority, NEW.retry_count, NEW.available_at, NEW.content_type, NEW.error_messages)
 BEGIN
-    UPDATE gatefeed_items SET version = version + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+    UPDATE gatefeed_items SET version = version + 1, updated_at = CASE WHEN NEW.updated_at = OLD.updated_at
+        THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE updated_at END
     WHERE partition_id = NEW.partition_id AND id = NEW.id AND version = NEW.version;
 END;
 
 CREATE TRIGGER gatefeed_item_data_versioned AFTER UPDATE OF data ON gatefeed_items
 WHEN NEW.version = OLD.version AND NEW.data IS NOT OLD.data
 BEGIN
-    UPDATE gatefeed_items SET version = version + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+    UPDATE gatefeed_items SET version = version + 1, updated_at = CASE WHEN NEW.updated_at = OLD.updated_at
+        THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE updated_at END
     WHERE partition_id = NEW.partition_id AND id = NEW.id AND version = NEW.version;
 END;
 
@@ -36,7 +39,8 @@ WHEN NEW.version = OLD.version AND
     (NEW.feed, NEW.status, NEW.gate, NEW.priority, NEW.manual_checkpoint, NEW.auto_close, NEW.max_in_flight,
         NEW.failure_policy, NEW.gate_deadline_seconds, NEW.keep_history)
 BEGIN
-    UPDATE gatefeed_partitions SET version = version + 1, updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+    UPDATE gatefeed_partitions SET version = version + 1, updated_at = CASE WHEN NEW.updated_at = OLD.updated_at
+        THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE updated_at END
     WHERE id = NEW.id AND version = NEW.version;
 END;
 

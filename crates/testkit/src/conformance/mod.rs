@@ -150,7 +150,8 @@ macro_rules! conformance {
                 what_is_pushed_for_later_has_a_deadline_too;
             versions: an_item_that_is_cancelled_in_flight_stays_so an_item_that_is_moved_in_flight_is_delivered_there
                 new_data_in_flight_is_delivered an_upsert_in_flight_is_delivered
-                each_change_of_an_item_is_a_version each_change_of_a_partition_is_a_version names_do_not_change;
+                each_change_of_an_item_is_a_version each_change_of_a_partition_is_a_version names_do_not_change
+                a_change_says_when_it_was;
             rewind: items_are_as_they_came_to_the_gate what_it_came_with_counts_not_what_became_of_it
                 the_last_coming_counts what_will_be_made_again_is_removed
                 only_what_is_at_the_gate_or_beyond a_late_answer_is_fenced a_stale_answer_keeps_nothing

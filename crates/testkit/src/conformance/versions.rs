@@ -98,6 +98,22 @@ pub async fn each_change_of_a_partition_is_a_version(db: TestDb) {
     }
 }
 
+/// When that was, unless the statement says it itself.
+pub async fn a_change_says_when_it_was(db: TestDb) {
+    push(&db.store(), "p", &[("i", 0)]).await;
+    let long_ago = "updated_at = '2020-01-01 00:00:00'";
+    for (table, is) in [("gatefeed_items", "status = 'failed'"), ("gatefeed_partitions", "status = 'paused'")]
+    {
+        db.run(&format!("UPDATE {table} SET {long_ago}")).await;
+        db.run(&format!("UPDATE {table} SET {is}")).await;
+        let now = format!("SELECT count(*) FROM {table} WHERE updated_at > {}", db.in_secs(-60.0));
+        assert_eq!(db.count(&now).await, 1, "{table}");
+        db.run(&format!("UPDATE {table} SET priority = 7, {long_ago}")).await;
+        let as_said = format!("SELECT count(*) FROM {table} WHERE {long_ago} AND version = 2");
+        assert_eq!(db.count(&as_said).await, 1, "{table}");
+    }
+}
+
 /// A name is what everything else refers to.
 pub async fn names_do_not_change(db: TestDb) {
     push(&db.store(), "p", &[("i", 0)]).await;

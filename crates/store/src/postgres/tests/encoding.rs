@@ -12,7 +12,14 @@ async fn migrate(encoding: &str) -> (Result<Migrated>, i64) {
         Url::parse(&std::env::var("GATEFEED_TEST_POSTGRES_URL").expect("run ./scripts/test")).unwrap();
     let mut server = PgConnection::connect(url.as_str()).await.unwrap();
     let name = format!("encoding_{}", uuid::Uuid::new_v4().simple());
-    let create = format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0");
+    // ICU, which a server of 15 may have for its default, knows fewer encodings.
+    let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
+        .fetch_one(&mut server)
+        .await
+        .unwrap();
+    let provider = if version < 150_000 { "" } else { "LOCALE_PROVIDER libc" };
+    let create =
+        format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' {provider} TEMPLATE template0");
     server.execute(create.as_str()).await.unwrap();
     url.set_path(&name);
     let store = Postgres::connect(url.as_str(), &Options::default()).await.unwrap();
