@@ -1,6 +1,8 @@
 -- A plain UPDATE (or an upsert) of what people see counts as a version, whether it says so or not: an item that is in flight
 -- then keeps what was written, and ETags tell of it. Outcomes and functions raise the version themselves, and pay one
 -- comparison. After the update, since a BEFORE trigger costs each outcome a lock of its row.
+-- Not so an item's priority, since what is under way need not be done again for it, nor what happens to an item that goes on
+-- waiting, whose callback is for the version with which it was parked.
 CREATE FUNCTION {schema}.gatefeed_item_versioned() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gatefeed$
 BEGIN
@@ -11,12 +13,12 @@ BEGIN
 END $gatefeed$;
 
 CREATE TRIGGER gatefeed_item_versioned
-    AFTER UPDATE OF gate, status, priority, pass, retry_count, available_at, data, content_type, error_messages
+    AFTER UPDATE OF gate, status, pass, retry_count, available_at, data, content_type, error_messages
     ON {schema}.gatefeed_items
-    FOR EACH ROW WHEN (NEW.version = OLD.version AND
-        (OLD.gate, OLD.status, OLD.priority, OLD.pass, OLD.retry_count, OLD.available_at, OLD.data, OLD.content_type,
+    FOR EACH ROW WHEN (NEW.version = OLD.version AND NOT (OLD.status = 'waiting' AND NEW.status = 'waiting') AND
+        (OLD.gate, OLD.status, OLD.pass, OLD.retry_count, OLD.available_at, OLD.data, OLD.content_type,
             OLD.error_messages) IS DISTINCT FROM
-        (NEW.gate, NEW.status, NEW.priority, NEW.pass, NEW.retry_count, NEW.available_at, NEW.data, NEW.content_type,
+        (NEW.gate, NEW.status, NEW.pass, NEW.retry_count, NEW.available_at, NEW.data, NEW.content_type,
             NEW.error_messages))
     EXECUTE FUNCTION {schema}.gatefeed_item_versioned();
 

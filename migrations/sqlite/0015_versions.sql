@@ -2,8 +2,10 @@
 -- then keeps what was written, and ETags tell of it. Outcomes and functions raise the version themselves, and pay one
 -- comparison. Three triggers: SQLite reads the old value of every column that is named by a trigger of a column that a statement
 -- sets, and most outcomes set status and pass only. The version that the first one has raised the others leave.
+-- Not so an item's priority, since what is under way need not be done again for it, nor what happens to an item that goes on
+-- waiting, whose callback is for the version with which it was parked.
 CREATE TRIGGER gatefeed_item_status_versioned AFTER UPDATE OF status, pass ON gatefeed_items
-WHEN NEW.version = OLD.version AND (OLD.status <> NEW.status OR OLD.pass <> NEW.pass)
+WHEN NEW.version = OLD.version AND (OLD.status <> NEW.status OR (OLD.pass <> NEW.pass AND NEW.status <> 'waiting'))
 BEGIN
     UPDATE gatefeed_items SET version = version + 1, updated_at = CASE WHEN NEW.updated_at = OLD.updated_at
         THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE updated_at END
@@ -11,10 +13,10 @@ BEGIN
 END;
 
 CREATE TRIGGER gatefeed_item_versioned
-AFTER UPDATE OF gate, priority, retry_count, available_at, content_type, error_messages ON gatefeed_items
-WHEN NEW.version = OLD.version AND
-    (OLD.gate, OLD.priority, OLD.retry_count, OLD.available_at, OLD.content_type, OLD.error_messages) IS NOT
-    (NEW.gate, NEW.priority, NEW.retry_count, NEW.available_at, NEW.content_type, NEW.error_messages)
+AFTER UPDATE OF gate, retry_count, available_at, content_type, error_messages ON gatefeed_items
+WHEN NEW.version = OLD.version AND NOT (OLD.status = 'waiting' AND NEW.status = 'waiting') AND
+    (OLD.gate, OLD.retry_count, OLD.available_at, OLD.content_type, OLD.error_messages) IS NOT
+    (NEW.gate, NEW.retry_count, NEW.available_at, NEW.content_type, NEW.error_messages)
 BEGIN
     UPDATE gatefeed_items SET version = version + 1, updated_at = CASE WHEN NEW.updated_at = OLD.updated_at
         THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE updated_at END
@@ -22,7 +24,7 @@ BEGIN
 END;
 
 CREATE TRIGGER gatefeed_item_data_versioned AFTER UPDATE OF data ON gatefeed_items
-WHEN NEW.version = OLD.version AND NEW.data IS NOT OLD.data
+WHEN NEW.version = OLD.version AND NOT (OLD.status = 'waiting' AND NEW.status = 'waiting') AND NEW.data IS NOT OLD.data
 BEGIN
     UPDATE gatefeed_items SET version = version + 1, updated_at = CASE WHEN NEW.updated_at = OLD.updated_at
         THEN strftime('%Y-%m-%d %H:%M:%f', 'now') ELSE updated_at END

@@ -114,6 +114,25 @@ pub async fn a_key_is_made_once(db: TestDb) {
     assert_eq!(one.callback_key().await.unwrap().read(&token), None, "a new key");
 }
 
+/// An operator may change what waits; only one that takes it out of that state ends the wait.
+pub async fn what_is_changed_while_it_waits_goes_on_waiting(db: TestDb) {
+    let store = db.store();
+    let (_, ticket) = parked(&db, &[("i", 0)], HOUR).await;
+    for change in ["priority = 5", "gate = 2", "data = '{}'", "pass = 7", "error_messages = 'x'"] {
+        db.run(&format!("UPDATE gatefeed_items SET {change}")).await;
+    }
+    assert!(matches!(patiently(|| store.heartbeat(&ticket)).await, Heartbeat::Extended(_)));
+    assert!(matches!(done_by(&store, &ticket).await, CalledBack::Written { .. }));
+}
+
+/// Ended by hand.
+pub async fn what_is_ended_while_it_waits_takes_no_callback(db: TestDb) {
+    let (_, ticket) = parked(&db, &[("i", 0)], HOUR).await;
+    db.run("UPDATE gatefeed_items SET status = 'cancelled'").await;
+    assert_eq!(done_by(&db.store(), &ticket).await, USED);
+    assert!(db.item_is("p", "i", "status = 'cancelled'").await);
+}
+
 /// Nothing of it changes but that it waits, and until when; its partition sleeps until then.
 pub async fn an_item_waits_as_it_is(db: TestDb) {
     let store = db.store();
