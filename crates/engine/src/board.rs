@@ -657,9 +657,16 @@ impl Board {
         self.in_flight == 0 || self.unwritten == BATCH_MAX
     }
 
-    /// The leases of partitions that are worked on, with their feeds.
-    pub(crate) fn workable(&self) -> Vec<(Arc<Lease>, Arc<str>)> {
-        let all = self.held.values().filter(|held| held.is_workable() && !self.is_draining);
+    /// The leases of partitions that are worked on and take outcomes, as far as is known, with their feeds. What somebody has
+    /// locked, or the database takes no outcome of, must not take the place of others.
+    pub(crate) fn writable(&self) -> Vec<(Arc<Lease>, Arc<str>)> {
+        if self.is_draining {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let is_resting = |held: &Held| matches!(held.reading, Reading::Unreadable(until) if until > now);
+        let is_writable = |held: &&Held| held.is_workable() && !held.is_locked && !is_resting(held);
+        let all = self.held.values().filter(is_writable);
         all.map(|held| (held.lease.clone(), held.feed.clone())).collect()
     }
 

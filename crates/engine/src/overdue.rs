@@ -40,10 +40,14 @@ pub(crate) async fn run(context: Arc<Context>, outcomes: mpsc::UnboundedSender<O
 }
 
 async fn look(context: &Context, outcomes: &mpsc::UnboundedSender<Outcome>) -> Result<()> {
-    let (leases, feeds): (Vec<_>, Vec<_>) = context.board().workable().into_iter().unzip();
-    if leases.is_empty() {
+    let mut writable = context.board().writable();
+    if writable.is_empty() {
         return Ok(());
     }
+    // The limit is one for all: each comes first at times.
+    let first = rand::random_range(0..writable.len());
+    writable.rotate_left(first);
+    let (leases, feeds): (Vec<_>, Vec<_>) = writable.into_iter().unzip();
     let found = context.store.overdue(&leases, ITEMS_MAX).await?;
     for ((lease, feed), items) in leases.iter().zip(feeds).zip(found) {
         for item in items {

@@ -984,3 +984,27 @@ async fn each_partition_is_read_in_its_turn() {
     }
     assert_eq!(read.len(), leases.len());
 }
+
+/// What cannot be written now does not take the place of what can.
+#[tokio::test(start_paused = true)]
+async fn time_outs_are_looked_for_where_they_can_be_written() {
+    let mut board = board(10);
+    let [locked, refusing, well] = ["locked", "refusing", "well"].map(|id| grant(&mut board, id));
+    for lease in board.pages(NOW).into_iter().map(|request| request.lease) {
+        board.page_loaded(&lease, page(&["1"]));
+    }
+    let names = |board: &Board| {
+        let mut names: Vec<_> =
+            board.writable().iter().map(|(lease, _)| lease.partition.to_string()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&board).len(), 3);
+    board.locked(&locked);
+    let item: Arc<str> = "0".into();
+    assert!(board.overdue(&refusing, &item, 1));
+    board.refused(&refusing, &item, 1, Duration::from_secs(1));
+    assert_eq!(names(&board), [&*well.partition]);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(names(&board), ["refusing", "well"]);
+}

@@ -46,10 +46,12 @@ macro_rules! done {
     };
 }
 
-/// Any change. The one outcome that an owner writes to an item that waits is that it has waited for too long.
+/// Any change. The one outcome that an owner writes to an item that waits is that it has waited for too long; its gate and
+/// pass are as they are then, whoever may have changed them.
 macro_rules! change {
     () => {
-        "status = o.status, gate = o.gate, pass = o.pass, retry_count = o.retry_count,
+        "status = o.status, gate = CASE WHEN i.status = 'waiting' THEN i.gate ELSE o.gate END,
+            pass = CASE WHEN i.status = 'waiting' THEN i.pass ELSE o.pass END, retry_count = o.retry_count,
             available_at = CASE WHEN o.delay IS NULL THEN i.available_at
                 ELSE clock_timestamp() + o.delay * interval '1 microsecond' END,
             data = CASE WHEN o.content_type IS NULL THEN i.data ELSE o.data END,

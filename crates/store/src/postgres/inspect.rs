@@ -89,8 +89,9 @@ impl Postgres {
 
     pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
         // One item is found by its key.
-        let lane = if filter.id.is_some() { Lane::Ask } else { Lane::Look };
-        let mut tx = self.begin(lane, LIMIT).await?;
+        let (lane, limit_of_it) =
+            if filter.id.is_some() { (Lane::Ask, KEY_LIMIT) } else { (Lane::Look, LIMIT) };
+        let mut tx = self.begin(lane, limit_of_it).await?;
         let query = tx.query(self.sql.get(ITEMS)).bind(&filter.partition);
         let query = query.bind(filter.status.map(ItemStatus::as_str)).bind(filter.gate).bind(&filter.id);
         let query = query.bind(&filter.after).bind(limit(filter.limit)).bind(filter.data.bytes() as i32);

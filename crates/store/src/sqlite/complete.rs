@@ -249,7 +249,8 @@ pub(super) fn change_sql(rows: usize) -> String {
                 new_content_type, new_error_messages, wait) AS ({outcomes})
             UPDATE gatefeed_items ",
             by_key!(items),
-            " SET status = o.new_status, gate = o.new_gate, pass = o.new_pass, retry_count = o.new_retry_count,
+            " SET status = o.new_status, gate = CASE WHEN status = 'waiting' THEN gate ELSE o.new_gate END,
+                pass = CASE WHEN status = 'waiting' THEN pass ELSE o.new_pass END, retry_count = o.new_retry_count,
                 suspect_count = 0, available_at = CASE WHEN o.delay IS NULL THEN available_at ELSE ",
             now!("o.delay"),
             " END,

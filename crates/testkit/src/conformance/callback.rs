@@ -125,6 +125,18 @@ pub async fn what_is_changed_while_it_waits_goes_on_waiting(db: TestDb) {
     assert!(matches!(done_by(&store, &ticket).await, CalledBack::Written { .. }));
 }
 
+/// Moved by hand, and then its time is over: it fails where it is now.
+pub async fn what_was_moved_while_it_waited_stays_there(db: TestDb) {
+    let store = db.store();
+    let (lease, _) = parked(&db, &[("i", 0)], Duration::ZERO).await;
+    let seen = until_overdue(&store, &lease).await;
+    db.run("UPDATE gatefeed_items SET gate = 2, pass = 7").await;
+    let settled = complete_patiently(&store, &[timed_out(&lease, &seen[0])]).await;
+    assert_eq!(settled, [Settled::Written]);
+    let is = "status = 'available' AND gate = 2 AND pass = 7 AND retry_count = 1";
+    assert!(db.item_is("p", "i", is).await);
+}
+
 /// Ended by hand.
 pub async fn what_is_ended_while_it_waits_takes_no_callback(db: TestDb) {
     let (_, ticket) = parked(&db, &[("i", 0)], HOUR).await;

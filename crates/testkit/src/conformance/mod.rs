@@ -175,7 +175,8 @@ macro_rules! conformance {
             callback: a_key_is_made_once an_item_waits_as_it_is an_answer_that_comes_later it_may_come_before_the_item_waits
                 once_is_all another_attempt_takes_no_earlier_token another_item_of_the_same_name
                 an_item_that_waits_too_long what_is_changed_while_it_waits_goes_on_waiting
-                what_is_ended_while_it_waits_takes_no_callback what_is_overdue_is_bounded_and_fenced a_sleeper_wakes_when_an_items_time_is_over
+                what_is_ended_while_it_waits_takes_no_callback what_was_moved_while_it_waited_stays_there
+                what_is_overdue_is_bounded_and_fenced a_sleeper_wakes_when_an_items_time_is_over
                 a_heartbeat_extends no_time_is_too_long children_and_partitions_come_with_it dependents_come_free
                 what_is_refused_leaves_the_token_good failed_attempts_follow_the_ticket
                 paused_partitions_take_it_and_failed_ones_do_not cancelled_and_rewound_ones_do_not
