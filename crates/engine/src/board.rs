@@ -239,7 +239,9 @@ impl Board {
     fn has_kept_slots(&self) -> bool {
         let (kept, share) = self.kept_back();
         let has_its_share = |id: &Arc<str>| self.held.get(id).is_none_or(|held| held.in_flight >= share);
-        kept > 1 && self.in_flight < self.concurrency && self.turns.iter().all(has_its_share)
+        // With fewer than ten, one partition alone may take them all.
+        let keeps_always = kept > 0 && self.concurrency >= 10;
+        keeps_always && self.in_flight < self.concurrency && self.turns.iter().all(has_its_share)
     }
 
     /// What keeps deliveries busy now or soon: not what is parked, since that leaves other feeds their room.

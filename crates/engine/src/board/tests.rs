@@ -539,6 +539,19 @@ fn kept_slots_are_room_for_those_that_come_along() {
     assert_eq!((board.in_flight(), board.room()), (20, Room::Turns));
 }
 
+/// Ten is the first number of slots of which one is kept, and nine is none.
+#[test]
+fn one_slot_of_ten_is_kept() {
+    for (slots, in_flight, room) in [(10, 9, Room::Kept), (9, 9, Room::Turns)] {
+        let mut board = board(slots);
+        let p = grant(&mut board, "p");
+        let ids: Vec<String> = (0..60).map(|n| n.to_string()).collect();
+        load(&mut board, &p, page(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
+        turns(&mut board);
+        assert_eq!((board.in_flight(), board.room()), (in_flight, room), "{slots}");
+    }
+}
+
 /// A full watcher holds a few partitions; the one that has been held for longest makes room for another.
 #[test]
 fn partitions_take_turns_in_being_held() {
