@@ -88,14 +88,17 @@ impl Postgres {
     pub(super) async fn key(&self) -> Result<Key> {
         let mut tx = self.begin(Lane::Ask, LIMIT).await?;
         let mut found = tx.query(self.sql.get(KEY)).fetch_optional(tx.conn()?).await.map_err(translate)?;
+        tx.commit().await?;
         if found.is_none() {
+            // There are no callbacks before there is a key.
+            let mut tx = self.begin(Lane::Call, LIMIT).await?;
             let fresh: [u8; KEY_BYTES] = rand::random();
             let make = tx.query(self.sql.get(MAKE_KEY)).bind(&fresh[..]);
             make.execute(tx.conn()?).await.map_err(translate)?;
             // Somebody else may have been first.
             found = tx.query(self.sql.get(KEY)).fetch_optional(tx.conn()?).await.map_err(translate)?;
+            tx.commit().await?;
         }
-        tx.commit().await?;
         Key::new(found.as_ref().map(|row| at::<&[u8]>(row, 0)).transpose()?.unwrap_or_default())
     }
 

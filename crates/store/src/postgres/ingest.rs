@@ -186,7 +186,7 @@ impl Postgres {
     }
 
     async fn tell(&self, partitions: Vec<String>) -> Result<()> {
-        let mut tx = self.begin(Lane::Work, Duration::from_secs(2)).await?;
+        let mut tx = self.begin(Lane::Tell, Duration::from_secs(2)).await?;
         let query = tx.query(self.sql.get(ANNOUNCE)).bind(&self.sql.channel).bind(partitions);
         query.execute(tx.conn()?).await.map_err(translate)?;
         tx.commit().await

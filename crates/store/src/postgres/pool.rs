@@ -58,11 +58,13 @@ pub(super) enum Lane {
     Look,
     /// What operators do, which may take minutes.
     Act,
+    /// Notifications, whose commits wait for each other's on the whole server.
+    Tell,
 }
 
 impl Lane {
     /// As they are numbered.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Renew,
         Self::Complete,
         Self::Work,
@@ -73,12 +75,13 @@ impl Lane {
         Self::Scan,
         Self::Look,
         Self::Act,
+        Self::Tell,
     ];
 
     /// Connections, at most. Their sums are told in `docs/operations.md`.
     pub(super) const fn size(self) -> usize {
         match self {
-            Self::Renew | Self::Complete => 1,
+            Self::Renew | Self::Complete | Self::Tell => 1,
             Self::Ask | Self::Scan => 2,
             Self::Work | Self::Look | Self::Act => 3,
             Self::Call | Self::Ingest => 4,

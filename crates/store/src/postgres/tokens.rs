@@ -23,7 +23,7 @@ const REVOKE: &str =
 
 impl Postgres {
     pub(super) async fn insert_token(&self, token: &NewToken) -> Result<()> {
-        let mut tx = self.begin(Lane::Ask, LIMIT).await?;
+        let mut tx = self.begin(Lane::Act, LIMIT).await?;
         let query = tx.query(self.sql.get(ADD)).bind(&token.id).bind(&token.name).bind(token.role.as_str());
         let query = query.bind(&token.feed).bind(token.hash.as_slice()).bind(token.expires_at);
         query.execute(tx.conn()?).await.map_err(translate)?;
@@ -39,7 +39,7 @@ impl Postgres {
     }
 
     pub(super) async fn end_token(&self, id: &str) -> Result<()> {
-        let mut tx = self.begin(Lane::Ask, LIMIT).await?;
+        let mut tx = self.begin(Lane::Act, LIMIT).await?;
         let revoked = tx.query(self.sql.get(REVOKE)).bind(id).execute(tx.conn()?).await.map_err(translate)?;
         if revoked.rows_affected() == 0 {
             return Err(StoreError::NotFound(format!("there is no token {id:?}")));

@@ -113,7 +113,7 @@ impl Postgres {
     }
 
     async fn send(&self, hints: &[Hint]) -> Result<()> {
-        let mut tx = self.begin(Lane::Work, Duration::from_secs(2)).await?;
+        let mut tx = self.begin(Lane::Tell, Duration::from_secs(2)).await?;
         self.notify(&mut tx, hints).await?;
         tx.commit().await
     }

@@ -7,6 +7,7 @@ use gatefeed_core::{
     acting::Action,
     callback::{Heartbeat, Ticket},
     gather::{Ended, Gather, GatherRequest},
+    ingest::Arrival,
     inspect::{Awaited, ItemFilter, PartitionFilter},
     item::{Data, NewItem},
     lease::{Claim, Grant},
@@ -15,6 +16,8 @@ use gatefeed_core::{
     retry::RetryPolicy,
     store::PageRequest,
 };
+
+use sqlx::postgres::PgListener;
 
 use super::{super::pool::Tx, *};
 
@@ -72,6 +75,30 @@ async fn ask_for_everything(store: &Postgres) {
     assert!(matches!(store.heartbeat(&ticket).await.unwrap(), Heartbeat::Refused(_)));
 }
 
+/// Watchers are told of what arrives at the API, and of what operators do.
+async fn told(store: &Postgres) {
+    store.push(&NewPartition { feed: "posted".into(), ..NewPartition::new("q") }, &[]).await.unwrap();
+    let url = std::env::var("GATEFEED_TEST_POSTGRES_URL").expect("run ./scripts/test");
+    let mut listener = PgListener::connect(&url).await.unwrap();
+    listener.listen(&store.sql.channel).await.unwrap();
+    store.act("p", None, &Action::Pause).await.unwrap();
+    store.act("p", None, &Action::Resume).await.unwrap();
+    assert_eq!(heard(&mut listener).await, "default");
+    let arrival = Arrival {
+        feed: "posted".into(),
+        own_feed_only: false,
+        item: NewItem::new("q", "i", Data::json("1")),
+        request: None,
+    };
+    store.ingest(&[arrival]).await.unwrap();
+    assert_eq!(heard(&mut listener).await, "posted");
+}
+
+async fn heard(listener: &mut PgListener) -> String {
+    let heard = tokio::time::timeout(Duration::from_secs(20), listener.recv()).await;
+    heard.expect("nobody was told").unwrap().payload().to_owned()
+}
+
 #[tokio::test]
 async fn nothing_but_a_watcher_takes_its_connections() {
     let store = store().await;
@@ -80,6 +107,7 @@ async fn nothing_but_a_watcher_takes_its_connections() {
     taken.extend(occupy(&store, Lane::Renew).await);
     taken.extend(occupy(&store, Lane::Complete).await);
     ask_for_everything(&store).await;
+    told(&store).await;
     drop(taken);
     run(&store, "DROP SCHEMA {schema} CASCADE").await;
 }
