@@ -119,6 +119,8 @@ pub(crate) struct Held {
     /// Since when nothing of it could be sent, for want of a handler or of room within a bound.
     pub(crate) parked_since: Option<Instant>,
     pub(crate) reading: Reading,
+    /// The page that is on its way is not taken: the partition rests until then.
+    pub(crate) rests_until: Option<Instant>,
     /// When the current scan began at the beginning.
     pub(crate) scan_started: Instant,
     /// When it was last to be read.
@@ -150,6 +152,7 @@ impl Held {
             granted_at: Instant::now(),
             parked_since: None,
             reading: Reading::At(None),
+            rests_until: None,
             scan_started: Instant::now(),
             read_at: Instant::now(),
             is_unread: true,
@@ -294,9 +297,9 @@ impl Held {
         leaving.len()
     }
 
-    /// Reads from the beginning next.
+    /// Reads from the beginning next, or after its rest.
     pub(crate) fn restart(&mut self) {
-        if !matches!(self.reading, Reading::Loading | Reading::Checking) {
+        if !matches!(self.reading, Reading::Loading | Reading::Checking | Reading::Unreadable(_)) {
             self.reading = Reading::At(None);
         }
     }
