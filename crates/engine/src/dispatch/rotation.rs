@@ -229,7 +229,9 @@ impl Rotation {
 
     /// Begins a delivery, or says when to ask again (`None`: when something in flight has ended).
     fn admit(&self, paid: &mut usize, now: Instant, not: &[usize]) -> Result<Flight, Option<Instant>> {
-        let first = self.pay(paid, now, not)?;
+        let is_open = |index: &usize| self.is_open(*index, now, not);
+        self.pay(paid, now, not)?;
+        let Some(first) = self.choose(now, is_open) else { return Err(self.soonest(now).err().flatten()) };
         let mut soonest = None;
         for index in self.from(first).filter(|index| !not.contains(index)) {
             match self.places[index].begin(index, self.places.len() > 1, now) {
@@ -243,15 +245,20 @@ impl Rotation {
         Err(soonest)
     }
 
-    /// The target that is to be tried first, once each limit of the route has given its leave.
-    fn pay(&self, paid: &mut usize, now: Instant, not: &[usize]) -> Result<usize, Option<Instant>> {
-        let is_open = |index: &usize| !not.contains(index) && self.places[*index].check(now).is_ok();
-        let Some(first) = self.choose(now, is_open) else { return Err(self.soonest(now).err().flatten()) };
+    /// Asks each limit of the route for its leave, once there is a target for the delivery; whose turn it is stays as it is.
+    fn pay(&self, paid: &mut usize, now: Instant, not: &[usize]) -> Result<(), Option<Instant>> {
+        if !(0..self.places.len()).any(|index| self.is_open(index, now, not)) {
+            return Err(self.soonest(now).err().flatten());
+        }
         while let Some(rate) = self.rates.get(*paid) {
             rate.take().map_err(|wait| now + wait)?;
             *paid += 1;
         }
-        Ok(first)
+        Ok(())
+    }
+
+    fn is_open(&self, index: usize, now: Instant, not: &[usize]) -> bool {
+        !not.contains(&index) && self.places[index].check(now).is_ok()
     }
 
     /// The target that is to be tried first, of those that may have one more.
@@ -363,6 +370,19 @@ mod tests {
         assert!(!skipped.contains(&1) && skipped.contains(&0) && skipped.contains(&2));
         tokio::time::advance(PAUSE.base).await;
         assert!(turns(3).contains(&1), "a pause ends");
+    }
+
+    /// Who is asked whether there is a target, and then reserves one, moves on by one.
+    #[tokio::test(start_paused = true)]
+    async fn guarded_targets_take_turns_too() {
+        let limits = TargetLimits { max_in_flight: Some(100), ..TargetLimits::default() };
+        let rotation = rotation_of(2, &Spread { balance: Balance::Turns, ..limited(limits) });
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            assert!(rotation.is_ready() && rotation.reserve());
+            turns.push(rotation.turn().unwrap().index);
+        }
+        assert_eq!(turns, [0, 1, 0, 1]);
     }
 
     #[tokio::test(start_paused = true)]
