@@ -50,7 +50,6 @@ impl Board {
         if !held.is_available() {
             // What is in flight goes on; then the checkpoint releases the partition.
             let dropped = held.forget_buffer();
-            held.is_unread = false;
             self.buffered -= dropped;
         }
     }

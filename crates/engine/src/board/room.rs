@@ -37,7 +37,7 @@ impl Room {
 
 impl Board {
     pub(crate) fn room(&self) -> Room {
-        if self.is_draining || self.held.len() >= LEASES_MAX || self.held.values().any(|h| h.is_unread) {
+        if self.is_draining || self.held.len() >= LEASES_MAX || self.has_unread() {
             Room::None
         } else if self.usable() < enough(self.concurrency) {
             Room::Spare
@@ -46,6 +46,12 @@ impl Board {
         } else {
             Room::Turns
         }
+    }
+
+    /// Whether it is not known yet how much the last claim came to. What is not going to be read says nothing of that: its
+    /// checkpoint may have to wait for somebody.
+    fn has_unread(&self) -> bool {
+        self.held.values().any(|held| held.is_unread && held.is_workable())
     }
 
     /// Whether slots are free that none of the partitions may take which have something to send ([`Self::kept_back`]).

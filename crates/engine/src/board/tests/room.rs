@@ -17,6 +17,19 @@ fn there_is_room_while_deliveries_could_be_under_way() {
 
 /// A tenth of the slots is not for a partition that has its share.
 #[test]
+fn a_partition_past_its_deadline_keeps_no_room_while_its_checkpoint_waits() {
+    let mut board = board(10);
+    let late = grant_to(&mut board, "late", |grant| grant.state.is_past_deadline = true);
+    assert!(board.pages(NOW).is_empty());
+    assert_eq!(board.room(), Room::Spare);
+    assert_eq!(board.checks(), [late.clone()]);
+    board.checked(&late, Checkpointed::Busy);
+    assert_eq!(board.room(), Room::Spare);
+    grant(&mut board, "p");
+    assert_eq!(board.room(), Room::None, "one claim at a time");
+}
+
+#[test]
 fn kept_slots_are_room_for_those_that_come_along() {
     let mut board = board(20);
     let p = grant(&mut board, "p");
