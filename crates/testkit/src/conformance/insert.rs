@@ -167,20 +167,29 @@ pub async fn an_old_snapshot_loses_no_wakeup(db: TestDb) {
 
 /// Whoever reopens a partition with a plain UPDATE, or lets its gate go, need not know of `next_run_at`.
 pub async fn a_change_by_hand_wakes(db: TestDb) {
+    let (later, due) = (db.in_secs(3600.0), format!("next_run_at <= {}", db.in_secs(1.0)));
     for (id, before, change) in [
         ("paused", "status = 'paused'", "status = 'available'"),
         ("failed", "status = 'failed'", "status = 'available'"),
         ("held", "manual_checkpoint = true", "manual_checkpoint = false"),
-        ("stopped", "status = 'available'", "failure_policy = 'continue'"),
+        ("stopped", "failure_policy = 'stop'", "failure_policy = 'continue'"),
         ("raised", "gate = 1", "gate = 2"),
     ] {
         db.run(&format!("INSERT INTO gatefeed_partitions (id) VALUES ('{id}')")).await;
-        db.run(&format!("UPDATE gatefeed_partitions SET {before}, next_run_at = NULL WHERE id = '{id}'"))
-            .await;
-        db.run(&format!("UPDATE gatefeed_partitions SET next_run_at = NULL WHERE id = '{id}'")).await;
-        assert!(db.partition_is(id, "next_run_at IS NULL").await, "{id}");
+        for asleep in ["NULL", &later] {
+            db.run(&format!("UPDATE gatefeed_partitions SET {before} WHERE id = '{id}'")).await;
+            db.run(&format!("UPDATE gatefeed_partitions SET next_run_at = {asleep} WHERE id = '{id}'")).await;
+            assert!(!db.partition_is(id, &due).await, "{id} {asleep}");
+            db.run(&format!("UPDATE gatefeed_partitions SET {change} WHERE id = '{id}'")).await;
+            assert!(db.partition_is(id, &due).await, "{id} {asleep}");
+        }
+        // Who says when it is to be looked at is heard.
+        let change = format!("{before}, next_run_at = {later}");
         db.run(&format!("UPDATE gatefeed_partitions SET {change} WHERE id = '{id}'")).await;
-        assert!(db.partition_is(id, "next_run_at IS NOT NULL").await, "{id}");
+        assert!(
+            db.partition_is(id, "next_run_at IS NOT NULL").await && !db.partition_is(id, &due).await,
+            "{id}"
+        );
     }
     db.run("UPDATE gatefeed_partitions SET status = 'cancelled', next_run_at = NULL WHERE id = 'held'").await;
     assert!(db.partition_is("held", "next_run_at IS NULL").await);
