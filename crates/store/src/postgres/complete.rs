@@ -178,7 +178,7 @@ impl Postgres {
         parents.retain(|parent| !parent.children.is_empty());
         let children: Vec<&NewItem> = parents.iter().flat_map(|parent| &parent.children).collect();
         if children.is_empty() {
-            return Ok(Vec::new());
+            return Ok(feeds.into_iter().collect());
         }
         let partitions =
             parents.iter().flat_map(|c| c.children.iter().map(|i| (i.partition.as_str(), c.feed.as_ref())));

@@ -13,7 +13,7 @@ use super::{
     pool::Tx,
     rows::at,
 };
-use crate::unsettled::SETTLED_MAX;
+use crate::unsettled::Piece;
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 10_000;
@@ -36,12 +36,12 @@ const ITEMS: &str = "INSERT INTO {schema}.gatefeed_items
 const DEPENDENCIES: &str = "INSERT INTO {schema}.gatefeed_dependencies (partition_id, item_id, depends_on)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[])";
 
-const UNBLOCK: &str = "SELECT c.partition_id, {schema}.gatefeed_unblock(c.partition_id, c.ids, $3) FROM (
+const UNBLOCK: &str = "SELECT c.partition_id, {schema}.gatefeed_unblock(c.partition_id, c.ids, $3, $4) FROM (
         SELECT partition_id, array_agg(id) AS ids FROM unnest($1::text[], $2::text[]) AS c (partition_id, id)
         GROUP BY partition_id ORDER BY partition_id) c";
 
 const UNBLOCK_ALL: &str =
-    "SELECT p.id, {schema}.gatefeed_unblock(p.id, NULL, $2) FROM unnest($1::text[]) AS p (id)
+    "SELECT p.id, {schema}.gatefeed_unblock(p.id, NULL, $2, $3) FROM unnest($1::text[]) AS p (id)
     ORDER BY p.id";
 
 /// Rows of `gatefeed_dependencies`.
@@ -121,13 +121,16 @@ impl Postgres {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        for partition in partitions.iter().cloned().collect::<HashSet<_>>() {
+        let all: HashSet<String> = partitions.iter().cloned().collect();
+        let piece = Piece::of(self.write_limit(), all.len());
+        for partition in all {
             for item in self.unsettled.of(&partition) {
                 partitions.push(partition.clone());
                 items.push(item);
             }
         }
-        let query = tx.query(self.sql.get(UNBLOCK)).bind(partitions).bind(items).bind(SETTLED_MAX as i64);
+        let query = tx.query(self.sql.get(UNBLOCK)).bind(partitions).bind(items);
+        let query = query.bind(piece.rows as i64).bind(piece.bytes as i64);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         rows.iter().map(|row| Ok((at(row, 0)?, at::<Option<_>>(row, 1)?.unwrap_or_default()))).collect()
     }
@@ -138,7 +141,9 @@ impl Postgres {
         if partitions.is_empty() {
             return Ok(HashSet::new());
         }
-        let query = tx.query(self.sql.get(UNBLOCK_ALL)).bind(partitions).bind(SETTLED_MAX as i64);
+        let piece = Piece::of(Piece::WITHIN, partitions.len());
+        let query = tx.query(self.sql.get(UNBLOCK_ALL)).bind(partitions);
+        let query = query.bind(piece.rows as i64).bind(piece.bytes as i64);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
         let mut more = HashSet::new();
         for row in &rows {

@@ -20,6 +20,7 @@ use super::{
     pool::{Lane, Tx},
     rows::{at, get},
 };
+use crate::unsettled::Piece;
 
 /// How often a process looks for parents that somebody has closed a partition of and not woken: a watcher that died in
 /// between, psql, or a row that was locked.
@@ -96,7 +97,7 @@ const SETTLE: &str = "UPDATE {schema}.gatefeed_items i
 const FORGET: &str =
     "DELETE FROM {schema}.gatefeed_closed c WHERE c.parent_partition_id = $1 AND c.parent_item_id = $2";
 
-const UNBLOCK: &str = "SELECT {schema}.gatefeed_unblock($1, ARRAY[$2])";
+const UNBLOCK: &str = "SELECT {schema}.gatefeed_unblock($1, ARRAY[$2], $3, $4) IS NULL";
 
 impl Postgres {
     /// Makes what the answers nest; their items come after. Returns the feeds. `Data` where an id is taken or the
@@ -140,6 +141,9 @@ impl Postgres {
                 return Ok(true);
             };
             settled += self.settle_item(tx, partition, &row).await?;
+            if !self.unblock_after(tx, partition, get(&row, "id")?).await? {
+                break;
+            }
         }
         Ok(false)
     }
@@ -161,11 +165,17 @@ impl Postgres {
         let query = query.bind(data.as_ref().map(|data| &data.bytes[..]));
         let query = query.bind(data.as_ref().map(|data| data.content_type.as_str())).bind(errors);
         query.execute(tx.conn()?).await.map_err(translate)?;
-        for statement in [FORGET, UNBLOCK] {
-            let query = tx.query(self.sql.get(statement)).bind(partition).bind(id);
-            query.execute(tx.conn()?).await.map_err(translate)?;
-        }
+        let query = tx.query(self.sql.get(FORGET)).bind(partition).bind(id);
+        query.execute(tx.conn()?).await.map_err(translate)?;
         Ok(closed.len())
+    }
+
+    /// Returns whether that was all; else a checkpoint goes on.
+    async fn unblock_after(&self, tx: &mut Tx, partition: &str, item: &str) -> Result<bool> {
+        let piece = Piece::of(self.write_limit(), 1);
+        let query = tx.query(self.sql.get(UNBLOCK)).bind(partition).bind(item);
+        let query = query.bind(piece.rows as i64).bind(piece.bytes as i64);
+        at(&query.fetch_one(tx.conn()?).await.map_err(translate)?, 0)
     }
 
     /// Wakes the parents of what has closed, soon if somebody has them locked. What goes wrong is found by a later claim.

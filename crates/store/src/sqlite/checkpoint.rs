@@ -23,7 +23,7 @@ use super::{
     renew::borrowed,
     rows::{at, by_key, deadline_at, maybe_at, now, state, state_columns},
 };
-use crate::unsettled::SETTLED_MAX;
+use crate::unsettled::Piece;
 
 /// Each answer is one probe of an index, never a count.
 pub(super) const LOOK: &str = concat!(
@@ -164,21 +164,23 @@ impl Sqlite {
 async fn settle_blocked(connection: &mut SqliteConnection, partition: &str) -> Result<bool> {
     let linked = "SELECT has_dependencies FROM gatefeed_partitions WHERE id = ?";
     match sqlx::query_scalar(linked).bind(partition).fetch_optional(&mut *connection).await? {
-        Some(true) => Ok(unblock(connection, partition, None, Some(SETTLED_MAX)).await?.is_some()),
+        Some(true) => {
+            Ok(unblock(connection, partition, None, Some(Piece::of(Piece::WITHIN, 1))).await?.is_some())
+        }
         _ => Ok(false),
     }
 }
 
 /// Settles what is blocked and what waits for something nested, as far as it need not.
 async fn look_and_settle(connection: &mut SqliteConnection, partition: &str) -> Result<Option<Seen>> {
-    let is_blocked = settle_blocked(connection, partition).await?;
+    let mut is_left = settle_blocked(connection, partition).await?;
     let mut seen = look(connection, partition).await?;
     if seen.as_ref().is_some_and(|seen| seen.has_more) {
-        settle_nested(connection, partition, CLOSED_MAX).await?;
+        is_left |= !settle_nested(connection, partition, CLOSED_MAX).await?;
         seen = look(connection, partition).await?;
     }
     if let Some(seen) = &mut seen {
-        seen.has_more |= is_blocked;
+        seen.has_more |= is_left;
     }
     Ok(seen)
 }

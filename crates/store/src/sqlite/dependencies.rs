@@ -12,7 +12,7 @@ use super::{
     rows::{by_key, now},
     values::{chunks, rows_of, values},
 };
-use crate::unsettled::{SETTLED_MAX, Unsettled};
+use crate::unsettled::{Piece, Unsettled};
 
 /// The most dependencies that a push may bring: they are kept until its end, since an item may come before what it
 /// depends on.
@@ -60,6 +60,18 @@ pub(super) const UNBLOCK: &str = concat!(
             CASE WHEN ended IS NOT NULL AND policy = 'skip' THEN 'cancelled'
                 WHEN coalesce(ended, passed) IS NOT NULL THEN 'failed' ELSE 'available' END
         FROM seen WHERE coalesce(ended, passed) IS NOT NULL OR NOT coalesce(is_open, 0) LIMIT ?3
+    ), sized AS (
+        SELECT of_item, reason, new_status, CASE WHEN new_status <> 'available' THEN 0 ELSE coalesce((
+            SELECT octet_length(n.data) FROM gatefeed_items i ",
+    by_key!(items),
+    " JOIN gatefeed_dependencies d ON d.partition_id = ?1 AND d.item_id = i.id
+            JOIN gatefeed_items n ",
+    by_key!(items),
+    " ON n.partition_id = ?1 AND n.id = d.depends_on
+            WHERE i.partition_id = ?1 AND i.id = of_item AND i.input = 'parent' LIMIT 1), 0) END AS bytes
+        FROM decided
+    ), summed AS (
+        SELECT *, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM sized
     )
     UPDATE gatefeed_items ",
     by_key!(items),
@@ -77,8 +89,9 @@ pub(super) const UNBLOCK: &str = concat!(
             THEN coalesce((SELECT n.content_type FROM gatefeed_dependencies d JOIN gatefeed_items n
                 ON n.partition_id = ?1 AND n.id = d.depends_on
                 WHERE d.partition_id = ?1 AND d.item_id = s.of_item LIMIT 1), content_type) ELSE content_type END
-    FROM decided s WHERE partition_id = ?1 AND id = +s.of_item
-    RETURNING id, status"
+    FROM summed s WHERE s.bytes_before < ?4 AND partition_id = ?1 AND id = +s.of_item
+    RETURNING id, status, CASE WHEN input = 'parent' AND status = 'available' THEN octet_length(data) ELSE 0 END
+        AS copied"
 );
 
 /// A row of `gatefeed_dependencies`.
@@ -249,40 +262,43 @@ pub(super) async fn unblock_dependents(
     for completion in written {
         changed.entry(&completion.lease.partition).or_default().push(completion.item.to_string());
     }
+    let piece = Piece::of(Piece::WITHIN, changed.len());
     let mut left = Vec::with_capacity(changed.len());
     for (partition, mut items) in changed {
         items.extend(unsettled.of(partition));
-        let rest = unblock(connection, partition, Some(items), Some(SETTLED_MAX)).await?;
+        let rest = unblock(connection, partition, Some(items), Some(piece)).await?;
         left.push((partition.to_owned(), rest.unwrap_or_default()));
     }
     Ok(left)
 }
 
 /// Settles the blocked items that depend on these, or, with `None`, all of the partition. What fails in turn has its
-/// own dependents. After `max` of them it stops, and returns whose dependents it has not finished with.
+/// own dependents. After a piece of them it stops, and returns whose dependents it has not finished with.
 pub(super) async fn unblock(
     connection: &mut SqliteConnection,
     partition: &str,
     changed: Option<Vec<String>>,
-    max: Option<usize>,
+    piece: Option<Piece>,
 ) -> Result<Option<Vec<String>>> {
     let mut pending = changed;
     // No item is blocked twice, so that this is no limit.
-    let mut room = max.unwrap_or(i64::MAX as usize);
+    let mut room = piece.unwrap_or(Piece { rows: i64::MAX as usize, bytes: i64::MAX as usize });
     loop {
         let candidates = if pending.is_some() { OF_CHANGED } else { ALL };
         let sql = UNBLOCK.replace("{candidates}", candidates);
         let ids = pending.as_ref().map(|ids| serde_json::Value::from(ids.as_slice()).to_string());
-        let query = sqlx::query(&sql).bind(partition).bind(ids).bind(room as i64);
+        let query = sqlx::query(&sql).bind(partition).bind(ids);
+        let query = query.bind(room.rows as i64).bind(room.bytes as i64);
         let rows = query.fetch_all(&mut *connection).await?;
         let mut ended = Vec::new();
         for row in &rows {
             if row.try_get::<&str, _>("status")? != "available" {
                 ended.push(row.try_get::<String, _>("id")?);
             }
+            room.bytes = room.bytes.saturating_sub(row.try_get::<i64, _>("copied")? as usize);
         }
-        room -= rows.len();
-        if room == 0 {
+        room.rows -= rows.len();
+        if room.rows == 0 || room.bytes == 0 {
             let mut rest = pending.unwrap_or_default();
             rest.extend(ended);
             return Ok(Some(rest));

@@ -16,6 +16,7 @@ use super::{
     error::Result,
     rows::{by_key, now, word},
 };
+use crate::unsettled::Piece;
 
 /// Whether a partition `p` has notes that nobody has looked at.
 macro_rules! has_notes {
@@ -155,6 +156,11 @@ pub(super) async fn settle_nested(
         let ready = sqlx::query(READY).bind(partition).fetch_optional(&mut *connection).await?;
         let Some(item) = ready else { return Ok(true) };
         settled += settle_item(connection, partition, &item).await?;
+        let changed = Some(vec![item.try_get::<String, _>("id")?]);
+        let rest = unblock(connection, partition, changed, Some(Piece::of(Piece::WITHIN, 1))).await?;
+        if rest.is_some() {
+            break;
+        }
     }
     Ok(false)
 }
@@ -181,7 +187,6 @@ async fn settle_item(connection: &mut SqliteConnection, partition: &str, item: &
     let query = query.bind(data.as_ref().map(|data| data.content_type.as_str())).bind(errors);
     query.execute(&mut *connection).await?;
     sqlx::query(FORGET).bind(partition).bind(id).execute(&mut *connection).await?;
-    unblock(connection, partition, Some(vec![id.to_owned()]), None).await?;
     Ok(all.len())
 }
 

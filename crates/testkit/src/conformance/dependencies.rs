@@ -482,6 +482,28 @@ pub async fn many_dependents_fail_in_pieces(db: TestDb) {
     assert_eq!(blocked(&db).await, 0);
 }
 
+/// Copies of something large are many bytes, though they are few rows: they come free in pieces too.
+pub async fn large_copies_come_free_in_pieces(db: TestDb) {
+    let large = Data::json(format!("\"{}\"", "x".repeat(3 << 20)));
+    let root = NewItem { data: large.clone(), ..item("p", "root", 0) };
+    let copy = |n| {
+        let dependencies = Dependencies { input: Input::Parent, ..Dependencies::on(["root"]) };
+        NewItem { dependencies, ..item("p", &format!("i{n}"), 0) }
+    };
+    let items: Vec<_> = std::iter::once(root).chain((0..5).map(copy)).collect();
+    push_items(&db, &items).await.unwrap();
+    let store = db.store();
+    let lease = lease(&store, "w", "p").await;
+    settle_one(&db, &lease, "root", ItemStatus::Complete).await;
+    assert_eq!(blocked(&db).await, 2, "8 MiB, and by one more than that, of 15");
+    assert_eq!(drain_lease(&store, &lease).await, 5);
+    assert_eq!(partition(&store, "p").await.status, PartitionStatus::Complete);
+    for n in 0..5 {
+        let row = item_row(&store, "p", &format!("i{n}")).await;
+        assert!(row.data.is_some_and(|data| data[..] == large.bytes[..]), "i{n}");
+    }
+}
+
 /// Producers that make items depend on whatever there is, while its owner completes it: nothing is left behind, and
 /// nothing is delivered before what it depends on.
 pub async fn nothing_stays_blocked(db: TestDb) {

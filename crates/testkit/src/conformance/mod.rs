@@ -113,7 +113,7 @@ macro_rules! conformance {
                 plain_sql_blocks_and_comes_free plain_sql_is_refused_too an_item_under_way_takes_no_dependency
                 two_inserts_cannot_close_a_cycle children_depend_on_what_they_name a_refused_dependency_writes_nothing
                 a_dependency_that_moves_past_stops a_retry_waits_again a_retry_alone_fails_again
-                existing_items_keep_their_dependencies many_dependents_come_free_in_pieces many_dependents_fail_in_pieces
+                existing_items_keep_their_dependencies many_dependents_come_free_in_pieces many_dependents_fail_in_pieces large_copies_come_free_in_pieces
                 a_checkpoint_finds_what_came_free a_fenced_outcome_unblocks_nothing
                 a_deleted_partition_takes_its_dependencies a_deleted_item_takes_its_dependencies nothing_stays_blocked;
             gather: a_due_item_says_what_it_gathers what_ended_at_a_gate_is_gathered pages_are_bounded
@@ -163,7 +163,7 @@ macro_rules! conformance {
                 an_id_that_is_taken_is_data partitions_nest_so_deep_and_no_deeper a_parent_that_nobody_woke_is_found
                 a_locked_parent_is_woken_later a_deleted_one_counts_as_cancelled one_that_is_opened_again_does_not_matter
                 a_paused_parent_goes_on_later a_cancellation_cancels_what_is_nested a_cancelled_one_has_closed
-                a_rewind_cancels_what_was_nested_since dependents_go_on_when_it_completes closings_against_their_parent;
+                a_rewind_cancels_what_was_nested_since dependents_go_on_when_it_completes many_dependents_of_what_waited_come_free closings_against_their_parent;
             ingest: many_partitions_at_once a_partition_of_another_feed_is_none an_item_arrives_whole existing_ids_are_told a_key_with_another_body_is_told
                 a_bad_one_leaves_nothing what_it_does_not_take_is_refused the_same_ids_at_the_same_time
                 watchers_hear_of_it a_backlog_is_counted;

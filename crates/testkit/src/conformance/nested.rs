@@ -351,6 +351,27 @@ pub async fn dependents_go_on_when_it_completes(db: TestDb) {
     assert_eq!(due_ids(&store, &parent).await, ["after"]);
 }
 
+/// What it leaves behind in more than one piece is not left behind.
+pub async fn many_dependents_of_what_waited_come_free(db: TestDb) {
+    const MANY: usize = 12_000;
+    let store = db.store();
+    let on = gatefeed_core::dependency::Dependencies::on(["i"]);
+    let after = |n| NewItem { dependencies: on.clone(), ..item("p", &format!("after{n}"), 0) };
+    let items: Vec<NewItem> = std::iter::once(item("p", "i", 0)).chain((0..MANY).map(after)).collect();
+    store.push(&NewPartition::new("p"), &items).await.unwrap();
+    let parent = lease(&store, "w", "p").await;
+    let first = due(&store, &parent).await;
+    let answer = nesting(&parent, &first[0], &["q"], Then::Complete);
+    assert_eq!(complete_patiently(&store, &[answer]).await, [Settled::Written]);
+    close(&store, "q", ItemStatus::Failed).await;
+    assert_eq!(checkpoint(&store, &parent).await, Checkpointed::Due);
+    let left = db.count("SELECT count(*) FROM gatefeed_items WHERE status = 'blocked'").await;
+    assert!(left > 0 && left < MANY as i64, "{left} are blocked");
+    assert_eq!(drain_lease(&store, &parent).await, 0);
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items WHERE status = 'blocked'").await, 0);
+    assert_eq!(status_of(&store, "p").await, PartitionStatus::Failed);
+}
+
 /// Children that close while their parents' outcomes are written and their parent steps: every parent goes on.
 pub async fn closings_against_their_parent(db: TestDb) {
     let mut rng = seed::rng("nested::closings_against_their_parent");

@@ -1,0 +1,1 @@
+-- Nothing to change here: on Postgres the settling of dependents is a function of the schema.
