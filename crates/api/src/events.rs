@@ -29,6 +29,7 @@ use crate::{
     path::PartitionId,
     problem::{Problem, Problems},
     query::{Nothing, Params},
+    rest::rest,
     stopping::Stopping,
     wait::{glance, room},
 };
@@ -192,21 +193,25 @@ async fn look(app: App) {
             }
             continue;
         }
-        let took = look_at(&app, &partition).await;
-        next_at.insert(partition, Instant::now() + (took * SHARE).max(INTERVAL));
+        let started = Instant::now();
+        let has_failed = look_at(&app, &partition).await.is_err();
+        let took = started.elapsed();
+        next_at.insert(partition, Instant::now() + rest(took, SHARE, INTERVAL, has_failed));
         sleep(took.min(REST_MAX)).await;
     }
 }
 
-/// Looks at a partition and tells; returns how long that took.
-async fn look_at(app: &App, partition: &str) -> Duration {
-    let started = Instant::now();
+/// Looks at a partition and tells.
+async fn look_at(app: &App, partition: &str) -> gatefeed_core::Result<()> {
     match progress(app, partition).await {
         Ok(Some(progress)) => app.follows.tell(&partition.to_owned(), Seen::At(Arc::new(progress))),
         Ok(None) | Err(StoreError::NotFound(_)) => app.follows.tell(&partition.to_owned(), Seen::Gone),
-        Err(error) => tracing::debug!(%error, "a partition that is followed could not be looked at"),
+        Err(error) => {
+            tracing::debug!(%error, "a partition that is followed could not be looked at");
+            return Err(error);
+        }
     }
-    started.elapsed()
+    Ok(())
 }
 
 async fn progress(app: &App, partition: &str) -> gatefeed_core::Result<Option<Progress>> {

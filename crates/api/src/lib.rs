@@ -44,6 +44,7 @@ mod post;
 mod problem;
 mod query;
 mod replay;
+mod rest;
 mod router;
 mod secret;
 pub mod serve;

@@ -15,6 +15,7 @@ use crate::{
     app::App,
     items::find,
     problem::Problem,
+    rest::rest,
     stopping::Stopping,
 };
 
@@ -101,12 +102,14 @@ async fn look(app: App) {
         if awaited.is_empty() {
             return;
         }
-        match app.store.ended(&awaited).await {
+        let ended = app.store.ended(&awaited).await;
+        let rest = rest(started.elapsed(), SHARE, INTERVAL, ended.is_err());
+        match ended {
             Ok(ended) => {
                 awaited.iter().zip(ended).for_each(|(awaited, ended)| app.waits.tell(awaited, ended))
             }
             Err(error) => tracing::debug!(%error, "what is waited for could not be looked at"),
         }
-        sleep((started.elapsed() * (SHARE - 1)).max(INTERVAL)).await;
+        sleep(rest).await;
     }
 }
