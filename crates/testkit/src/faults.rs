@@ -103,6 +103,7 @@ struct Script {
     is_refused: OfOutcome,
     is_too_slow: OfOutcome,
     is_unreadable: OfLease,
+    is_unsteppable: OfLease,
     is_unwelcome: OfArrival,
     counts: HashMap<Call, u64>,
     returned: HashMap<Call, u64>,
@@ -124,6 +125,7 @@ impl FaultStore {
             is_refused: Arc::new(|_| false),
             is_too_slow: Arc::new(|_| false),
             is_unreadable: Arc::new(|_| false),
+            is_unsteppable: Arc::new(|_| false),
             is_unwelcome: Arc::new(|_| None),
             counts: HashMap::new(),
             returned: HashMap::new(),
@@ -166,6 +168,12 @@ impl FaultStore {
     /// From now on these partitions cannot be read: a page that asks for one of them fails for good.
     pub fn unreadable(&self, is_unreadable: impl Fn(&Lease) -> bool + Send + Sync + 'static) {
         self.script().is_unreadable = Arc::new(is_unreadable);
+    }
+
+    /// From now on a checkpoint of one of these partitions takes longer than the database allows, as
+    /// [`Self::too_slow_outcomes`].
+    pub fn unsteppable(&self, is_unsteppable: impl Fn(&Lease) -> bool + Send + Sync + 'static) {
+        self.script().is_unsteppable = Arc::new(is_unsteppable);
     }
 
     /// From now on a batch with such an arrival in it ends with this error, and nothing is done.
@@ -279,6 +287,14 @@ impl FaultStore {
         self.inner.page(requests).await
     }
 
+    async fn step_unless_too_slow(&self, leases: &[Arc<Lease>], hold: Duration) -> Result<Vec<Checkpointed>> {
+        let is_unsteppable = self.script().is_unsteppable.clone();
+        if leases.iter().any(|lease| is_unsteppable(lease)) {
+            return Err(StoreError::Unavailable("took too long, says the test".into()));
+        }
+        self.inner.checkpoint(leases, hold).await
+    }
+
     async fn complete_unless_refused(&self, completions: &[Completion]) -> Result<Vec<Settled>> {
         let is_refused = self.script().is_refused.clone();
         if completions.iter().any(|completion| is_refused(completion)) {
@@ -349,7 +365,7 @@ impl Store for FaultStore {
         self.call(Call::Complete, self.complete_unless_refused(completions)).await
     }
     async fn checkpoint(&self, leases: &[Arc<Lease>], hold: Duration) -> Result<Vec<Checkpointed>> {
-        self.call(Call::Checkpoint, self.inner.checkpoint(leases, hold)).await
+        self.call(Call::Checkpoint, self.step_unless_too_slow(leases, hold)).await
     }
     async fn wakeups(&self, feeds: &[String]) -> Box<dyn Wakeups> {
         self.inner.wakeups(feeds).await

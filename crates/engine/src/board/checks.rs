@@ -50,10 +50,10 @@ impl Board {
         }
     }
 
-    /// The checkpoint could not be made: again later.
-    pub(crate) fn check_failed(&mut self, lease: &Lease) {
+    /// The checkpoint could not be made: again after a rest.
+    pub(crate) fn check_failed(&mut self, lease: &Lease, rest: Duration) {
         if let Some(held) = self.current(lease) {
-            held.reading = Reading::Resting(Instant::now() + BUSY_REST);
+            held.reading = Reading::Unreadable(Instant::now() + rest);
         }
     }
 }

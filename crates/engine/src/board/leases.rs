@@ -40,17 +40,21 @@ impl Board {
             self.lost(lease);
             return;
         };
-        let Some(held) = self.current(lease) else { return };
+        let Some(held) = current(&mut self.held, lease) else { return };
         // A look that began before this watcher's own last step shows an older row.
         if state.version < held.state.version || state == held.state {
             return;
         }
         held.state = state;
         held.restart();
-        if !held.is_available() {
-            // What is in flight goes on; then the checkpoint releases the partition.
-            let dropped = held.forget_buffer();
-            self.buffered -= dropped;
+        // In another feed it is another watcher's, perhaps, and certainly for another handler.
+        held.is_leaving |= held.state.feed != *held.feed;
+        if held.is_workable() {
+            // There may be more room than there was.
+            queue(&mut self.turns, held);
+        } else {
+            // What is in flight goes on; then the partition is given back, or released by its checkpoint.
+            self.buffered -= held.forget_buffer();
         }
     }
 

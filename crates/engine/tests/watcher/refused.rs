@@ -16,7 +16,7 @@ use crate::{
 };
 
 on_both! {
-    only_the_culprit_fails what_may_not_be_complete_fails what_takes_no_outcome_rests an_outcome_that_takes_too_long_holds_up_no_other an_unreadable_partition_holds_up_no_other
+    only_the_culprit_fails what_may_not_be_complete_fails what_takes_no_outcome_rests an_outcome_that_takes_too_long_holds_up_no_other an_unreadable_partition_holds_up_no_other a_partition_without_a_checkpoint_holds_up_no_other
 }
 
 async fn only_the_culprit_fails(db: Arc<Db>) {
@@ -143,4 +143,25 @@ async fn an_unreadable_partition_holds_up_no_other(db: Arc<Db>) {
     within("idle", run).await.unwrap().unwrap();
     log.assert_once(3);
     db.assert_complete("bad", 1).await;
+}
+
+async fn a_partition_without_a_checkpoint_holds_up_no_other(db: Arc<Db>) {
+    const GOOD: usize = 20;
+    db.push("bad", &[("i", 0), ("j", 1)]).await;
+    for n in 0..GOOD {
+        db.push(&format!("good{n}"), &[("i", 0), ("j", 1)]).await;
+    }
+    let store = FaultStore::new(db.another().await);
+    store.unsteppable(|lease| &*lease.partition == "bad");
+    let log = Log::new();
+    let processor = log.processor(async |_| Ok(Answer::done()));
+    let run = tokio::spawn(watcher(store.clone()).processor(processor).run());
+    log.until("the others are through", |events| {
+        events.iter().filter(|e| e.what == What::Accepted).count() == 1 + 2 * GOOD
+    })
+    .await;
+    store.unsteppable(|_| false);
+    within("idle", run).await.unwrap().unwrap();
+    log.assert_once(2 + 2 * GOOD);
+    db.assert_complete("bad", 2).await;
 }

@@ -109,3 +109,26 @@ fn a_paused_partition_is_given_back_wherever_its_reading_stands() {
         assert_eq!(board.checks(), std::slice::from_ref(&p), "{reading:?}");
     }
 }
+
+#[test]
+fn a_bound_that_is_raised_lets_more_go() {
+    let mut board = board(10);
+    let p = grant_to(&mut board, "p", |grant| grant.state.max_in_flight = Some(1));
+    load(&mut board, &p, page(&["a", "b"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+    board.observed(&p, Observed::Held(PartitionState { max_in_flight: Some(2), ..state(2) }));
+    assert_eq!(turns(&mut board), ["p/b"]);
+}
+
+#[test]
+fn a_partition_in_another_feed_is_given_back() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&["a", "b"]));
+    assert!(board.next_turn(NOW).is_some());
+    board.observed(&p, Observed::Held(PartitionState { feed: "other".into(), ..state(2) }));
+    assert!(turns(&mut board).is_empty() && board.pages(NOW).is_empty());
+    assert!(board.leavers().is_empty(), "what is in flight goes on");
+    written(&mut board, &p, "a", None);
+    assert_eq!(board.leavers(), [p]);
+}
