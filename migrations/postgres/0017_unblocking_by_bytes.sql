@@ -50,7 +50,7 @@ BEGIN
             WHERE s.number > 0 AND (NOT s.is_open OR s.ended IS NOT NULL OR s.passed IS NOT NULL)
             LIMIT room
         ), sized AS (
-            SELECT d.*, CASE WHEN bytes_room IS NULL OR d.input <> 'parent' OR d.status <> 'available' THEN 0
+            SELECT d.*, CASE WHEN bytes_room IS NULL OR d.input IS DISTINCT FROM 'parent' OR d.status <> 'available' THEN 0
                 ELSE coalesce((SELECT octet_length(n.data) FROM {schema}.gatefeed_dependencies e
                     CROSS JOIN LATERAL (SELECT n.data FROM {schema}.gatefeed_items n
                         WHERE n.partition_id = of_partition AND n.id = e.depends_on OFFSET 0) n

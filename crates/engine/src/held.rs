@@ -121,6 +121,8 @@ pub(crate) struct Held {
     pub(crate) reading: Reading,
     /// The page that is on its way is not taken: the partition rests until then.
     pub(crate) rests_until: Option<Instant>,
+    /// Its checkpoint went wrong, and is not made again before then.
+    pub(crate) check_after: Option<Instant>,
     /// When the current scan began at the beginning.
     pub(crate) scan_started: Instant,
     /// When it was last to be read.
@@ -153,6 +155,7 @@ impl Held {
             parked_since: None,
             reading: Reading::At(None),
             rests_until: None,
+            check_after: None,
             scan_started: Instant::now(),
             read_at: Instant::now(),
             is_unread: true,
@@ -245,6 +248,7 @@ impl Held {
     pub(crate) fn is_through(&self, now: Instant) -> bool {
         !self.is_leaving
             && self.known.is_empty()
+            && self.check_after.is_none_or(|at| at <= now)
             && match &self.reading {
                 Reading::End => true,
                 Reading::Loading | Reading::Checking => false,

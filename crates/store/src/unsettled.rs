@@ -1,7 +1,7 @@
 //! Items with so many dependents that one batch of outcomes does not settle them all.
 
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -34,27 +34,43 @@ impl Piece {
 const PARTITIONS_MAX: usize = 1_000;
 const ITEMS_MAX: usize = 20_000;
 
-/// By partition, the ended items whose dependents are not all settled. In memory: it only spares the next batch a search.
+/// Partitions of which something is left, each with the ended items whose dependents are not all settled.
+pub(crate) type Left = Vec<(String, Vec<String>)>;
+
+/// How often in a row a piece may fail before the rest is left to the checkpoints.
+pub(crate) const FAILED_MAX: u32 = 10;
+
+/// By partition, in turn, the ended items whose dependents are not all settled, for a task that goes on with them. In memory
+/// only: a checkpoint finds them too, but not before nothing of the partition is under way.
 #[derive(Debug, Default)]
-pub(crate) struct Unsettled(Mutex<HashMap<String, Vec<String>>>);
+pub(crate) struct Unsettled(Mutex<Rest>);
+
+#[derive(Debug, Default)]
+struct Rest {
+    queue: VecDeque<(String, Vec<String>)>,
+    is_settling: bool,
+}
 
 impl Unsettled {
-    /// Those of a partition.
-    pub(crate) fn of(&self, partition: &str) -> Vec<String> {
-        self.all().get(partition).cloned().unwrap_or_default()
-    }
-
-    /// What is left of a partition after a batch that was committed.
-    pub(crate) fn note(&self, partition: &str, mut left: Vec<String>) {
-        let mut all = self.all();
-        all.remove(partition);
-        if !left.is_empty() && all.len() < PARTITIONS_MAX {
+    /// What is left of a partition after a transaction that was committed. True: nobody goes on with it yet.
+    pub(crate) fn note(&self, partition: String, mut left: Vec<String>) -> bool {
+        let mut rest = self.rest();
+        if !left.is_empty() && rest.queue.len() < PARTITIONS_MAX {
             left.truncate(ITEMS_MAX);
-            all.insert(partition.to_owned(), left);
+            rest.queue.push_back((partition, left));
         }
+        !rest.queue.is_empty() && !std::mem::replace(&mut rest.is_settling, true)
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
+    /// What to go on with; `None`: nothing, and whoever asks has ended.
+    pub(crate) fn next(&self) -> Option<(String, Vec<String>)> {
+        let mut rest = self.rest();
+        let next = rest.queue.pop_front();
+        rest.is_settling = next.is_some();
+        next
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,6 +23,7 @@ impl Board {
         let done = self.held.values_mut().filter(|held| held.is_through(now));
         let check = |held: &mut Held| {
             held.reading = Reading::Checking;
+            held.check_after = None;
             held.lease.clone()
         };
         done.take(CHECKS_MAX).map(check).collect()
@@ -50,10 +51,12 @@ impl Board {
         }
     }
 
-    /// The checkpoint could not be made: again after a rest.
+    /// The checkpoint could not be made: again after a rest. Meanwhile the partition is read as ever, since something may
+    /// have come.
     pub(crate) fn check_failed(&mut self, lease: &Lease, rest: Duration) {
         if let Some(held) = self.current(lease) {
-            held.reading = Reading::Unreadable(Instant::now() + rest);
+            held.reading = Reading::End;
+            held.check_after = Some(Instant::now() + rest);
         }
     }
 }

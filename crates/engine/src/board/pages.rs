@@ -106,7 +106,10 @@ impl Board {
             let again = match &held.reading {
                 Reading::Resting(until) => is_hint || *until <= now,
                 Reading::Unreadable(until) => *until <= now,
-                Reading::End => is_old && !held.known.is_empty(),
+                Reading::End => {
+                    held.check_after.take_if(|at| *at <= now).is_some()
+                        || (is_old && (!held.known.is_empty() || held.check_after.is_some()))
+                }
                 Reading::At(Some(_)) => now.duration_since(held.scan_started) >= self.poll_interval,
                 Reading::At(None) | Reading::Loading | Reading::Checking => false,
             };
@@ -120,6 +123,7 @@ impl Board {
     pub(crate) fn next_rest_ends(&self) -> Option<Instant> {
         let ends = self.held.values().filter_map(|held| match held.reading {
             Reading::Resting(until) | Reading::Unreadable(until) => Some(until),
+            Reading::End => held.check_after,
             _ => None,
         });
         ends.min()

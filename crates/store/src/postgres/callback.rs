@@ -22,6 +22,7 @@ use super::{
     rows::{LeaseArrays, at, get},
     wake::Hint,
 };
+use crate::unsettled::Left;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -115,8 +116,9 @@ impl Postgres {
             }
         };
         let completion = callback.completion(partition.feed.clone(), &item, partition.keep_history);
-        let mut feeds = self.write_callback(&mut tx, &completion, partition.has_dependencies).await?;
+        let (mut feeds, left) = self.write_callback(&mut tx, &completion, partition.has_dependencies).await?;
         tx.commit().await?;
+        self.settle_soon(left);
         feeds.push(partition.feed.to_string());
         self.announce_soon(feeds.into_iter().map(Hint::Due).collect());
         Ok(CalledBack::Written { status: completion.change.status, gate: completion.change.gate })
@@ -206,13 +208,14 @@ impl Postgres {
         query.bind(with_data).fetch_optional(tx.conn()?).await.map_err(translate)
     }
 
-    /// The item's row is locked, and has this version. Returns the feeds that may have something new.
+    /// The item's row is locked, and has this version. Returns the feeds that may have something new, and whose dependents are
+    /// left.
     async fn write_callback(
         &self,
         tx: &mut Tx,
         completion: &Completion,
         has_dependencies: bool,
-    ) -> Result<Vec<String>> {
+    ) -> Result<(Vec<String>, Left)> {
         let Completion { lease, item, version, change, .. } = completion;
         let query = tx.query(self.sql.get(WRITE)).bind(&*lease.partition).bind(&**item).bind(*version);
         let query = query.bind(change.status.as_str()).bind(change.gate).bind(change.pass);
@@ -223,13 +226,11 @@ impl Postgres {
         query.execute(tx.conn()?).await.map_err(translate)?;
         self.keep_history(tx, std::iter::once(completion)).await?;
         let feeds = self.add_children(tx, vec![completion]).await?;
-        if has_dependencies {
-            // What is more than one batch settles, the checkpoint finds.
-            self.unblock_dependents(tx, std::iter::once(completion)).await?;
-        }
+        let dependent = has_dependencies.then_some(completion);
+        let left = self.unblock_dependents(tx, dependent.into_iter()).await?;
         let query = tx.query(self.sql.get(WAKE)).bind(&*lease.partition);
         query.execute(tx.conn()?).await.map_err(translate)?;
-        Ok(feeds)
+        Ok((feeds, left))
     }
 }
 

@@ -215,7 +215,7 @@ impl Postgres {
         let mut locked = HashMap::with_capacity(noted.len());
         let mut more = HashSet::new();
         for (partition, seen) in noted {
-            if !self.settle_nested(tx, &partition, CLOSED_MAX).await? {
+            if self.settle_nested(tx, &partition, CLOSED_MAX).await?.is_some() {
                 more.insert(partition.clone());
             }
             locked.insert(partition, Locked::from(seen));

@@ -106,12 +106,13 @@ impl Postgres {
         let noted: BTreeSet<&str> =
             written.iter().filter(|c| has(c, &linked.noted)).map(|c| &*c.lease.partition).collect();
         let dependent = written.iter().copied().filter(|c| has(c, &linked.dependent));
-        let unsettled = self.unblock_dependents(&mut tx, dependent).await?;
+        let mut left = self.unblock_dependents(&mut tx, dependent).await?;
         for partition in noted {
-            self.settle_nested(&mut tx, partition, CLOSED_MAX).await?;
+            let rest = self.settle_nested(&mut tx, partition, CLOSED_MAX).await?;
+            left.extend(rest.map(|rest| (partition.to_owned(), rest)));
         }
         tx.commit().await?;
-        unsettled.into_iter().for_each(|(partition, left)| self.unsettled.note(&partition, left));
+        self.settle_soon(left);
         self.announce_soon(feeds.into_iter().map(Hint::Due).collect());
         Ok(settled)
     }

@@ -1,19 +1,23 @@
 //! Items that depend on others or gather: inserting them, and settling what waits. The functions of the schema decide, so
 //! that plain SQL and this program agree.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use gatefeed_core::{Result, StoreError, gather::Gather, item::NewItem, outcome::Completion};
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 
 use super::{
     Postgres,
     error::translate,
     insert::{Inserter, bind_items, statements},
-    pool::Tx,
+    pool::{Lane, Tx},
     rows::at,
+    wake::Hint,
 };
-use crate::unsettled::Piece;
+use crate::unsettled::{FAILED_MAX, Left, Piece};
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 10_000;
@@ -43,6 +47,14 @@ const UNBLOCK: &str = "SELECT c.partition_id, {schema}.gatefeed_unblock(c.partit
 const UNBLOCK_ALL: &str =
     "SELECT p.id, {schema}.gatefeed_unblock(p.id, NULL, $2, $3) FROM unnest($1::text[]) AS p (id)
     ORDER BY p.id";
+
+const SHARE: &str = "SELECT p.feed FROM {schema}.gatefeed_partitions p WHERE p.id = $1 FOR SHARE OF p";
+
+/// How long the next piece waits for somebody's lock.
+const SETTLE_WAIT: Duration = Duration::from_secs(2);
+
+/// Between two pieces, at the least.
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Rows of `gatefeed_dependencies`.
 #[derive(Default)]
@@ -109,30 +121,77 @@ impl Inserter<'_> {
 }
 
 impl Postgres {
-    /// Settles what depends on the items that were written, in partitions that have dependencies, and on those that an
-    /// earlier batch had not finished with. Returns the partitions, each with what is left after this one.
+    /// Settles what depends on the items that were written, in partitions that have dependencies. Returns the partitions of
+    /// which something is left, for [`Self::settle_soon`] after the commit.
     pub(super) async fn unblock_dependents(
         &self,
         tx: &mut Tx,
         written: impl Iterator<Item = &Completion>,
-    ) -> Result<Vec<(String, Vec<String>)>> {
-        let (mut partitions, mut items): (Vec<String>, Vec<String>) =
+    ) -> Result<Left> {
+        let (partitions, items): (Vec<String>, Vec<String>) =
             written.map(|c| (c.lease.partition.to_string(), c.item.to_string())).unzip();
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        let all: HashSet<String> = partitions.iter().cloned().collect();
-        let piece = Piece::of(self.write_limit(), all.len());
-        for partition in all {
-            for item in self.unsettled.of(&partition) {
-                partitions.push(partition.clone());
-                items.push(item);
-            }
-        }
+        self.unblock(tx, partitions, items).await
+    }
+
+    /// A piece of what depends on these items; returns the partitions of which something is left.
+    pub(super) async fn unblock(
+        &self,
+        tx: &mut Tx,
+        partitions: Vec<String>,
+        items: Vec<String>,
+    ) -> Result<Left> {
+        let count = partitions.iter().collect::<HashSet<_>>().len();
+        let piece = Piece::of(self.write_limit(), count);
         let query = tx.query(self.sql.get(UNBLOCK)).bind(partitions).bind(items);
         let query = query.bind(piece.rows as i64).bind(piece.bytes as i64);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
-        rows.iter().map(|row| Ok((at(row, 0)?, at::<Option<_>>(row, 1)?.unwrap_or_default()))).collect()
+        let left = |row: &PgRow| Ok((at(row, 0)?, at::<Option<_>>(row, 1)?.unwrap_or_default()));
+        rows.iter().map(left).collect()
+    }
+
+    /// Goes on with what is left, piece by piece.
+    pub(super) fn settle_soon(&self, left: Left) {
+        for (partition, items) in left {
+            if self.unsettled.note(partition, items) {
+                tokio::spawn(self.clone().settle_rest());
+            }
+        }
+    }
+
+    async fn settle_rest(self) {
+        let mut failed = 0;
+        while let Some((partition, items)) = self.unsettled.next() {
+            let started = Instant::now();
+            match self.settle_piece(&partition, &items).await {
+                Ok(left) => {
+                    failed = 0;
+                    self.unsettled.note(partition, left);
+                }
+                Err(error) => {
+                    failed += 1;
+                    tracing::debug!(%partition, %error, "could not settle more dependents; trying again");
+                    if failed < FAILED_MAX {
+                        self.unsettled.note(partition, items);
+                    }
+                }
+            }
+            // Others have half of the time.
+            tokio::time::sleep(started.elapsed().max(SETTLE_PAUSE)).await;
+        }
+    }
+
+    /// Returns whose dependents are not all settled yet.
+    async fn settle_piece(&self, partition: &str, items: &[String]) -> Result<Vec<String>> {
+        let mut tx = self.begin_with_lock_wait(Lane::Call, Piece::WITHIN, SETTLE_WAIT).await?;
+        let found = tx.query(self.sql.get(SHARE)).bind(partition).fetch_optional(tx.conn()?).await;
+        let Some(row) = found.map_err(translate)? else { return Ok(Vec::new()) };
+        let left = self.unblock(&mut tx, vec![partition.to_owned(); items.len()], items.to_vec()).await?;
+        tx.commit().await?;
+        self.announce_soon(vec![Hint::Due(at(&row, 0)?)]);
+        Ok(left.into_iter().flat_map(|(_, left)| left).collect())
     }
 
     /// Settles whatever is blocked in these partitions and need not be: what somebody changed by hand, or came with an

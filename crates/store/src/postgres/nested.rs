@@ -20,7 +20,6 @@ use super::{
     pool::{Lane, Tx},
     rows::{at, get},
 };
-use crate::unsettled::Piece;
 
 /// How often a process looks for parents that somebody has closed a partition of and not woken: a watcher that died in
 /// between, psql, or a row that was locked.
@@ -97,8 +96,6 @@ const SETTLE: &str = "UPDATE {schema}.gatefeed_items i
 const FORGET: &str =
     "DELETE FROM {schema}.gatefeed_closed c WHERE c.parent_partition_id = $1 AND c.parent_item_id = $2";
 
-const UNBLOCK: &str = "SELECT {schema}.gatefeed_unblock($1, ARRAY[$2], $3, $4) IS NULL";
-
 impl Postgres {
     /// Makes what the answers nest; their items come after. Returns the feeds. `Data` where an id is taken or the
     /// parent is as deep as they get.
@@ -128,8 +125,13 @@ impl Postgres {
     }
 
     /// Settles items of a partition that wait for nothing any more, under the partition's lock: of so many closed
-    /// partitions, about. Returns whether that was all.
-    pub(super) async fn settle_nested(&self, tx: &mut Tx, partition: &str, max: usize) -> Result<bool> {
+    /// partitions, about. `None`: that was all; else those whose dependents are left, if any.
+    pub(super) async fn settle_nested(
+        &self,
+        tx: &mut Tx,
+        partition: &str,
+        max: usize,
+    ) -> Result<Option<Vec<String>>> {
         for statement in [DROP, APPLY] {
             let query = tx.query(self.sql.get(statement)).bind(partition);
             query.execute(tx.conn()?).await.map_err(translate)?;
@@ -138,14 +140,16 @@ impl Postgres {
         while settled < max {
             let query = tx.query(self.sql.get(READY)).bind(partition);
             let Some(row) = query.fetch_optional(tx.conn()?).await.map_err(translate)? else {
-                return Ok(true);
+                return Ok(None);
             };
             settled += self.settle_item(tx, partition, &row).await?;
-            if !self.unblock_after(tx, partition, get(&row, "id")?).await? {
-                break;
+            let item = get::<&str>(&row, "id")?.to_owned();
+            let mut rest = self.unblock(tx, vec![partition.to_owned()], vec![item]).await?;
+            if let Some((_, left)) = rest.pop().filter(|(_, left)| !left.is_empty()) {
+                return Ok(Some(left));
             }
         }
-        Ok(false)
+        Ok(Some(Vec::new()))
     }
 
     /// Returns for how many it had waited.
@@ -168,14 +172,6 @@ impl Postgres {
         let query = tx.query(self.sql.get(FORGET)).bind(partition).bind(id);
         query.execute(tx.conn()?).await.map_err(translate)?;
         Ok(closed.len())
-    }
-
-    /// Returns whether that was all; else a checkpoint goes on.
-    async fn unblock_after(&self, tx: &mut Tx, partition: &str, item: &str) -> Result<bool> {
-        let piece = Piece::of(self.write_limit(), 1);
-        let query = tx.query(self.sql.get(UNBLOCK)).bind(partition).bind(item);
-        let query = query.bind(piece.rows as i64).bind(piece.bytes as i64);
-        at(&query.fetch_one(tx.conn()?).await.map_err(translate)?, 0)
     }
 
     /// Wakes the parents of what has closed, soon if somebody has them locked. What goes wrong is found by a later claim.

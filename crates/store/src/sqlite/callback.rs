@@ -22,7 +22,7 @@ use super::{
     renew::borrowed,
     rows::{at, born, by_key, due_item, now, seconds, word},
 };
-use crate::unsettled::Unsettled;
+use crate::unsettled::Left;
 
 const PARTITION: &str = concat!(
     "SELECT status, feed, keep_history, has_dependencies FROM gatefeed_partitions ",
@@ -119,9 +119,9 @@ impl Sqlite {
         let item = due_item(&row)?;
         let feed: &str = partition.try_get("feed")?;
         let completion = callback.completion(feed.into(), &item, keep_history);
-        let unsettled = has_dependencies.then_some(&self.unsettled);
-        write(tx.conn()?, &completion, unsettled).await?;
+        let left = write(tx.conn()?, &completion, has_dependencies).await?;
         tx.commit().await?;
+        self.settle_soon(left);
         Ok(CalledBack::Written { status: completion.change.status, gate: completion.change.gate })
     }
 
@@ -183,12 +183,12 @@ async fn see(
     Ok(query.fetch_optional(connection).await?)
 }
 
-/// `unsettled`: in a partition with dependencies.
+/// Returns whose dependents are left.
 async fn write(
     connection: &mut SqliteConnection,
     completion: &Completion,
-    unsettled: Option<&Unsettled>,
-) -> Result<()> {
+    has_dependencies: bool,
+) -> Result<Left> {
     let Completion { lease, item, version, change, .. } = completion;
     let query = sqlx::query(WRITE).bind(&*lease.partition).bind(&**item).bind(version);
     let query = query.bind(change.status.as_str()).bind(change.gate).bind(change.pass);
@@ -198,12 +198,10 @@ async fn write(
     query.execute(&mut *connection).await?;
     keep(connection, &[completion]).await?;
     add_children(connection, vec![completion]).await?;
-    if let Some(unsettled) = unsettled {
-        // What is more than one batch settles, the checkpoint finds.
-        unblock_dependents(connection, unsettled, std::iter::once(completion)).await?;
-    }
+    let dependent = has_dependencies.then_some(completion);
+    let left = unblock_dependents(connection, dependent.into_iter()).await?;
     sqlx::query(WAKE).bind(&*lease.partition).execute(connection).await?;
-    Ok(())
+    Ok(left)
 }
 
 fn standing(row: &SqliteRow, partition: &SqliteRow) -> Result<Standing> {

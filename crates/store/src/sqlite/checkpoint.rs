@@ -176,7 +176,7 @@ async fn look_and_settle(connection: &mut SqliteConnection, partition: &str) -> 
     let mut is_left = settle_blocked(connection, partition).await?;
     let mut seen = look(connection, partition).await?;
     if seen.as_ref().is_some_and(|seen| seen.has_more) {
-        is_left |= !settle_nested(connection, partition, CLOSED_MAX).await?;
+        is_left |= settle_nested(connection, partition, CLOSED_MAX).await?.is_some();
         seen = look(connection, partition).await?;
     }
     if let Some(seen) = &mut seen {

@@ -58,16 +58,17 @@ impl Sqlite {
             || completions.iter().zip(&settled).filter(|(_, s)| **s == Settled::Written).map(|(c, _)| c);
         keep(tx.conn()?, &written().collect::<Vec<_>>()).await?;
         add_children(tx.conn()?, written().collect()).await?;
-        let mut unsettled = Vec::new();
+        let mut left = Vec::new();
         if !dependent.is_empty() {
             let dependent = written().filter(|c| dependent.contains(c.lease.as_ref()));
-            unsettled = unblock_dependents(tx.conn()?, &self.unsettled, dependent).await?;
+            left = unblock_dependents(tx.conn()?, dependent).await?;
         }
         for lease in noted {
-            settle_nested(tx.conn()?, &lease.partition, CLOSED_MAX).await?;
+            let rest = settle_nested(tx.conn()?, &lease.partition, CLOSED_MAX).await?;
+            left.extend(rest.map(|rest| (lease.partition.to_string(), rest)));
         }
         tx.commit().await?;
-        unsettled.into_iter().for_each(|(partition, left)| self.unsettled.note(&partition, left));
+        self.settle_soon(left);
         Ok(Some(settled))
     }
 

@@ -1,18 +1,24 @@
 //! Items that depend on others or gather: inserting them, and settling what waits. The trigger refuses what could never
 //! come free; it has no names to say so with, which are found here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use gatefeed_core::{StoreError, gather::Gather, item::NewItem, outcome::Completion};
 use sqlx::{Row, SqliteConnection};
 
 use super::{
+    Sqlite,
     error::{Error, Result},
     insert::bind_item,
+    pool::Lanes,
     rows::{by_key, now},
     values::{chunks, rows_of, values},
 };
-use crate::unsettled::{Piece, Unsettled};
+use crate::unsettled::{FAILED_MAX, Left, Piece, Unsettled};
 
 /// The most dependencies that a push may bring: they are kept until its end, since an item may come before what it
 /// depends on.
@@ -20,6 +26,9 @@ const EDGES_MAX: usize = 1_000_000;
 
 /// The most items that are looked at to name a cycle.
 const LOOKED_AT_MAX: usize = 100_000;
+
+/// Between two pieces, at the least.
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Names at the beginning and at the end of a cycle that are shown.
 const NAMES_MAX: usize = 10;
@@ -251,25 +260,65 @@ fn items_sql(rows: usize) -> String {
     )
 }
 
-/// Settles what depends on outcomes that were written, in partitions that have dependencies, and on those that an earlier
-/// batch had not finished with. Returns the partitions, each with what is left after this one.
+/// Settles what depends on outcomes that were written, in partitions that have dependencies. Returns the partitions of which
+/// something is left, for [`Sqlite::settle_soon`] after the commit.
 pub(super) async fn unblock_dependents(
     connection: &mut SqliteConnection,
-    unsettled: &Unsettled,
     written: impl Iterator<Item = &Completion>,
-) -> Result<Vec<(String, Vec<String>)>> {
+) -> Result<Left> {
     let mut changed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for completion in written {
         changed.entry(&completion.lease.partition).or_default().push(completion.item.to_string());
     }
     let piece = Piece::of(Piece::WITHIN, changed.len());
     let mut left = Vec::with_capacity(changed.len());
-    for (partition, mut items) in changed {
-        items.extend(unsettled.of(partition));
+    for (partition, items) in changed {
         let rest = unblock(connection, partition, Some(items), Some(piece)).await?;
-        left.push((partition.to_owned(), rest.unwrap_or_default()));
+        left.extend(rest.map(|rest| (partition.to_owned(), rest)));
     }
     Ok(left)
+}
+
+impl Sqlite {
+    /// Goes on with what is left, piece by piece.
+    pub(super) fn settle_soon(&self, left: Left) {
+        for (partition, items) in left {
+            if self.unsettled.note(partition, items) {
+                tokio::spawn(settle_rest(self.lanes.clone(), self.unsettled.clone()));
+            }
+        }
+    }
+}
+
+async fn settle_rest(lanes: Arc<Lanes>, unsettled: Arc<Unsettled>) {
+    let mut failed = 0;
+    while let Some((partition, items)) = unsettled.next() {
+        let started = Instant::now();
+        match settle_piece(&lanes, &partition, items.clone()).await {
+            Ok(left) => {
+                failed = 0;
+                unsettled.note(partition, left);
+            }
+            Err(error) => {
+                failed += 1;
+                let error = error.of(lanes.path());
+                tracing::debug!(%partition, %error, "could not settle more dependents; trying again");
+                if failed < FAILED_MAX {
+                    unsettled.note(partition, items);
+                }
+            }
+        }
+        // Others have half of the time.
+        tokio::time::sleep(started.elapsed().max(SETTLE_PAUSE)).await;
+    }
+}
+
+/// Returns whose dependents are not all settled yet.
+async fn settle_piece(lanes: &Lanes, partition: &str, items: Vec<String>) -> Result<Vec<String>> {
+    let mut tx = lanes.write().await?;
+    let left = unblock(tx.conn()?, partition, Some(items), Some(Piece::of(Piece::WITHIN, 1))).await?;
+    tx.commit().await?;
+    Ok(left.unwrap_or_default())
 }
 
 /// Settles the blocked items that depend on these, or, with `None`, all of the partition. What fails in turn has its

@@ -69,15 +69,15 @@ use crate::{Options, unsettled::Unsettled};
 /// The store on SQLite.
 #[derive(Debug)]
 pub(crate) struct Sqlite {
-    lanes: Lanes,
-    unsettled: Unsettled,
+    lanes: Arc<Lanes>,
+    unsettled: Arc<Unsettled>,
 }
 
 impl Sqlite {
     /// Opens the file of a `sqlite:` URL, or makes it.
     pub(crate) async fn connect(url: &str, options: &Options) -> Result<Self> {
         let lanes = Lanes::open(url, options.synchronous).await?;
-        Ok(Self { lanes, unsettled: Unsettled::default() })
+        Ok(Self { lanes: Arc::new(lanes), unsettled: Arc::default() })
     }
 
     /// An error, in the field's terms, of this file.

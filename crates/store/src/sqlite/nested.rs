@@ -141,28 +141,28 @@ async fn add(
     }
 }
 
-/// Settles items of a partition that wait for nothing any more: of so many closed partitions, about. Returns whether that
-/// was all.
+/// Settles items of a partition that wait for nothing any more: of so many closed partitions, about. `None`: that was
+/// all; else those whose dependents are left, if any.
 pub(super) async fn settle_nested(
     connection: &mut SqliteConnection,
     partition: &str,
     max: usize,
-) -> Result<bool> {
+) -> Result<Option<Vec<String>>> {
     for statement in [DROP, APPLY] {
         sqlx::query(statement).bind(partition).execute(&mut *connection).await?;
     }
     let mut settled = 0;
     while settled < max {
         let ready = sqlx::query(READY).bind(partition).fetch_optional(&mut *connection).await?;
-        let Some(item) = ready else { return Ok(true) };
+        let Some(item) = ready else { return Ok(None) };
         settled += settle_item(connection, partition, &item).await?;
         let changed = Some(vec![item.try_get::<String, _>("id")?]);
         let rest = unblock(connection, partition, changed, Some(Piece::of(Piece::WITHIN, 1))).await?;
         if rest.is_some() {
-            break;
+            return Ok(rest);
         }
     }
-    Ok(false)
+    Ok(Some(Vec::new()))
 }
 
 /// Returns for how many it had waited.

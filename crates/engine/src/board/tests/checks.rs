@@ -45,3 +45,26 @@ fn a_partition_that_ended_or_was_fenced_at_its_checkpoint_is_let_go() {
         assert!(board.is_empty(), "{end:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_whose_checkpoint_failed_is_read_meanwhile_and_checked_later() {
+    let mut board = board(10);
+    let p = grant(&mut board, "p");
+    load(&mut board, &p, page(&[]));
+    assert_eq!(board.checks(), [p.clone()]);
+    board.check_failed(&p, Duration::from_secs(60));
+    assert!(board.checks().is_empty());
+    let later = Instant::now() + Duration::from_secs(60);
+    assert_eq!(board.next_rest_ends(), Some(later));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    board.freshen(false);
+    load(&mut board, &p, page(&["a"]));
+    assert_eq!(turns(&mut board), ["p/a"]);
+    written(&mut board, &p, "a", None);
+    assert!(board.checks().is_empty());
+    tokio::time::advance(Duration::from_secs(59)).await;
+    board.freshen(false);
+    assert_eq!(board.next_rest_ends(), None, "nothing is waited for twice");
+    load(&mut board, &p, page(&[]));
+    assert_eq!(board.checks(), [p]);
+}
