@@ -1,6 +1,6 @@
 //! Bringing the schema to this binary's version.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gatefeed_core::{Result, StoreError, store::Migrated};
 use sqlx::{Executor, Row};
@@ -15,11 +15,35 @@ use crate::migration::{MIGRATIONS, newest};
 /// A migration may have to rewrite large tables.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+/// How long a migration waits for a table at a time: whoever wants to write it waits behind the migration, all watchers too,
+/// and what the migration waits for may be a push that is open for minutes.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// For an answer that takes no time, from a server that is there.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
 impl Postgres {
+    /// Tries until nobody is in the way.
     pub(super) async fn migrate_schema(&self) -> Result<Migrated> {
-        let mut tx = self.begin(Lane::Work, LIMIT).await?;
-        self.lock_schema(&mut tx).await?;
-        let from = self.version(&mut tx).await?.unwrap_or(0);
+        let started = Instant::now();
+        loop {
+            match self.try_to_migrate().await {
+                Err(StoreError::Locked(why) | StoreError::Conflict(why)) if started.elapsed() < LIMIT => {
+                    tracing::warn!(%why, "the schema cannot be migrated while others write; trying again");
+                    tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.0))).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// In one transaction.
+    async fn try_to_migrate(&self) -> Result<Migrated> {
+        let begun = tokio::time::timeout(ANSWER_MAX, self.begin_migration()).await;
+        let (mut tx, from) = begun.unwrap_or_else(|_| Err(silent()))?;
         if from > newest() {
             tx.rollback().await?;
             return Err(StoreError::SchemaNewer { found: from, known: newest() });
@@ -67,18 +91,33 @@ impl Postgres {
         )))
     }
 
+    /// Returns the version that there is.
+    async fn begin_migration(&self) -> Result<(Tx, i64)> {
+        let mut tx = self.begin_with_lock_wait(Lane::Work, LIMIT, LOCK_WAIT).await?;
+        if let Some(from) = self.version(&mut tx).await?.filter(|from| *from == newest()) {
+            return Ok((tx, from));
+        }
+        self.lock_schema(&mut tx).await?;
+        let from = self.version(&mut tx).await?.unwrap_or(0);
+        Ok((tx, from))
+    }
+
     /// One migrator at a time over all processes; the lock goes with the transaction.
     async fn lock_schema(&self, tx: &mut Tx) -> Result<()> {
         let lock = "SELECT pg_advisory_xact_lock(hashtextextended('gatefeed migrate ' || $1, 0))";
         let lock = tx.query(lock).bind(&self.sql.schema);
-        lock.execute(tx.conn()?).await.map_err(translate)?;
-        Ok(())
+        match lock.execute(tx.conn()?).await.map_err(translate) {
+            Err(StoreError::Locked(_)) => Err(StoreError::Locked("another gatefeed is migrating it".into())),
+            result => result.map(|_| ()),
+        }
     }
 
     /// The schema's version; `None` if its table of migrations does not exist.
     async fn version(&self, tx: &mut Tx) -> Result<Option<i64>> {
-        let exists = "SELECT to_regclass($1) IS NOT NULL";
-        let exists = tx.query(exists).bind(self.sql.fill("{schema}.gatefeed_migrations"));
+        // Not to_regclass, which remembers for the whole session what does not exist.
+        let exists = "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = $1 AND c.relname = 'gatefeed_migrations')";
+        let exists = tx.query(exists).bind(&self.sql.schema);
         let exists: bool = exists.fetch_one(tx.conn()?).await.map_err(translate)?.get(0);
         if !exists {
             return Ok(None);
@@ -102,4 +141,8 @@ impl Postgres {
         tx.conn()?.execute(self.sql.get(table)).await.map_err(translate)?;
         Ok(())
     }
+}
+
+fn silent() -> StoreError {
+    StoreError::Unavailable(format!("the database did not answer within {} s", ANSWER_MAX.as_secs()))
 }

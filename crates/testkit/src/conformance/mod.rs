@@ -65,7 +65,7 @@ macro_rules! conformance {
     ($make_db:ident) => {
         $crate::conformance_cases! { $make_db;
             schema: migrate_twice migrate_by_several_at_once missing_is_named older_is_named
-                newer_is_refused_and_untouched a_migration_from_version_1_keeps_everything;
+                newer_is_refused_and_untouched a_migration_from_version_1_keeps_everything a_migration_that_waits_holds_up_nobody;
             insert: partition_defaults item_defaults a_json_literal_arrives_as_bytes
                 an_idle_partition_wakes a_complete_partition_reopens paused_and_failed_partitions_store_and_sleep
                 a_delayed_item_sets_the_alarm what_is_no_work_wakes_nothing a_deleted_partition_takes_its_items

@@ -1,6 +1,6 @@
 //! Migrations: forward only, one at a time, and never over a newer schema.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use gatefeed_core::{StoreError, lease::Lease};
 
@@ -143,4 +143,31 @@ pub async fn a_migration_from_version_1_keeps_everything(db: TestDb) {
     assert!(store.status().await.unwrap()[0].watchers.is_empty());
     push(&store, "p", &[("new", 0)]).await;
     assert_eq!(due_ids(&store, &lease).await, ["new"]);
+}
+
+/// Whoever has something open keeps the migration waiting, and nobody else behind it.
+pub async fn a_migration_that_waits_holds_up_nobody(db: TestDb) {
+    if !db.is_postgres() {
+        return;
+    }
+    make_version_1(&db).await;
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p'), ('q')").await;
+    let mut producer = db.begin().await;
+    producer.execute("INSERT INTO gatefeed_items (partition_id, id) VALUES ('p', 'open')").await.unwrap();
+    let store = db.store();
+    let migration = tokio::spawn(async move { store.migrate().await });
+    let schema = db.table("").replace('\'', "''");
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}%' \
+         AND pid <> pg_backend_pid()"
+    );
+    while db.count(&waiting).await == 0 {
+        assert!(!migration.is_finished(), "it waits for nobody");
+        tokio::task::yield_now().await;
+    }
+    let insert = db.run("INSERT INTO gatefeed_items (partition_id, id) VALUES ('q', 'behind it')");
+    tokio::time::timeout(Duration::from_secs(20), insert).await.expect("a producer waits for the migration");
+    producer.commit().await.unwrap();
+    assert_eq!(migration.await.unwrap().unwrap().from, 1);
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 2);
 }
