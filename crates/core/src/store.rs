@@ -363,7 +363,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     // --- who may use the API ---
 
-    /// Adds a token. `Data` where the id is taken.
+    /// Adds a token. `Data` where the id is taken, `Refused` where [`crate::token::HOLDING_MAX`] hold already. Of those that
+    /// hold no more, all but the newest [`crate::token::ENDED_MAX`] are forgotten.
     async fn add_token(&self, token: &NewToken) -> Result<()>;
 
     /// All tokens, revoked and expired ones too, in order of id; at most [`crate::token::TOKENS_MAX`].

@@ -7,8 +7,19 @@ use serde::Serialize;
 
 use crate::error::StoreError;
 
+/// The most tokens that hold at a time.
+pub const HOLDING_MAX: usize = 5_000;
+
+/// How many are kept that were revoked or have expired: the newest.
+pub const ENDED_MAX: usize = 5_000;
+
 /// The most tokens that are looked at.
-pub const TOKENS_MAX: usize = 10_000;
+pub const TOKENS_MAX: usize = HOLDING_MAX + ENDED_MAX;
+
+/// Why no more tokens are made.
+pub fn too_many() -> StoreError {
+    StoreError::Refused(format!("there are {HOLDING_MAX} tokens that hold already: revoke some first"))
+}
 
 /// What a token allows. Each role allows what those before it do.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]

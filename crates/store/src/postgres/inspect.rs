@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use gatefeed_core::{
     Result,
     inspect::{
-        GateCounts, Glance, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionFilter,
+        DataPart, GateCounts, Glance, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionFilter,
         PartitionRow,
     },
     item::ItemStatus,
@@ -67,7 +67,10 @@ const ITEMS: &str =
 /// that is reached.
 const IDLENESS: &str = "SELECT
     (SELECT p.id FROM {schema}.gatefeed_partitions p WHERE p.feed = ANY ($1) AND p.status = 'available'
-        AND p.owner IS NULL AND p.next_run_at IS NOT NULL ORDER BY p.feed, p.priority DESC LIMIT 1) IS NULL
+        AND p.owner IS NULL AND p.next_run_at IS NOT NULL
+        AND (NOT p.manual_checkpoint OR p.next_run_at <= now() OR (SELECT true FROM {schema}.gatefeed_items h
+            WHERE h.partition_id = p.id AND h.status = 'available' AND h.gate <= p.gate ORDER BY h.gate LIMIT 1))
+        ORDER BY p.feed, p.priority DESC LIMIT 1) IS NULL
     AND (SELECT p.id FROM {schema}.gatefeed_partitions p WHERE p.feed = ANY ($1) AND p.status = 'available'
         AND p.owner IS NOT NULL AND p.next_run_at IS NOT NULL ORDER BY p.feed, p.until LIMIT 1) IS NULL
     AND (SELECT p.id FROM {schema}.gatefeed_items i JOIN {schema}.gatefeed_partitions p ON p.id = i.partition_id
@@ -88,9 +91,9 @@ impl Postgres {
     }
 
     pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
-        // One item is found by its key.
-        let (lane, limit_of_it) =
-            if filter.id.is_some() { (Lane::Ask, KEY_LIMIT) } else { (Lane::Look, LIMIT) };
+        // One item is found by its key; all of its data may be much.
+        let is_small = filter.id.is_some() && filter.data != DataPart::All;
+        let (lane, limit_of_it) = if is_small { (Lane::Ask, KEY_LIMIT) } else { (Lane::Look, LIMIT) };
         let mut tx = self.begin(lane, limit_of_it).await?;
         let query = tx.query(self.sql.get(ITEMS)).bind(&filter.partition);
         let query = query.bind(filter.status.map(ItemStatus::as_str)).bind(filter.gate).bind(&filter.id);

@@ -4,19 +4,34 @@ use std::{str::FromStr, time::Duration};
 
 use gatefeed_core::{
     Result, StoreError,
-    token::{NewToken, Role, TOKENS_MAX, Token},
+    token::{ENDED_MAX, HOLDING_MAX, NewToken, Role, TOKENS_MAX, Token, too_many},
 };
 use sqlx::postgres::PgRow;
 
-use super::{Postgres, error::translate, pool::Lane, rows::get};
+use super::{
+    Postgres,
+    error::translate,
+    pool::Lane,
+    rows::{at, get},
+};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
 const ADD: &str = "INSERT INTO {schema}.gatefeed_tokens (id, name, role, feed, hash, expires_at)
     VALUES ($1, $2, $3, $4, $5, $6)";
 
-const LIST: &str = "SELECT id, name, role, feed, hash, created_at, expires_at, revoked_at
-    FROM {schema}.gatefeed_tokens ORDER BY id LIMIT $1";
+/// Those that hold come first, should there be more than may be looked at.
+const LIST: &str = "SELECT l.* FROM (SELECT id, name, role, feed, hash, created_at, expires_at, revoked_at
+        FROM {schema}.gatefeed_tokens
+        ORDER BY coalesce(revoked_at, expires_at) <= now() IS TRUE, created_at DESC, id LIMIT $1) l ORDER BY l.id";
+
+const COUNT: &str = "SELECT count(*) FROM {schema}.gatefeed_tokens
+    WHERE (coalesce(revoked_at, expires_at) <= now()) IS NOT TRUE";
+
+/// Of those that hold no more the newest are kept.
+const FORGET: &str =
+    "DELETE FROM {schema}.gatefeed_tokens WHERE id IN (SELECT t.id FROM {schema}.gatefeed_tokens t
+    WHERE coalesce(t.revoked_at, t.expires_at) <= now() ORDER BY t.created_at DESC, t.id OFFSET $1)";
 
 const REVOKE: &str =
     "UPDATE {schema}.gatefeed_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1";
@@ -27,6 +42,13 @@ impl Postgres {
         let query = tx.query(self.sql.get(ADD)).bind(&token.id).bind(&token.name).bind(token.role.as_str());
         let query = query.bind(&token.feed).bind(token.hash.as_slice()).bind(token.expires_at);
         query.execute(tx.conn()?).await.map_err(translate)?;
+        let query = tx.query(self.sql.get(FORGET)).bind(ENDED_MAX as i64);
+        query.execute(tx.conn()?).await.map_err(translate)?;
+        let counted = tx.query(self.sql.get(COUNT)).fetch_one(tx.conn()?).await.map_err(translate)?;
+        if at::<i64>(&counted, 0)? > HOLDING_MAX as i64 {
+            tx.rollback().await?;
+            return Err(too_many());
+        }
         tx.commit().await
     }
 

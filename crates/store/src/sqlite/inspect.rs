@@ -2,7 +2,7 @@
 
 use gatefeed_core::{
     inspect::{
-        GateCounts, Glance, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionFilter,
+        DataPart, GateCounts, Glance, Idleness, ItemCounts, ItemFilter, ItemRow, LIMIT_MAX, PartitionFilter,
         PartitionRow,
     },
     item::ItemStatus,
@@ -15,7 +15,7 @@ use super::{
     error::Result,
     operate::no_partition,
     pool::Lane,
-    rows::{at, by_key, maybe_at, word},
+    rows::{at, by_key, maybe_at, now, word},
 };
 
 /// `{which}` is [`which`].
@@ -55,8 +55,12 @@ pub(super) const GATES: &str = concat!(
 /// Of one feed: work that is known (`next_run_at` is set, leased or not), items that wait at a gate that is
 /// reached, and failed partitions.
 pub(super) const IDLENESS: &str = concat!(
-    "SELECT NOT EXISTS (SELECT 1 FROM gatefeed_partitions INDEXED BY gatefeed_partitions_free
-        WHERE feed = ?1 AND status = 'available' AND owner IS NULL AND next_run_at IS NOT NULL)
+    "SELECT NOT EXISTS (SELECT 1 FROM gatefeed_partitions p INDEXED BY gatefeed_partitions_free
+        WHERE p.feed = ?1 AND p.status = 'available' AND p.owner IS NULL AND p.next_run_at IS NOT NULL
+            AND (NOT p.manual_checkpoint OR p.next_run_at <= ",
+    now!(),
+    " OR EXISTS (SELECT 1 FROM gatefeed_items h INDEXED BY gatefeed_items_due
+                WHERE h.partition_id = p.id AND h.status = 'available' AND h.gate <= p.gate)))
     AND NOT EXISTS (SELECT 1 FROM gatefeed_partitions INDEXED BY gatefeed_partitions_leased
         WHERE feed = ?1 AND status = 'available' AND owner IS NOT NULL AND next_run_at IS NOT NULL)
     AND NOT EXISTS (SELECT 1 FROM gatefeed_items i INDEXED BY gatefeed_items_parked
@@ -80,8 +84,9 @@ impl Sqlite {
     }
 
     pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
-        // One item is found by its key.
-        let lane = if filter.id.is_some() { Lane::Ask } else { Lane::Look };
+        // One item is found by its key; all of its data may be much.
+        let is_small = filter.id.is_some() && filter.data != DataPart::All;
+        let lane = if is_small { Lane::Ask } else { Lane::Look };
         let mut connection = self.lanes.read(lane).await?;
         let sql = which(ITEMS, "id", "?7", filter.id.as_ref());
         let query = sqlx::query(&sql).bind(&filter.partition).bind(filter.status.map(ItemStatus::as_str));

@@ -2,7 +2,7 @@
 
 use gatefeed_core::{
     StoreError,
-    token::{NewToken, TOKENS_MAX, Token},
+    token::{ENDED_MAX, HOLDING_MAX, NewToken, TOKENS_MAX, Token, too_many},
 };
 use sqlx::{Row, sqlite::SqliteRow};
 
@@ -16,8 +16,27 @@ use super::{
 const ADD: &str =
     "INSERT INTO gatefeed_tokens (id, name, role, feed, hash, expires_at) VALUES (?, ?, ?, ?, ?, ?)";
 
-const LIST: &str = "SELECT id, name, role, feed, hash, created_at, expires_at, revoked_at
-    FROM gatefeed_tokens ORDER BY id LIMIT ?";
+/// Those that hold come first, should there be more than may be looked at.
+const LIST: &str = concat!(
+    "SELECT * FROM (SELECT id, name, role, feed, hash, created_at, expires_at, revoked_at FROM gatefeed_tokens
+        ORDER BY coalesce(coalesce(revoked_at, expires_at) <= ",
+    now!(),
+    ", 0), created_at DESC, id LIMIT ?) ORDER BY id"
+);
+
+const COUNT: &str = concat!(
+    "SELECT count(*) FROM gatefeed_tokens WHERE NOT coalesce(coalesce(revoked_at, expires_at) <= ",
+    now!(),
+    ", 0)"
+);
+
+/// Of those that hold no more the newest are kept.
+const FORGET: &str = concat!(
+    "DELETE FROM gatefeed_tokens WHERE id IN (SELECT id FROM gatefeed_tokens
+        WHERE coalesce(revoked_at, expires_at) <= ",
+    now!(),
+    " ORDER BY created_at DESC, id LIMIT -1 OFFSET ?)"
+);
 
 const REVOKE: &str =
     concat!("UPDATE gatefeed_tokens SET revoked_at = coalesce(revoked_at, ", now!(), ") WHERE id = ?");
@@ -28,6 +47,11 @@ impl Sqlite {
         let query = sqlx::query(ADD).bind(&token.id).bind(&token.name).bind(token.role.as_str());
         let query = query.bind(&token.feed).bind(token.hash.as_slice());
         query.bind(token.expires_at.map(of_moment).transpose()?).execute(tx.conn()?).await?;
+        sqlx::query(FORGET).bind(ENDED_MAX as i64).execute(tx.conn()?).await?;
+        let holding: i64 = sqlx::query_scalar(COUNT).fetch_one(tx.conn()?).await?;
+        if holding > HOLDING_MAX as i64 {
+            return Err(too_many().into());
+        }
         tx.commit().await
     }
 

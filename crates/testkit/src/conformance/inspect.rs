@@ -234,6 +234,15 @@ pub async fn what_waits_for_people_is_idle(db: TestDb) {
     assert_eq!(idleness(&db).await, (false, false));
     assert_eq!(drain(&store, "w").await, 1);
     assert_eq!(idleness(&db).await, (true, false), "held");
+    let later = db.in_secs(600.0);
+    let delayed =
+        format!("INSERT INTO gatefeed_items (partition_id, gate, available_at) VALUES ('held', 1, {later})");
+    db.run(&delayed).await;
+    assert_eq!(idleness(&db).await, (true, false), "held, and what is delayed lies behind the gate");
+    db.run(&delayed.replace("'held', 1", "'held', 0")).await;
+    assert_eq!(idleness(&db).await, (false, false), "it will be delivered");
+    db.run("DELETE FROM gatefeed_items WHERE partition_id = 'held'").await;
+    db.run("UPDATE gatefeed_partitions SET next_run_at = NULL WHERE id = 'held'").await;
     push(&store, "failed", &[("i", 0), ("j", 1)]).await;
     let lease = lease(&store, "w", "failed").await;
     settle_all(&store, &lease, ItemStatus::Failed).await;

@@ -171,7 +171,7 @@ macro_rules! conformance {
                 a_single_item_with_its_key_is_a_conflict the_key_of_a_single_item_is_a_conflict
                 a_partition_of_another_feed_is_none what_was_refused_is_not_kept of_many_at_once_one_is_done it_goes_with_its_partition
                 old_ones_are_forgotten;
-            token: tokens_are_listed a_revoked_one_stays;
+            token: tokens_are_listed a_revoked_one_stays ended_ones_are_forgotten_in_time;
             callback: a_key_is_made_once an_item_waits_as_it_is an_answer_that_comes_later it_may_come_before_the_item_waits
                 once_is_all another_attempt_takes_no_earlier_token another_item_of_the_same_name
                 an_item_that_waits_too_long what_is_changed_while_it_waits_goes_on_waiting

@@ -2,7 +2,7 @@
 
 use gatefeed_core::{
     StoreError,
-    token::{NewToken, Role},
+    token::{ENDED_MAX, NewToken, Role},
 };
 
 use super::given::TestDb;
@@ -47,4 +47,33 @@ pub async fn a_revoked_one_stays(db: TestDb) {
     store.revoke_token("a").await.unwrap();
     assert_eq!(store.tokens().await.unwrap()[0].revoked_at, revoked.revoked_at);
     assert!(matches!(store.revoke_token("b").await, Err(StoreError::NotFound(_))));
+}
+
+/// Those that hold are found whatever there was before them, of which the oldest are forgotten.
+pub async fn ended_ones_are_forgotten_in_time(db: TestDb) {
+    let store = db.store();
+    let numbers = match db.is_postgres() {
+        true => "SELECT n FROM generate_series(1, 20000) AS s (n)",
+        false => {
+            "WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 20000) SELECT n FROM s"
+        }
+    };
+    let past = db.in_secs(-60.0);
+    let hash = match db.is_postgres() {
+        true => "convert_to(lpad(n::text, 32, '0'), 'UTF8')",
+        false => "CAST(printf('%032d', n) AS BLOB)",
+    };
+    db.run(&format!(
+        "INSERT INTO gatefeed_tokens (id, role, hash, revoked_at, created_at)
+         SELECT 'a' || n, 'read', {hash}, {past}, {past} FROM ({numbers}) AS numbers"
+    ))
+    .await;
+    store.add_token(&token("z", Role::Read)).await.unwrap();
+    let tokens = store.tokens().await.unwrap();
+    assert_eq!(tokens.len(), ENDED_MAX + 1);
+    assert!(tokens.iter().any(|token| token.id == "z"));
+    db.run("UPDATE gatefeed_tokens SET revoked_at = NULL").await;
+    let error = store.add_token(&token("y", Role::Read)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
+    assert_eq!(store.tokens().await.unwrap().len(), ENDED_MAX + 1);
 }

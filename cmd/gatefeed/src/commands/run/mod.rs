@@ -25,7 +25,7 @@ use gatefeed_engine::{
     Watcher,
     dispatch::{HttpRoutes, Route},
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, signal::unix::Signal, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::args::RunArgs;
@@ -40,6 +40,7 @@ use crate::{
 pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
     let plan = args.plan(database.blobs.options().as_ref())?;
     let shutdown = signals::clean_stop()?;
+    let hangups = reload::hangups(&args)?;
     let door = match plan.listen() {
         Some(address) => Some(Door { listener: listen(address).await?, tls: args.api.tls()? }),
         None => None,
@@ -62,7 +63,7 @@ pub(crate) async fn run(database: &DatabaseArgs, args: RunArgs) -> Result<u8> {
         None => None,
     };
     let _collector = args.collect.start(&*store);
-    let watched = watch(store, database, &args, &plan, processor, shutdown).await;
+    let watched = watch(store, database, &args, &plan, processor, Signals { shutdown, hangups }).await;
     if let Some(health) = health {
         health.stop().await;
     }
@@ -90,13 +91,19 @@ pub(crate) async fn open(database: &DatabaseArgs, no_migrate: bool) -> Result<Ar
     Ok(store)
 }
 
+/// What is heard of from outside.
+struct Signals {
+    shutdown: CancellationToken,
+    hangups: Option<Signal>,
+}
+
 async fn watch(
     store: Arc<dyn Store>,
     database: &DatabaseArgs,
     args: &RunArgs,
     plan: &Plan,
     processor: Arc<HttpRoutes>,
-    shutdown: CancellationToken,
+    Signals { shutdown, hangups }: Signals,
 ) -> Result<u8> {
     let owner = plan.name().map_or_else(default_owner, str::to_owned);
     tracing::info!(owner, feeds = ?plan.feeds, "watching");
@@ -105,7 +112,7 @@ async fn watch(
     let concurrency = watcher.concurrency();
     let finished = tokio::select! {
         finished = watcher.run() => finished?,
-        never = reload::on_hangup(args, database, &concurrency) => match never {},
+        never = reload::on_hangup(hangups, args, database, &concurrency) => match never {},
     };
     if finished.failed {
         tracing::warn!("a partition has failed: `gatefeed partitions --status failed` shows which");

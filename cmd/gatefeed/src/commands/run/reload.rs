@@ -2,29 +2,27 @@
 
 use std::convert::Infallible;
 
+use anyhow::{Context, Result};
 use gatefeed_engine::Concurrency;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::RunArgs;
 use crate::database::DatabaseArgs;
 
-/// Reads the file of `--config` again at each SIGHUP; without one, the signal ends the process as ever. A file that is
-/// wrong changes nothing.
+/// From now on SIGHUP does not end the process; without a file of `--config` it does as ever.
+pub(super) fn hangups(args: &RunArgs) -> Result<Option<Signal>> {
+    let hangups = args.config.is_some().then(|| signal(SignalKind::hangup())).transpose();
+    hangups.context("cannot receive SIGHUP")
+}
+
+/// Reads the file of `--config` again at each SIGHUP. A file that is wrong changes nothing.
 pub(super) async fn on_hangup(
+    hangups: Option<Signal>,
     args: &RunArgs,
     database: &DatabaseArgs,
     concurrency: &Concurrency,
 ) -> Infallible {
-    if args.config.is_none() {
-        return std::future::pending().await;
-    }
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => {
-            tracing::warn!(%error, "cannot receive SIGHUP");
-            return std::future::pending().await;
-        }
-    };
+    let Some(mut hangups) = hangups else { return std::future::pending().await };
     loop {
         match hangups.recv().await {
             Some(()) => reload(args, database, concurrency),
