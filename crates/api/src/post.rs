@@ -11,7 +11,7 @@ use gatefeed_core::{
     envelope::{self, parse_time},
     id::{JSON, check_content_type, check_id, posted_id},
     ingest::{Arrival, Arrived},
-    inspect::ItemFilter,
+    inspect::{Glance, ItemFilter},
     item::{Data, NewItem},
     partition::NewPartition,
     request::Request,
@@ -120,7 +120,9 @@ pub(crate) async fn post_items(
     let posted = Posted::read(partition, asked, &headers, content_type, &held)?;
     let counting = match check_backlog(&app, &posted.partition, &feed, own_feed_only, 1).await {
         // One that is there adds nothing.
-        Err(problem) if problem.is_too_much() && posted.is_there(&app).await? => Counting::default(),
+        Err(problem) if problem.is_too_much() && posted.is_there(&app, &feed, own_feed_only).await? => {
+            Counting::default()
+        }
         counting => counting?,
     };
     posted.add(&app, feed, own_feed_only, held, counting).await
@@ -197,8 +199,10 @@ impl Posted {
         Ok(Self { partition, id, is_named, gate, priority, available_at, content_type, request })
     }
 
-    async fn is_there(&self, app: &App) -> Result<bool, Problem> {
-        if !self.is_named {
+    /// Not for those who may not know, nor in a partition that is yet to be made.
+    async fn is_there(&self, app: &App, feed: &str, own_feed_only: bool) -> Result<bool, Problem> {
+        let is_its_own = |glance: Glance| !own_feed_only || glance.feed == feed;
+        if !self.is_named || !app.store.glance(&self.partition).await?.is_some_and(is_its_own) {
             return Ok(false);
         }
         let (partition, id) = (self.partition.clone(), Some(self.id.clone()));

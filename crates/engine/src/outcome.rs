@@ -25,6 +25,12 @@ const LINGER: Duration = Duration::from_millis(10);
 const PAUSE: Duration = Duration::from_millis(25);
 /// … and at most.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// An outcome that took the database this long, alone and in vain, is tried again after so many times that, since all others
+/// wait meanwhile …
+const SLOW: Duration = Duration::from_secs(1);
+const SLOW_REST: u32 = 5;
+/// … and after this at the most.
+const SLOW_REST_MAX: Duration = Duration::from_secs(60);
 /// How long a partition rests of which the database takes no outcome.
 const REST: Duration = Duration::from_secs(1);
 
@@ -57,13 +63,20 @@ impl Outcome {
 
 /// Writes until the last sender is gone and everything is written.
 pub(crate) async fn run(context: Arc<Context>, outcomes: mpsc::UnboundedReceiver<Outcome>) {
-    let mut desk =
-        Desk { outcomes, waiting: None, parked: Vec::new(), retry_at: Instant::now(), pause: PAUSE };
+    let mut desk = Desk {
+        outcomes,
+        waiting: None,
+        parked: Vec::new(),
+        retry_at: Instant::now(),
+        pause: PAUSE,
+        slow: Vec::new(),
+    };
     // The board takes note of one batch while the database writes the next.
     let mut notes = JoinSet::new();
     while let Some(batch) = desk.next(&context).await {
-        let busy = write(&context, batch, &mut notes).await;
-        desk.park(&context, busy);
+        let left = write(&context, batch, &mut notes).await;
+        desk.park(&context, left.busy);
+        desk.slow.extend(left.slow);
         tasks::reap(&mut notes);
     }
     tasks::finish(&mut notes).await;
@@ -78,30 +91,53 @@ struct Desk {
     parked: Vec<Outcome>,
     retry_at: Instant,
     pause: Duration,
+    /// Outcomes that take the database too long, and when each is tried again.
+    slow: Vec<(Instant, Outcome)>,
+}
+
+/// What a batch leaves over.
+#[derive(Default)]
+struct Left {
+    /// Their rows are locked by somebody, or the database was not there.
+    busy: Vec<Outcome>,
+    /// Each takes the database too long.
+    slow: Vec<(Instant, Outcome)>,
 }
 
 impl Desk {
     /// The next batch; `None`: no more will come, and nothing is left.
     async fn next(&mut self, context: &Context) -> Option<Vec<Outcome>> {
-        let is_parked = !self.parked.is_empty();
-        if is_parked && self.retry_at <= Instant::now() {
+        let next_try = self.next_try();
+        if next_try.is_some_and(|at| at <= Instant::now()) {
             return Some(self.unpark());
         }
         if let Some(first) = self.waiting.take() {
             return Some(self.fill(context, first).await);
         }
+        let next_try_comes = async {
+            match next_try {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            () = tokio::time::sleep_until(self.retry_at), if is_parked => Some(self.unpark()),
-            first = self.outcomes.recv() => match first {
-                Some(first) => Some(self.fill(context, first).await),
-                None if is_parked => {
-                    tokio::time::sleep_until(self.retry_at).await;
+            () = next_try_comes => Some(self.unpark()),
+            first = self.outcomes.recv() => match (first, next_try) {
+                (Some(first), _) => Some(self.fill(context, first).await),
+                (None, Some(at)) => {
+                    tokio::time::sleep_until(at).await;
                     Some(self.unpark())
                 }
-                None => None,
+                (None, None) => None,
             }
         }
+    }
+
+    /// When something that is left is to be tried again.
+    fn next_try(&self) -> Option<Instant> {
+        let parked = (!self.parked.is_empty()).then_some(self.retry_at);
+        self.slow.iter().map(|(at, _)| *at).chain(parked).min()
     }
 
     /// A batch that begins with this outcome: with what is there, and with what comes while lingering makes sense.
@@ -146,7 +182,12 @@ impl Desk {
         }
     }
 
+    /// What is to be tried again first: what is slow, alone.
     fn unpark(&mut self) -> Vec<Outcome> {
+        let slow = (0..self.slow.len()).min_by_key(|&index| self.slow[index].0);
+        if let Some(slow) = slow.filter(|&slow| Some(self.slow[slow].0) == self.next_try()) {
+            return vec![self.slow.swap_remove(slow).1];
+        }
         let rest = self.parked.split_off(self.parked.len().min(BATCH_MAX));
         std::mem::replace(&mut self.parked, rest)
     }
@@ -155,13 +196,14 @@ impl Desk {
 /// Writes a batch, however long it takes: an outcome is work that was done. Input that the database refuses is
 /// found by halving, so that only the culprit fails; and so is what somebody has locked, or what takes the database too
 /// long, which is returned. After an outage the halves are written as they are.
-async fn write(context: &Arc<Context>, batch: Vec<Outcome>, notes: &mut JoinSet<()>) -> Vec<Outcome> {
-    let mut busy = Vec::new();
+async fn write(context: &Arc<Context>, batch: Vec<Outcome>, notes: &mut JoinSet<()>) -> Left {
+    let mut left = Left::default();
     let mut stack = vec![batch];
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
     while let Some(batch) = stack.pop() {
         let (completions, rest): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|outcome| (outcome.completion, (outcome.item, outcome.bytes))).unzip();
+        let started = Instant::now();
         let written = context.store.complete(&completions).await;
         let batch = completions.into_iter().zip(rest);
         let batch: Vec<Outcome> =
@@ -169,25 +211,34 @@ async fn write(context: &Arc<Context>, batch: Vec<Outcome>, notes: &mut JoinSet<
         match written {
             Ok(settled) => {
                 let (locked, decided) = batch.into_iter().zip(settled).partition::<Vec<_>, _>(is_busy);
-                busy.extend(locked.into_iter().map(|(outcome, _)| outcome));
+                left.busy.extend(locked.into_iter().map(|(outcome, _)| outcome));
                 notes.spawn(settle(context.clone(), decided));
             }
-            Err(StoreError::Locked(_)) if batch.len() == 1 => busy.extend(batch),
+            Err(StoreError::Locked(_)) if batch.len() == 1 => left.busy.extend(batch),
             Err(error) if batch.len() > 1 && (error.is_data() || matches!(error, StoreError::Locked(_))) => {
                 stack.extend(halves(batch));
             }
             Err(error) if error.is_data() => stack.extend(refused(context, batch, &error)),
             Err(error) => {
                 tracing::warn!(outcomes = batch.len(), %error, "could not write outcomes; trying again");
+                let took = started.elapsed();
                 backoff.pause().await;
-                match batch.len() {
-                    1 => busy.extend(batch),
+                match (batch.len(), slow_rest(took)) {
+                    (1, Some(rest)) => {
+                        left.slow.extend(batch.into_iter().map(|o| (Instant::now() + rest, o)))
+                    }
+                    (1, None) => left.busy.extend(batch),
                     _ => stack.extend(halves(batch)),
                 }
             }
         }
     }
-    busy
+    left
+}
+
+/// How long to wait with an outcome whose write took so long, in vain; `None`: not for that.
+fn slow_rest(took: Duration) -> Option<Duration> {
+    (took >= SLOW).then(|| (took * SLOW_REST).min(SLOW_REST_MAX))
 }
 
 fn is_busy((_, settled): &(Outcome, Settled)) -> bool {
@@ -245,5 +296,99 @@ async fn settle(context: Arc<Context>, decided: Vec<(Outcome, Settled)>) {
         if let Err(error) = context.store.progressed(&lease).await {
             tracing::debug!(partition = %lease.partition, %error, "could not note progress");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatefeed_core::{lease::Lease, outcome::Change};
+    use gatefeed_store::{Options, connect};
+    use tokio_util::sync::CancellationToken;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{Watcher, lanes::Lanes};
+
+    fn outcome(id: &str) -> Outcome {
+        let lease = Lease { partition: "p".into(), owner: "w".into(), lease_id: Uuid::nil(), epoch: 1 };
+        let change = Change {
+            status: ItemStatus::Complete,
+            gate: 0,
+            pass: 0,
+            retry_count: 0,
+            delay: None,
+            data: None,
+            error_messages: None,
+            wait: None,
+        };
+        let completion = Completion {
+            lease: Arc::new(lease),
+            feed: "default".into(),
+            item: id.into(),
+            version: 0,
+            change,
+            children: Vec::new(),
+            nested: Vec::new(),
+            kept: None,
+        };
+        let item = DueItem {
+            id: id.into(),
+            gate: 0,
+            pass: 0,
+            retry_count: 0,
+            suspect_count: 0,
+            version: 0,
+            content_type: "application/json".into(),
+            size: 0,
+            data: None,
+            error_messages: None,
+            gather: None,
+            born: 0,
+            reference: None,
+        };
+        Outcome::new(completion, item)
+    }
+
+    fn ids(batch: Option<Vec<Outcome>>) -> Vec<String> {
+        batch.unwrap().iter().map(|outcome| outcome.item.id.to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_slow_is_tried_alone_and_after_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = connect(&format!("sqlite://{}/q.db", dir.path().display()), &Options::default()).await;
+        let settings = Watcher::builder(store.unwrap()).into_parts();
+        let context = Context::new(settings.0, settings.1, Lanes::default(), CancellationToken::new());
+        tokio::time::pause();
+        let (sender, outcomes) = mpsc::unbounded_channel();
+        let now = Instant::now();
+        let mut desk = Desk {
+            outcomes,
+            waiting: None,
+            parked: Vec::new(),
+            retry_at: now,
+            pause: PAUSE,
+            slow: Vec::new(),
+        };
+        for (id, secs) in [("slow", 50), ("slower", 60)] {
+            desk.slow.push((now + Duration::from_secs(secs), outcome(id)));
+        }
+        desk.park(&context, vec![outcome("busy")]);
+        sender.send(outcome("new")).ok().unwrap();
+        assert_eq!(ids(desk.next(&context).await), ["new"]);
+        drop(sender);
+        assert_eq!(ids(desk.next(&context).await), ["busy"]);
+        assert!(now.elapsed() < Duration::from_secs(1));
+        assert_eq!(ids(desk.next(&context).await), ["slow"]);
+        assert!(now.elapsed() >= Duration::from_secs(50));
+        assert_eq!(ids(desk.next(&context).await), ["slower"]);
+        assert!(desk.next(&context).await.is_none());
+    }
+
+    #[test]
+    fn a_try_that_took_long_is_not_repeated_soon() {
+        assert_eq!(slow_rest(Duration::from_millis(20)), None);
+        assert_eq!(slow_rest(Duration::from_secs(2)), Some(Duration::from_secs(10)));
+        assert_eq!(slow_rest(Duration::from_secs(15)), Some(SLOW_REST_MAX));
     }
 }

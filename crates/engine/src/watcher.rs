@@ -157,6 +157,11 @@ impl Builder {
         self
     }
 
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (Arc<dyn Store>, Settings) {
+        (self.store, self.settings)
+    }
+
     /// Cancelling this token stops the watcher cleanly.
     pub fn shutdown(mut self, shutdown: CancellationToken) -> Self {
         self.shutdown = shutdown;

@@ -108,6 +108,9 @@ async fn what_came_before_is_no_backlog(place: Arc<Place>) {
     assert_eq!(one.post(ITEMS, "2").await.problem(), (409, "refused".into()));
     assert_eq!(many.send("POST", ITEMS, ndjson, b"1\n").await.problem(), (409, "refused".into()));
     assert_eq!(client.with("Idempotency-Key", "new").post(ITEMS, "1").await.problem().0, 429);
+    let elsewhere = "/v1/partitions/yet-to-be-made/items";
+    assert_eq!(client.with("Idempotency-Key", "new").post(elsewhere, "1").await.problem().0, 429);
+    assert_eq!(client.post(&format!("{elsewhere}?id=new"), "1").await.problem().0, 429);
 }
 
 /// However small they are, and however they come: waiting would not help.

@@ -48,7 +48,7 @@ const UNBLOCK_ALL: &str =
     "SELECT p.id, {schema}.gatefeed_unblock(p.id, NULL, $2, $3) FROM unnest($1::text[]) AS p (id)
     ORDER BY p.id";
 
-const SHARE: &str = "SELECT p.feed FROM {schema}.gatefeed_partitions p WHERE p.id = $1 FOR SHARE OF p";
+const HOLD: &str = "SELECT p.feed FROM {schema}.gatefeed_partitions p WHERE p.id = $1 FOR NO KEY UPDATE OF p";
 
 /// How long the next piece waits for somebody's lock.
 const SETTLE_WAIT: Duration = Duration::from_secs(2);
@@ -186,7 +186,7 @@ impl Postgres {
     /// Returns whose dependents are not all settled yet.
     async fn settle_piece(&self, partition: &str, items: &[String]) -> Result<Vec<String>> {
         let mut tx = self.begin_with_lock_wait(Lane::Call, Piece::WITHIN, SETTLE_WAIT).await?;
-        let found = tx.query(self.sql.get(SHARE)).bind(partition).fetch_optional(tx.conn()?).await;
+        let found = tx.query(self.sql.get(HOLD)).bind(partition).fetch_optional(tx.conn()?).await;
         let Some(row) = found.map_err(translate)? else { return Ok(Vec::new()) };
         let left = self.unblock(&mut tx, vec![partition.to_owned(); items.len()], items.to_vec()).await?;
         tx.commit().await?;
