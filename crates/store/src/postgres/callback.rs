@@ -106,7 +106,7 @@ impl Postgres {
     /// On a connection of the callbacks: one that waits for somebody's lock keeps nothing else waiting.
     pub(super) async fn take_callback(&self, callback: &Callback) -> Result<CalledBack> {
         let ticket = &callback.ticket;
-        let mut tx = self.begin_with_lock_wait(Lane::Call, LIMIT, LOCK_WAIT).await?;
+        let mut tx = self.begin_for(&ticket.partition, Lane::Call, LIMIT, LOCK_WAIT).await?;
         let found = self.find_callback(&mut tx, ticket).await?;
         let (partition, item) = match found {
             Ok(found) => found,
@@ -125,7 +125,7 @@ impl Postgres {
     }
 
     pub(super) async fn extend_wait(&self, ticket: &Ticket) -> Result<Heartbeat> {
-        let mut tx = self.begin_with_lock_wait(Lane::Call, LIMIT, LOCK_WAIT).await?;
+        let mut tx = self.begin_for(&ticket.partition, Lane::Call, LIMIT, LOCK_WAIT).await?;
         let row = self.see_ticket(&mut tx, ticket, false).await?;
         let standing = match &row {
             Some(row) => self.partition_status(&mut tx, ticket).await?.map(|status| standing(row, status)),

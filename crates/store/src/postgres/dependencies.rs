@@ -185,7 +185,7 @@ impl Postgres {
 
     /// Returns whose dependents are not all settled yet.
     async fn settle_piece(&self, partition: &str, items: &[String]) -> Result<Vec<String>> {
-        let mut tx = self.begin_with_lock_wait(Lane::Call, Piece::WITHIN, SETTLE_WAIT).await?;
+        let mut tx = self.begin_for(partition, Lane::Call, Piece::WITHIN, SETTLE_WAIT).await?;
         let found = tx.query(self.sql.get(HOLD)).bind(partition).fetch_optional(tx.conn()?).await;
         let Some(row) = found.map_err(translate)? else { return Ok(Vec::new()) };
         let left = self.unblock(&mut tx, vec![partition.to_owned(); items.len()], items.to_vec()).await?;

@@ -265,12 +265,16 @@ impl Postgres {
     /// A push whose items come bit by bit.
     pub(super) async fn start_push(&self, partition: &NewPartition) -> Result<Pushing> {
         let begun = async {
-            let mut tx = self.begin(Lane::Push, STATEMENT_MAX).await?;
+            let mut tx = self.begin_push(partition, STATEMENT_MAX).await?;
             tx.idle_for(IDLE_MAX).await?;
             self.be_alone(&mut tx, &partition.id).await?;
             self.pushing(tx, partition).await
         };
         begun.await.map_err(|error| busy(&partition.id, error))
+    }
+
+    async fn begin_push(&self, partition: &NewPartition, lock_wait: Duration) -> Result<Tx> {
+        self.begin_for(&partition.id, Lane::Push, STATEMENT_MAX, lock_wait).await
     }
 
     /// Waits until no other push of several statements into this partition is open.
@@ -317,9 +321,9 @@ impl Postgres {
     ) -> Result<Answered> {
         let all: Vec<&NewItem> = items.iter().collect();
         let tx = match statements(&all).count() {
-            0 | 1 => self.begin_with_lock_wait(Lane::Push, STATEMENT_MAX, ROW_WAIT).await?,
+            0 | 1 => self.begin_push(partition, ROW_WAIT).await?,
             _ => {
-                let mut tx = self.begin(Lane::Push, STATEMENT_MAX).await?;
+                let mut tx = self.begin_push(partition, STATEMENT_MAX).await?;
                 self.be_alone(&mut tx, &partition.id).await?;
                 tx
             }

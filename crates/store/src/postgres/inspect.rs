@@ -91,9 +91,12 @@ impl Postgres {
     }
 
     pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
-        // One item is found by its key; all of its data may be much.
-        let is_small = filter.id.is_some() && filter.data != DataPart::All;
-        let (lane, limit_of_it) = if is_small { (Lane::Ask, KEY_LIMIT) } else { (Lane::Look, LIMIT) };
+        // One item is found by its key.
+        let (lane, limit_of_it) = match (&filter.id, filter.data) {
+            (Some(_), DataPart::All) => (Lane::Fetch, KEY_LIMIT),
+            (Some(_), _) => (Lane::Ask, KEY_LIMIT),
+            (None, _) => (Lane::Look, LIMIT),
+        };
         let mut tx = self.begin(lane, limit_of_it).await?;
         let query = tx.query(self.sql.get(ITEMS)).bind(&filter.partition);
         let query = query.bind(filter.status.map(ItemStatus::as_str)).bind(filter.gate).bind(&filter.id);

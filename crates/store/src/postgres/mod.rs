@@ -34,6 +34,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod turns;
 mod wake;
 mod watchers;
 mod why;
@@ -85,6 +86,7 @@ pub(crate) struct Postgres {
     /// When this process last looked for parents of closed partitions.
     woken_at: Arc<Mutex<Option<Instant>>>,
     unsettled: Arc<Unsettled>,
+    turns: Arc<turns::Turns>,
     /// Large data that is waited for.
     wanted: Arc<Mutex<load::Wanted>>,
 }
@@ -102,6 +104,7 @@ impl Postgres {
             arrived: Arc::default(),
             woken_at: Arc::default(),
             unsettled: Arc::default(),
+            turns: Arc::default(),
             wanted: Arc::default(),
         })
     }

@@ -50,7 +50,7 @@ impl Postgres {
             Action::Cancel | Action::Rewind(_) => WHOLE_LIMIT,
             _ => LIMIT,
         };
-        let mut tx = self.begin_with_lock_wait(Lane::Act, limit, LOCK_WAIT).await?;
+        let mut tx = self.begin_for(partition, Lane::Act, limit, LOCK_WAIT).await?;
         if version.is_some() {
             self.check_version_of(&mut tx, partition, version).await?;
         }

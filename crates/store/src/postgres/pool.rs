@@ -21,6 +21,7 @@ use super::{
     Postgres,
     connect::{Connector, Limits, Session},
     error::translate,
+    turns::Turn,
 };
 use crate::without_password;
 
@@ -54,6 +55,8 @@ pub(super) enum Lane {
     Ask,
     /// What deliveries gather, and how many items wait.
     Scan,
+    /// All data of an item, which may be much.
+    Fetch,
     /// What people look at, which may take a minute.
     Look,
     /// What operators do, which may take minutes.
@@ -64,7 +67,7 @@ pub(super) enum Lane {
 
 impl Lane {
     /// As they are numbered.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Renew,
         Self::Complete,
         Self::Work,
@@ -73,6 +76,7 @@ impl Lane {
         Self::Ingest,
         Self::Ask,
         Self::Scan,
+        Self::Fetch,
         Self::Look,
         Self::Act,
         Self::Tell,
@@ -82,7 +86,7 @@ impl Lane {
     pub(super) const fn size(self) -> usize {
         match self {
             Self::Renew | Self::Complete | Self::Tell => 1,
-            Self::Ask | Self::Scan => 2,
+            Self::Ask | Self::Scan | Self::Fetch => 2,
             Self::Work | Self::Look | Self::Act => 3,
             Self::Call | Self::Ingest => 4,
             Self::Push => 8,
@@ -94,7 +98,16 @@ impl Lane {
         matches!(self, Self::Renew | Self::Complete | Self::Work)
     }
 
-    const fn patience(self) -> Duration {
+    /// Of its connections, those that one partition may have.
+    pub(super) const fn turns(self) -> usize {
+        match self {
+            Self::Push => 4,
+            Self::Call | Self::Act => 2,
+            _ => self.size(),
+        }
+    }
+
+    pub(super) const fn patience(self) -> Duration {
         match self {
             Self::Look | Self::Act => PEOPLE_PATIENCE,
             _ => ACQUIRE_TIMEOUT,
@@ -262,6 +275,8 @@ async fn served_by(conn: &mut PgConnection) -> Result<String, sqlx::Error> {
 /// answer from a server that may be gone, and the lane's place is free at once.
 pub(super) struct Tx {
     session: Option<Object<Connector>>,
+    /// Where only so many may wait for a partition.
+    turn: Option<Turn>,
     prepared: bool,
     /// Its one statement is a transaction by itself.
     is_implicit: bool,
@@ -307,6 +322,7 @@ impl Tx {
             self.conn()?.execute(word).await.map_err(translate)?;
         }
         self.session.take();
+        self.turn.take();
         Ok(())
     }
 }
@@ -324,6 +340,20 @@ impl Postgres {
     /// what takes over `limit`.
     pub(super) async fn begin(&self, lane: Lane, limit: Duration) -> Result<Tx> {
         self.begin_with_lock_wait(lane, limit, limit).await
+    }
+
+    /// For something that may have to wait for this partition, in a lane in which others do not wait for that one.
+    pub(super) async fn begin_for(
+        &self,
+        partition: &str,
+        lane: Lane,
+        limit: Duration,
+        lock_wait: Duration,
+    ) -> Result<Tx> {
+        let turn = self.turns.wait(lane, partition).await?;
+        let mut tx = self.begin_with_lock_wait(lane, limit, lock_wait).await?;
+        tx.turn = Some(turn);
+        Ok(tx)
     }
 
     /// For fenced writes: a third of the shortest lease that this process asked for, so that a client that stops
@@ -391,7 +421,10 @@ impl Postgres {
     async fn take(&self, lane: Lane) -> Result<(Tx, bool)> {
         let session = self.lanes.pool(lane).get().await.map_err(unavailable)?;
         let was_used = Object::metrics(&session).recycle_count > 0;
-        Ok((Tx { session: Some(session), prepared: self.lanes.prepared, is_implicit: false }, was_used))
+        Ok((
+            Tx { session: Some(session), turn: None, prepared: self.lanes.prepared, is_implicit: false },
+            was_used,
+        ))
     }
 
     /// Whether the database answers.

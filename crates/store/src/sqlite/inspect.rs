@@ -84,9 +84,12 @@ impl Sqlite {
     }
 
     pub(super) async fn list_items(&self, filter: &ItemFilter) -> Result<Vec<ItemRow>> {
-        // One item is found by its key; all of its data may be much.
-        let is_small = filter.id.is_some() && filter.data != DataPart::All;
-        let lane = if is_small { Lane::Ask } else { Lane::Look };
+        // One item is found by its key.
+        let lane = match (&filter.id, filter.data) {
+            (Some(_), DataPart::All) => Lane::Fetch,
+            (Some(_), _) => Lane::Ask,
+            (None, _) => Lane::Look,
+        };
         let mut connection = self.lanes.read(lane).await?;
         let sql = which(ITEMS, "id", "?7", filter.id.as_ref());
         let query = sqlx::query(&sql).bind(&filter.partition).bind(filter.status.map(ItemStatus::as_str));

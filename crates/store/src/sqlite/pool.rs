@@ -47,19 +47,21 @@ pub(super) enum Lane {
     Ask,
     /// What deliveries gather, and how many items wait.
     Scan,
+    /// All data of an item, which may be much.
+    Fetch,
     /// What people look at, which may take a minute.
     Look,
 }
 
 impl Lane {
     /// As they are numbered.
-    const ALL: [Self; 4] = [Self::Work, Self::Ask, Self::Scan, Self::Look];
+    const ALL: [Self; 5] = [Self::Work, Self::Ask, Self::Scan, Self::Fetch, Self::Look];
 
     /// Connections, at most. Few: each has a thread.
     pub(super) const fn size(self) -> u32 {
         match self {
             Self::Work => 3,
-            Self::Ask | Self::Scan | Self::Look => 2,
+            Self::Ask | Self::Scan | Self::Fetch | Self::Look => 2,
         }
     }
 }

@@ -2,17 +2,20 @@
 //! Postgres, where calls wait for each other's locks; on SQLite reading waits for nobody, and its own tests take the
 //! connections.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use gatefeed_core::{Result, Store, StoreError, inspect::Awaited, outcome::Settled, store::Checkpointed};
+use gatefeed_core::{
+    Result, Store, StoreError, callback::Ticket, inspect::Awaited, item::NewItem, outcome::Settled,
+    partition::NewPartition, store::Checkpointed,
+};
 use tokio::task::JoinHandle;
 
-use super::given::*;
+use super::{callback::ticket, given::*};
 
 /// More than a store has connections for them.
 const CROWD: usize = 20;
 
-/// Calls that wait for a lock: at least three do when this returns, or have waited for long enough.
+/// Calls that wait for a lock: at least two do when this returns, or have waited for long enough.
 async fn crowd<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
     db: &TestDb,
     call: impl Fn(Arc<dyn Store>) -> F,
@@ -24,11 +27,12 @@ async fn crowd<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static
     });
     let crowd: Vec<JoinHandle<()>> = crowd.collect();
     let schema = db.table("").replace('\'', "''");
+    // Pushes wait for a lock that has the schema's name as a parameter only.
     let waiting = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}%' \
-         AND pid <> pg_backend_pid()"
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid <> pg_backend_pid()
+         AND (query LIKE '%{schema}%' OR query LIKE '%gatefeed push%')"
     );
-    while db.count(&waiting).await < 3 && !crowd.iter().any(JoinHandle::is_finished) {
+    while db.count(&waiting).await < 2 && !crowd.iter().any(JoinHandle::is_finished) {
         tokio::task::yield_now().await;
     }
     crowd
@@ -68,15 +72,17 @@ pub async fn actions_that_wait_hold_up_nobody_else(db: TestDb) {
         return;
     }
     let store = db.store();
-    for partition in ["locked", "free"] {
+    for partition in ["locked", "free", "third"] {
         push(&store, partition, &[("i", 0)]).await;
     }
+    db.run("UPDATE gatefeed_partitions SET status = 'paused' WHERE id = 'third'").await;
     let mut other = db.begin().await;
     other.execute("UPDATE gatefeed_partitions SET priority = 1 WHERE id = 'locked'").await.unwrap();
     let crowd = crowd(&db, |store| async move { store.pause("locked").await }).await;
     promptly("a watcher", work(&store)).await;
     promptly("a request", ask(&store)).await;
     assert_eq!(promptly("a look", store.status()).await.unwrap().len(), 1);
+    promptly("an action elsewhere", store.resume("third")).await.unwrap();
     assert!(crowd.iter().any(|call| !call.is_finished()), "nobody waited");
     other.rollback().await;
     crowd.iter().for_each(JoinHandle::abort);
@@ -127,4 +133,38 @@ pub async fn locked_suspects_hold_up_nobody_else(db: TestDb) {
         call.await.unwrap();
     }
     assert!(store.begin_suspect(&lease, "i", version).await.unwrap().is_none_or(|now| now > version));
+}
+
+/// Pushes that wait for another one into the same partition, and heartbeats for an item that somebody has locked.
+pub async fn who_waits_for_a_partition_leaves_connections_to_the_others(db: TestDb) {
+    if !db.is_postgres() {
+        return;
+    }
+    let store = db.store();
+    push(&store, "p", &[("i", 0)]).await;
+    let open = store.begin_push(&NewPartition::new("p")).await.unwrap();
+    let many: Vec<NewItem> = (0..2_500).map(|n| item("p", &format!("m{n}"), 0)).collect();
+    let pushes = crowd(&db, move |store| {
+        let many = many.clone();
+        async move { store.push(&NewPartition::new("p"), &many).await }
+    })
+    .await;
+    let elsewhere = NewPartition { feed: "elsewhere".into(), ..NewPartition::new("q") };
+    promptly("a push elsewhere", store.push(&elsewhere, &[item("q", "i", 0)])).await.unwrap();
+    pushes.iter().for_each(JoinHandle::abort);
+    drop(open);
+    let (_, due) = leased(&db, "p", &[]).await;
+    let mut other = db.begin().await;
+    other.execute("UPDATE gatefeed_items SET priority = 1 WHERE partition_id = 'p'").await.unwrap();
+    let ticket = ticket(&due[0], Duration::from_secs(60));
+    let waiting = ticket.clone();
+    let heartbeats = crowd(&db, move |store| {
+        let ticket = waiting.clone();
+        async move { store.heartbeat(&ticket).await }
+    })
+    .await;
+    let elsewhere = Ticket { partition: "q".into(), ..ticket };
+    promptly("a heartbeat elsewhere", store.heartbeat(&elsewhere)).await.unwrap();
+    other.rollback().await;
+    heartbeats.iter().for_each(JoinHandle::abort);
 }

@@ -187,7 +187,7 @@ macro_rules! conformance {
                 what_cannot_be_delivered_is_not_the_oldest what_will_be_delivered_is_not_idle
                 waiting_items_are_not_idle what_waits_for_people_is_idle what_is_waited_for_has_ended;
             gates: items_are_counted_by_gate_and_status finished_items_count_too an_empty_partition_has_none;
-            lanes: actions_that_wait_hold_up_nobody_else slow_looks_hold_up_nobody_else locked_suspects_hold_up_nobody_else;
+            lanes: actions_that_wait_hold_up_nobody_else slow_looks_hold_up_nobody_else locked_suspects_hold_up_nobody_else who_waits_for_a_partition_leaves_connections_to_the_others;
             why: what_holds_the_gate the_next_gate an_item the_watchers_of_its_feed looks_are_bounded;
             blobs: large_data_lies_in_the_blob_store every_way_in_is_one_out a_listing_shows_what_lies_there a_listing_shows_the_others_where_one_is_gone
                 references_go_where_data_goes a_rewind_brings_references_back
