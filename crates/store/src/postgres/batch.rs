@@ -26,7 +26,7 @@ macro_rules! fence {
 }
 
 macro_rules! update {
-    ($change:expr, $more:literal) => {
+    ($change:expr, $more:expr) => {
         concat!(
             " UPDATE {schema}.gatefeed_items i SET suspect_count = 0, version = i.version + 1, updated_at = now(), ",
             $change,
@@ -43,6 +43,13 @@ macro_rules! done {
     () => {
         "status = 'complete', pass = least(i.pass, 2147483646) + 1
         FROM unnest($5::bigint[], $6::text[], $7::bigint[]) WITH ORDINALITY AS o (lease, id, version, number)"
+    };
+}
+
+/// An item that waits, and whose time a heartbeat has extended meanwhile, has not waited for too long.
+macro_rules! is_not_extended {
+    () => {
+        "(i.status <> 'waiting' OR i.waiting_until <= clock_timestamp())"
     };
 }
 
@@ -69,7 +76,7 @@ macro_rules! change {
 /// Writes all of a batch that can be written, or nothing. A dependency that somebody gives a partition is seen under the
 /// lock; a note of a nested partition that comes later is applied with the next batch or at the checkpoint.
 macro_rules! at_once {
-    ($change:expr) => {
+    ($change:expr, $more:expr) => {
         concat!(
             fence!(
                 ", p.has_dependencies OR (SELECT true FROM {schema}.gatefeed_closed c
@@ -78,7 +85,7 @@ macro_rules! at_once {
             ", whole AS MATERIALIZED (
                 SELECT count(*) = cardinality($1) AND NOT coalesce(bool_or(is_linked), false) AS yes FROM fence
             ), written AS (",
-            update!($change, " AND (SELECT w.yes FROM whole w) RETURNING o.number"),
+            update!($change, concat!($more, " AND (SELECT w.yes FROM whole w) RETURNING o.number")),
             ") SELECT (SELECT w.yes FROM whole w), count(*) = cardinality($5),
                 CASE WHEN count(*) < cardinality($5) THEN array_agg(d.number) END
             FROM written d"
@@ -88,29 +95,31 @@ macro_rules! at_once {
 
 /// Of plain outcomes: whether all leases are current and nothing hangs on the items, whether all were written, and if not,
 /// which.
-pub(super) const AT_ONCE_PLAIN: &str = at_once!(done!());
+pub(super) const AT_ONCE_PLAIN: &str = at_once!(done!(), "");
 
 /// The same of any.
-pub(super) const AT_ONCE: &str = at_once!(change!());
+pub(super) const AT_ONCE: &str = at_once!(change!(), concat!(" AND ", is_not_extended!()));
 
 /// What of a batch can be written, among other steps of a transaction: plain outcomes …
 pub(super) const DONE: &str = concat!(fence!(""), update!(done!(), ""));
 
 /// … and all others.
-pub(super) const CHANGE: &str = concat!(fence!(""), update!(change!(), ""));
+pub(super) const CHANGE: &str = concat!(fence!(""), update!(change!(), concat!(" AND ", is_not_extended!())));
 
 /// What became of each, for a batch of which something was not written: whether its lease is current, whether this
 /// transaction wrote it from the version that was delivered, and whether it is as it was.
-pub(super) const LOOK: &str =
+pub(super) const LOOK: &str = concat!(
     "SELECT o.number, p.id IS NOT NULL,
         i.version IS NOT DISTINCT FROM o.version + 1 AND i.xmin IS NOT DISTINCT FROM pg_current_xact_id()::xid,
-        i.version IS NOT DISTINCT FROM o.version
-    FROM unnest($5::bigint[], $6::text[], $7::bigint[]) WITH ORDINALITY AS o (lease, id, version, number)
+        i.version IS NOT DISTINCT FROM o.version AND ",
+    is_not_extended!(),
+    " FROM unnest($5::bigint[], $6::text[], $7::bigint[]) WITH ORDINALITY AS o (lease, id, version, number)
     JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) WITH ORDINALITY
         AS l (id, owner, lease_id, epoch, number) ON l.number = o.lease
     LEFT JOIN {schema}.gatefeed_partitions p
         ON p.id = l.id AND p.owner = l.owner AND p.lease_id = l.lease_id AND p.epoch = l.epoch
-    LEFT JOIN {schema}.gatefeed_items i ON i.partition_id = l.id AND i.id = o.id";
+    LEFT JOIN {schema}.gatefeed_items i ON i.partition_id = l.id AND i.id = o.id"
+);
 
 /// A batch.
 pub(super) struct Batch<'a> {

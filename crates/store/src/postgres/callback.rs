@@ -57,6 +57,7 @@ const WAKE: &str = "UPDATE {schema}.gatefeed_partitions p SET next_run_at = now(
 const EXTEND: &str = "UPDATE {schema}.gatefeed_items i
     SET waiting_until = greatest(i.waiting_until, clock_timestamp() + $4 * interval '1 microsecond')
     WHERE i.partition_id = $1 AND i.id = $2 AND i.version = $3 AND i.status = 'waiting'
+        AND i.waiting_until > clock_timestamp()
     RETURNING i.waiting_until";
 
 /// Of one partition after another the first to be over their time.
@@ -137,9 +138,12 @@ impl Postgres {
             Ok(true) => {
                 let query = tx.query(self.sql.get(EXTEND)).bind(ticket.partition.as_ref());
                 let query = query.bind(ticket.item.as_ref()).bind(ticket.version.saturating_add(1));
-                let row =
-                    query.bind(micros(ticket.timeout)).fetch_one(tx.conn()?).await.map_err(translate)?;
-                Heartbeat::Extended(at::<DateTime<Utc>>(&row, 0)?)
+                let query = query.bind(micros(ticket.timeout)).fetch_optional(tx.conn()?).await;
+                match query.map_err(translate)? {
+                    Some(row) => Heartbeat::Extended(at::<DateTime<Utc>>(&row, 0)?),
+                    // It was over while somebody had the row locked.
+                    None => Heartbeat::Refused(Refusal::Expired),
+                }
             }
         };
         tx.commit().await?;

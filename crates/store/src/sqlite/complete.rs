@@ -240,7 +240,8 @@ pub(super) fn done_sql(rows: usize) -> String {
     )
 }
 
-/// All other outcomes. The one that an owner writes to an item that waits is that it has waited for too long. The unary
+/// All other outcomes. The one that an owner writes to an item that waits is that it has waited for too long, unless a
+/// heartbeat has extended its time meanwhile. The unary
 /// pluses keep SQLite from building an index of them and looking up each item of the table in it.
 pub(super) fn change_sql(rows: usize) -> String {
     let outcomes = values(rows, 12);
@@ -261,7 +262,10 @@ pub(super) fn change_sql(rows: usize) -> String {
             ", expired_version = CASE WHEN status = 'waiting' THEN version - 1 ELSE expired_version END,
                 version = version + 1, updated_at = ",
             now!(),
-            " FROM o WHERE partition_id = +o.of_partition AND id = +o.of_item AND version = +o.of_version"
+            " FROM o WHERE partition_id = +o.of_partition AND id = +o.of_item AND version = +o.of_version
+                AND (status <> 'waiting' OR waiting_until <= ",
+            now!(),
+            ")"
         ),
         outcomes = outcomes
     )

@@ -337,6 +337,22 @@ pub async fn a_heartbeat_extends(db: TestDb) {
     assert_eq!(done_by(&store, &ticket).await, DONE);
 }
 
+/// Between the look and the outcome that its time is over a heartbeat may come: who was told of more time has it.
+pub async fn what_was_extended_has_not_waited_for_too_long(db: TestDb) {
+    let store = db.store();
+    let (lease, _) = parked(&db, &[("i", 0)], Duration::from_millis(20)).await;
+    let overdue = until_overdue(&store, &lease).await.remove(0);
+    let later = db.in_secs(60.0);
+    db.run(&format!("UPDATE gatefeed_items SET waiting_until = {later}")).await;
+    let outcome = || completion(&lease, &overdue, with_status(&overdue, ItemStatus::Failed));
+    assert_eq!(complete_patiently(&store, &[outcome()]).await, [Settled::Stale]);
+    assert_eq!(item_row(&store, "p", "i").await.status, ItemStatus::Waiting);
+    let past = db.in_secs(-1.0);
+    db.run(&format!("UPDATE gatefeed_items SET waiting_until = {past}")).await;
+    assert_eq!(complete_patiently(&store, &[outcome()]).await, [Settled::Written]);
+    assert_eq!(item_row(&store, "p", "i").await.status, ItemStatus::Failed);
+}
+
 /// Whatever a program asks for: no item waits longer than a year, and none for ever.
 pub async fn no_time_is_too_long(db: TestDb) {
     let (lease, due) = leased(&db, "p", &[("a", 0), ("b", 0)]).await;

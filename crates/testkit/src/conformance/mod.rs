@@ -177,7 +177,7 @@ macro_rules! conformance {
                 an_item_that_waits_too_long what_is_changed_while_it_waits_goes_on_waiting
                 what_is_ended_while_it_waits_takes_no_callback what_was_moved_while_it_waited_stays_there
                 what_is_overdue_is_bounded_and_fenced a_sleeper_wakes_when_an_items_time_is_over
-                a_heartbeat_extends no_time_is_too_long children_and_partitions_come_with_it dependents_come_free
+                a_heartbeat_extends what_was_extended_has_not_waited_for_too_long no_time_is_too_long children_and_partitions_come_with_it dependents_come_free
                 what_is_refused_leaves_the_token_good failed_attempts_follow_the_ticket
                 paused_partitions_take_it_and_failed_ones_do_not cancelled_and_rewound_ones_do_not
                 a_retry_leaves_what_waits_alone what_it_replaces_is_kept a_locked_partition_is_told
