@@ -111,7 +111,7 @@ impl Writer {
             }
             match batch.write(&*self.store).await {
                 Ok(arrived) => batch.succeed(arrived),
-                Err(error) if is_its_fault(&error) && !batch.is_single() => batches.extend(batch.halves()),
+                Err(error) if error.is_data() && !batch.is_single() => batches.extend(batch.halves()),
                 Err(StoreError::Locked(_)) => {
                     tries_left -= 1;
                     batches.extend(self.without_locked(batch));
@@ -159,11 +159,6 @@ impl Writer {
     }
 }
 
-/// Whether nothing was written, since one item is refused, or its partition is not its caller's.
-fn is_its_fault(error: &StoreError) -> bool {
-    error.is_data() || matches!(error, StoreError::NotFound(_))
-}
-
 /// Whether nothing was written, since somebody else was writing.
 fn is_in_the_way(error: &StoreError) -> bool {
     matches!(error, StoreError::Conflict(_) | StoreError::Locked(_))
@@ -180,7 +175,7 @@ async fn wait(store: Arc<dyn Store>, aside: Arc<Semaphore>, batch: Batch) {
         let is_in_time = started.elapsed() < PATIENCE;
         match tried {
             Ok(arrived) => batch.succeed(arrived),
-            Err(error) if is_its_fault(&error) && !batch.is_single() => batches.extend(batch.halves()),
+            Err(error) if error.is_data() && !batch.is_single() => batches.extend(batch.halves()),
             Err(StoreError::Locked(_)) if is_in_time && batch.partitions().len() > 1 => {
                 batches.extend(batch.halves_by_partition());
             }

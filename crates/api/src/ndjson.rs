@@ -26,25 +26,46 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
     accepted.is_some_and(|accepted| accepted.contains(NDJSON))
 }
 
-/// All partitions that fit, at most `limit`.
-pub(crate) fn partitions(app: &App, filter: PartitionFilter, limit: Option<usize>) -> Response {
+/// All partitions that fit, at most `limit`. The first page is read before the answer begins, so that what is wrong is said
+/// with a status.
+pub(crate) async fn partitions(
+    app: &App,
+    filter: PartitionFilter,
+    limit: Option<usize>,
+) -> Result<Response, Problem> {
+    let (first, next) = some_partitions(app, filter, most(limit)?).await?;
     let app = app.clone();
-    let rows = stream::try_unfold(Some((filter, limit.unwrap_or(usize::MAX))), move |at| {
+    let rest = stream::try_unfold(next, move |at| {
         let app = app.clone();
         async move {
             let Some((filter, left)) = at else { return Ok(None) };
-            let wanted = left.min(PAGE);
-            let mut rows =
-                app.store.partitions(&PartitionFilter { limit: wanted + 1, ..filter.clone() }).await?;
-            let next = cut(&mut rows, wanted).map(|row| row.id.clone());
-            let left = left - rows.len();
-            let next = next
-                .filter(|_| left > 0)
-                .map(|after| (PartitionFilter { after: Some(after), ..filter }, left));
-            Ok(Some((lines(rows.iter()), next)))
+            Ok(Some(some_partitions(&app, filter, left).await?))
         }
     });
-    respond(rows)
+    Ok(respond(stream::iter([Ok(first)]).chain(rest)))
+}
+
+/// A page of lines, and what is left.
+async fn some_partitions(
+    app: &App,
+    filter: PartitionFilter,
+    left: usize,
+) -> Result<(Bytes, Option<(PartitionFilter, usize)>)> {
+    let wanted = left.min(PAGE);
+    let mut rows = app.store.partitions(&PartitionFilter { limit: wanted + 1, ..filter.clone() }).await?;
+    let next = cut(&mut rows, wanted).map(|row| row.id.clone());
+    let left = left - rows.len();
+    let next =
+        next.filter(|_| left > 0).map(|after| (PartitionFilter { after: Some(after), ..filter }, left));
+    Ok((lines(rows.iter()), next))
+}
+
+/// How many rows there are at the most.
+fn most(limit: Option<usize>) -> Result<usize, Problem> {
+    match limit {
+        Some(0) => Err(Problem::unprocessable("limit is 0, expected a whole number from 1 on")),
+        limit => Ok(limit.unwrap_or(usize::MAX)),
+    }
 }
 
 /// All items that fit, at most `limit`. The first page is read before the answer begins, so that what is wrong is said with
@@ -55,8 +76,7 @@ pub(crate) async fn items(
     limit: Option<usize>,
     with_data: bool,
 ) -> Result<Response, Problem> {
-    let limit = limit.unwrap_or(usize::MAX);
-    let (first, next) = some(app, filter, limit, with_data).await?;
+    let (first, next) = some(app, filter, most(limit)?, with_data).await?;
     let app = app.clone();
     let rest = stream::try_unfold(next, move |at| {
         let app = app.clone();

@@ -324,7 +324,7 @@ pub(crate) async fn list_partitions(
         limit: 0,
     };
     if ndjson::is_wanted(&headers) {
-        return Ok(ndjson::partitions(&app, filter, asked.limit));
+        return ndjson::partitions(&app, filter, asked.limit).await;
     }
     let limit = limit(asked.limit)?;
     let mut partitions = app.store.partitions(&PartitionFilter { limit: limit + 1, ..filter }).await?;

@@ -99,6 +99,6 @@ impl StoreError {
 
     /// Whether the input is at fault, or what it is for, so that a batch is worth splitting to find the culprit.
     pub fn is_data(&self) -> bool {
-        matches!(self, Self::Data(_) | Self::Cancelled(_))
+        matches!(self, Self::Data(_) | Self::Cancelled(_) | Self::Refused(_) | Self::NotFound(_))
     }
 }

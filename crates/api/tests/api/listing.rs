@@ -78,5 +78,9 @@ async fn everything_comes_as_lines(place: Arc<Place>) {
     let expected: Vec<String> = (0..1_234).map(|n| n.to_string()).collect();
     assert_eq!(items.lines().map(data).collect::<Vec<_>>(), expected);
     assert_eq!(lines.get("/v1/partitions/many/items?limit=700").await.text().lines().count(), 700);
+    assert_eq!(lines.get("/v1/partitions?limit=2").await.text().lines().count(), 2);
     assert_eq!(lines.get("/v1/partitions/nobody/items").await.problem().0, 404);
+    for none in ["/v1/partitions?limit=0", "/v1/partitions/many/items?limit=0&data=true"] {
+        assert_eq!(lines.get(none).await.problem().0, 422, "{none}");
+    }
 }

@@ -86,9 +86,7 @@ impl Postgres {
         let added = match self.insert_arrivals(&mut tx, &sorted).await {
             Ok(added) => added,
             // The connection is well: others need not wait for a new one while the culprit is looked for.
-            Err(error)
-                if error.is_data() || matches!(error, StoreError::Locked(_) | StoreError::NotFound(_)) =>
-            {
+            Err(error) if error.is_data() || matches!(error, StoreError::Locked(_)) => {
                 tx.rollback().await?;
                 return Err(error);
             }
