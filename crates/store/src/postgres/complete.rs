@@ -1,14 +1,19 @@
 //! Writing outcomes.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use foldhash::HashSet;
 use gatefeed_core::{
-    Result,
+    Result, StoreError,
     item::NewItem,
     lease::Lease,
     outcome::{Completion, Settled},
 };
+use sqlx::Executor;
 
 use super::{
     Postgres,
@@ -33,6 +38,8 @@ const LINKED: &str = "SELECT l.* FROM (SELECT p.id, p.has_dependencies,
 /// Partitions whose notes are applied with one batch of outcomes, at the most: the rest waits for the next, or for the
 /// checkpoint.
 const CLOSED_MAX: usize = 100;
+
+const QUEUE: &str = "SELECT 1 FROM {schema}.gatefeed_partitions p WHERE p.id = $1 FOR SHARE OF p";
 
 const SUSPECT: &str = "WITH fence AS MATERIALIZED (
         SELECT p.id FROM {schema}.gatefeed_partitions p
@@ -92,11 +99,17 @@ impl Postgres {
 
     async fn write_in_steps(&self, batch: &Batch<'_>, completions: &[Completion]) -> Result<Vec<Settled>> {
         let mut tx = self.begin_with_lock_wait(Lane::Complete, self.write_limit(), LOCK_WAIT).await?;
+        if let Some(partition) = self.stalled.next(&batch.leases.ids, Instant::now()) {
+            self.queue_for(&mut tx, partition).await?;
+        }
         let written = self.update_items(&mut tx, batch).await?;
         let settled = match written == completions.len() as u64 {
             true => vec![Settled::Written; completions.len()],
             false => self.settle(&mut tx, batch, completions.len()).await?,
         };
+        let busy = completions.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Busy);
+        let busy: Vec<&str> = busy.map(|(completion, _)| &*completion.lease.partition).collect();
+        self.stalled.note(&batch.leases.ids, &busy, Instant::now());
         let written = completions.iter().zip(&settled).filter(|(_, settled)| **settled == Settled::Written);
         let written: Vec<&Completion> = written.map(|(completion, _)| completion).collect();
         self.keep_history(&mut tx, written.iter().copied()).await?;
@@ -115,6 +128,19 @@ impl Postgres {
         self.settle_soon(left);
         self.announce_soon(feeds.into_iter().map(Hint::Due).collect());
         Ok(settled)
+    }
+
+    /// Waits for a partition's lock, in turn; in vain is no error.
+    async fn queue_for(&self, tx: &mut Tx, partition: &str) -> Result<()> {
+        tx.conn()?.execute("SAVEPOINT queue").await.map_err(translate)?;
+        let queue = tx.query(self.sql.get(QUEUE)).bind(partition).execute(tx.conn()?).await;
+        match queue.map_err(translate) {
+            Err(StoreError::Locked(_)) => {
+                tx.conn()?.execute("ROLLBACK TO SAVEPOINT queue").await.map_err(translate)?;
+                Ok(())
+            }
+            queued => queued.map(|_| ()),
+        }
     }
 
     /// Returns how many were written.

@@ -30,6 +30,7 @@ mod renew;
 mod request;
 mod rows;
 mod schema;
+mod stalled;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -87,6 +88,7 @@ pub(crate) struct Postgres {
     woken_at: Arc<Mutex<Option<Instant>>>,
     unsettled: Arc<Unsettled>,
     turns: Arc<turns::Turns>,
+    stalled: Arc<stalled::Stalled>,
     /// Large data that is waited for.
     wanted: Arc<Mutex<load::Wanted>>,
 }
@@ -105,6 +107,7 @@ impl Postgres {
             woken_at: Arc::default(),
             unsettled: Arc::default(),
             turns: Arc::default(),
+            stalled: Arc::default(),
             wanted: Arc::default(),
         })
     }

@@ -330,3 +330,28 @@ pub async fn another_lock_is_told(db: TestDb) {
     other.rollback().await;
     assert_eq!(store.complete(&[outcome]).await.unwrap(), [Settled::Written]);
 }
+
+/// Where many lock a partition in turn, as callbacks do, whoever never waits has no turn: now and then an outcome queues.
+pub async fn an_outcome_queues_for_a_lock(db: TestDb) {
+    if !db.is_postgres() {
+        return;
+    }
+    let (lease, due) = leased(&db, "p", &[("i", 0)]).await;
+    let mut other = db.begin().await;
+    other.execute("UPDATE gatefeed_partitions SET priority = 1").await.unwrap();
+    let (store, outcome) = (db.store(), completion(&lease, &due[0], done(&due[0])));
+    let writing = tokio::spawn(async move { complete_patiently(&store, &[outcome]).await });
+    let schema = db.table("").replace('\'', "''");
+    let queued = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}%' \
+         AND pid <> pg_backend_pid()"
+    );
+    let queues = async {
+        while db.count(&queued).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), queues).await.expect("it never queues");
+    other.rollback().await;
+    assert_eq!(writing.await.unwrap(), [Settled::Written]);
+}

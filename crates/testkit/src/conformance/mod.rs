@@ -103,7 +103,7 @@ macro_rules! conformance {
                 twice_in_a_batch_is_once a_late_waiting_write_loses each_part_of_the_fence_counts
                 fenced_after_a_steal_and_after_a_release an_expired_lease_that_nobody_took_may_write
                 a_paused_partition_takes_outcomes a_mixed_batch a_former_lease_in_the_same_batch_is_fenced
-                a_locked_partition_is_busy another_lock_is_told a_thousand_at_once begin_suspect_counts
+                a_locked_partition_is_busy an_outcome_queues_for_a_lock another_lock_is_told a_thousand_at_once begin_suspect_counts
                 bad_input_is_data an_attempt_that_was_given_up_does_not_count;
             children: children_arrive_whole a_missing_partition_is_made existing_ids_are_left_alone
                 a_complete_partition_reopens paused_and_failed_partitions_sleep_on
