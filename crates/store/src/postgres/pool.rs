@@ -17,6 +17,8 @@ use sqlx::{
     query::Query,
 };
 
+use tokio::time::timeout;
+
 use super::{
     Postgres,
     connect::{Connector, Limits, Session},
@@ -30,6 +32,9 @@ pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long people do: rather than be refused while others' looks and actions are slow.
 const PEOPLE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// For the answer to a BEGIN, which takes the server no time.
+const BEGIN_MAX: Duration = Duration::from_secs(5);
 
 /// A connection of a lane that is not kept is closed when it was not taken for this long.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -132,7 +137,7 @@ impl Lanes {
         let options = parse(url)?;
         let listen = listen_url.map(parse).transpose()?;
         // Not through the pool, which would try again until its patience ends and not say why.
-        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
+        let first = timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
         let first = first.map_err(|_| unreachable(url, "it did not answer in time"))?;
         let first = first.map_err(|error| refused(url, error))?;
         let prepared = is_pinned(first, &options).await;
@@ -155,6 +160,13 @@ impl Lanes {
     pub(super) async fn trim(&self, idle_max: Duration) {
         for lane in Lane::ALL.into_iter().filter(|lane| !lane.is_kept()) {
             end(self.pool(lane).retain(|_, metrics| metrics.last_used() < idle_max).removed).await;
+        }
+    }
+
+    /// Drops all that lie idle, without a farewell that nobody may hear.
+    fn forget_idle_ones(&self) {
+        for pool in &self.pools {
+            drop(pool.retain(|_, _| false));
         }
     }
 
@@ -249,7 +261,7 @@ async fn is_pinned(mut one: PgConnection, options: &PgConnectOptions) -> bool {
             other.execute("BEGIN").await?;
             let between = served_by(&mut other).await?;
             // A pooler with a single server connection has none to give.
-            let again = tokio::time::timeout(STARVED, served_by(&mut one)).await;
+            let again = timeout(STARVED, served_by(&mut one)).await;
             let Ok(again) = again else { return Ok(false) };
             let again = again?;
             other.execute("ROLLBACK").await?;
@@ -262,7 +274,7 @@ async fn is_pinned(mut one: PgConnection, options: &PgConnectOptions) -> bool {
         other.close().await?;
         Ok::<_, sqlx::Error>(is_pinned)
     };
-    matches!(tokio::time::timeout(ACQUIRE_TIMEOUT, asked).await, Ok(Ok(true)))
+    matches!(timeout(ACQUIRE_TIMEOUT, asked).await, Ok(Ok(true)))
 }
 
 /// The process of the server. By the simple protocol, in which a statement is one message.
@@ -383,12 +395,16 @@ impl Postgres {
         );
         loop {
             let (mut tx, was_used) = self.take(lane).await?;
-            match tx.conn()?.execute(begin.as_str()).await.map_err(translate) {
+            let begun = timeout(BEGIN_MAX, tx.conn()?.execute(begin.as_str())).await;
+            match begun.map(|begun| begun.map_err(translate)) {
+                Ok(Ok(_)) => return Ok(tx),
                 // It broke while it lay idle, which is found out here and not by asking it each time before: nothing was
                 // done yet. Dropped, it does not come back, so that this ends with a new one.
-                Err(StoreError::Unavailable(_)) if was_used => {}
-                Err(error) => return Err(error),
-                Ok(_) => return Ok(tx),
+                Ok(Err(StoreError::Unavailable(_))) if was_used => {}
+                Ok(Err(error)) => return Err(error),
+                // So did the others, as a rule: something between has forgotten them.
+                Err(_) if was_used => self.lanes.forget_idle_ones(),
+                Err(_) => return Err(StoreError::Unavailable("the database does not answer".into())),
             }
         }
     }

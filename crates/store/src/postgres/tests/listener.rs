@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gatefeed_core::store::Wakeups;
+use gatefeed_core::{partition::NewPartition, store::Wakeups};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -16,6 +16,7 @@ use crate::{
     Options,
     postgres::{
         Postgres,
+        pool::Lane,
         wake::{Hint, Patience},
     },
 };
@@ -93,5 +94,26 @@ async fn a_listener_whose_connection_was_forgotten_makes_another_one() {
     let again = timeout(LONG, count.wait_for(|count| *count > before)).await;
     again.expect("it makes no other connection").unwrap();
     drop(listening);
+    run(&store, "DROP SCHEMA {schema} CASCADE").await;
+}
+
+/// A push may take a quarter of an hour, and so would be waited for on a connection that is gone.
+#[tokio::test]
+async fn connections_that_were_forgotten_are_replaced() {
+    let store = store().await;
+    let router = Router::start().await;
+    let options = Options { schema: Some(store.sql.schema.clone()), ..Options::default() };
+    let far = Postgres::connect(&router.url, &options).await.unwrap();
+    let mut taken = Vec::new();
+    for lane in [Lane::Push, Lane::Push, Lane::Push, Lane::Act] {
+        taken.push(far.begin(lane, LONG).await.unwrap());
+    }
+    for tx in taken {
+        tx.commit().await.unwrap();
+    }
+    router.forget_all();
+    let push = timeout(LONG, far.push_whole(&NewPartition::new("p"), &[])).await;
+    push.expect("it waits on a connection that is gone").unwrap();
+    assert_eq!(far.lanes.connections(Lane::Act), 0, "it lies idle, and is gone as well");
     run(&store, "DROP SCHEMA {schema} CASCADE").await;
 }
