@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gatefeed_core::{Result, store::PageRequest};
+use gatefeed_core::{Result, StoreError, store::PageRequest};
 
 use crate::{
     clock,
@@ -23,7 +23,10 @@ pub(crate) async fn run(context: Arc<Context>) {
         }
         match read(&context, &requests).await {
             Ok(()) => backoff.reset(),
-            Err(error) if !error.is_retryable() && requests.len() > 1 => read_each(&context, &requests).await,
+            Err(error) if !error.is_retryable() => match &requests[..] {
+                [request] => rest(&context, request, &error),
+                _ => read_each(&context, &requests).await,
+            },
             Err(error) => {
                 tracing::warn!(%error, "could not read items; trying again");
                 requests
@@ -49,11 +52,15 @@ async fn read(context: &Context, requests: &[PageRequest]) -> Result<()> {
 async fn read_each(context: &Context, requests: &[PageRequest]) {
     for request in requests {
         if let Err(error) = read(context, std::slice::from_ref(request)).await {
-            let partition = &request.lease.partition;
-            tracing::warn!(%partition, %error, "could not read the items of this partition; trying again");
-            context.board().page_failed(&request.lease, UNREADABLE_REST);
+            rest(context, request, &error);
         }
     }
+}
+
+fn rest(context: &Context, request: &PageRequest, error: &StoreError) {
+    let partition = &request.lease.partition;
+    tracing::warn!(%partition, %error, "could not read the items of this partition; trying again");
+    context.board().page_failed(&request.lease, UNREADABLE_REST);
 }
 
 /// Until the bell rings or a resting partition's time has come.

@@ -1,8 +1,8 @@
 //! gatefeed on Postgres and on SQLite: two twins of [`gatefeed_core::Store`] with the same file names, so that
 //! one guesses the file from the question in either. A twin's file says where it differs from the other, and why. Files that
 //! one of them has alone are about what the other has not: on Postgres a batch as arrays (`batch`), connecting (`connect`)
-//! and the schema's name (`schema`); on SQLite leases checked under its lock (`fence`), the file (`file`) and lists of
-//! values (`values`).
+//! and the schema's name (`schema`); on SQLite leases checked under its lock (`fence`), the file (`file`), text that is
+//! not UTF-8 (`text`) and lists of values (`values`).
 
 mod blobs;
 mod instrument;

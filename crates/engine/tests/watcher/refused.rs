@@ -1,6 +1,12 @@
 //! What the database refuses, an outcome or a page, takes no other with it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use gatefeed_core::{
     answer::{Answer, Child},
@@ -16,7 +22,7 @@ use crate::{
 };
 
 on_both! {
-    only_the_culprit_fails what_may_not_be_complete_fails what_takes_no_outcome_rests an_outcome_that_takes_too_long_holds_up_no_other an_unreadable_partition_holds_up_no_other a_partition_without_a_checkpoint_holds_up_no_other
+    only_the_culprit_fails what_may_not_be_complete_fails what_takes_no_outcome_rests an_outcome_that_takes_too_long_holds_up_no_other an_unreadable_partition_holds_up_no_other a_partition_without_a_checkpoint_holds_up_no_other an_unreadable_partition_rests_alone
 }
 
 async fn only_the_culprit_fails(db: Arc<Db>) {
@@ -164,4 +170,41 @@ async fn a_partition_without_a_checkpoint_holds_up_no_other(db: Arc<Db>) {
     within("idle", run).await.unwrap().unwrap();
     log.assert_once(2 + 2 * GOOD);
     db.assert_complete("bad", 2).await;
+}
+
+/// One that is read by itself is not asked for again and again either, with a pause for all in between.
+async fn an_unreadable_partition_rests_alone(db: Arc<Db>) {
+    db.push("bad", &[("i", 0)]).await;
+    let store = FaultStore::new(db.another().await);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    store.unreadable(move |lease| {
+        &*lease.partition == "bad" && {
+            count.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+    });
+    let log = Log::new();
+    let began = Instant::now();
+    let run =
+        tokio::spawn(watcher(store.clone()).processor(log.processor(async |_| Ok(Answer::done()))).run());
+    within("a first look", async {
+        while asked.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    for n in 1..=10 {
+        db.push(&format!("good{n}"), &[("i", 0)]).await;
+        log.until("good is through", |events| {
+            events.iter().filter(|e| matches!(e.what, What::Accepted)).count() == n
+        })
+        .await;
+    }
+    let asked = asked.load(Ordering::Relaxed);
+    // Its rest is 5 s. On a machine that has taken that long nothing is known.
+    assert!(asked == 1 || began.elapsed() >= Duration::from_secs(5), "asked for {asked} times");
+    store.unreadable(|_| false);
+    within("idle", run).await.unwrap().unwrap();
+    db.assert_complete("bad", 1).await;
 }

@@ -21,6 +21,7 @@ use super::{
     pool::Lane,
     renew::borrowed,
     rows::{at, born, by_key, due_item, now, seconds, word},
+    text::{fail_items, named, owned},
 };
 use crate::unsettled::Left;
 
@@ -117,7 +118,7 @@ impl Sqlite {
             return Ok(CalledBack::Refused(refusal));
         }
         let item = due_item(&row)?;
-        let feed: &str = partition.try_get("feed")?;
+        let feed = owned(&partition, "feed")?;
         let completion = callback.completion(feed.into(), &item, keep_history);
         let left = write(tx.conn()?, &completion, has_dependencies).await?;
         tx.commit().await?;
@@ -154,6 +155,7 @@ impl Sqlite {
         let mut connection = self.lanes.read(Lane::Work).await?;
         let held = held(&mut connection, &borrowed(leases), "p.status").await?;
         let (mut found, mut left) = (Vec::with_capacity(leases.len()), limit);
+        let mut failing = Vec::new();
         for (lease, row) in leases.iter().zip(held) {
             let status = row.as_ref().map(|row| row.try_get::<&str, _>("status")).transpose()?;
             if left == 0 || status != Some(PartitionStatus::Available.as_str()) {
@@ -163,9 +165,14 @@ impl Sqlite {
             let query = sqlx::query(OVERDUE).bind(&*lease.partition).bind(left as i64);
             let rows = query.fetch_all(&mut *connection).await?;
             left -= rows.len();
-            let items = rows.iter().map(due_item);
-            found.push(items.collect::<Result<_>>()?);
+            let (items, no_name) = named(&rows)?;
+            found.push(items);
+            if !no_name.is_empty() {
+                failing.push((lease.as_ref(), no_name));
+            }
         }
+        drop(connection);
+        fail_items(&self.lanes, &failing).await?;
         Ok(found)
     }
 }

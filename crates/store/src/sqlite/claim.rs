@@ -11,6 +11,7 @@ use super::{
     error::Result,
     pool::Lane,
     rows::{by_key, deadline_at, now, seconds, state},
+    text::fail_partition,
     values::{chunks, values},
 };
 
@@ -73,17 +74,43 @@ impl Sqlite {
             return Ok(Vec::new());
         }
         let mut tx = self.lanes.write().await?;
-        let ids = candidates(tx.conn()?, claim).await?;
+        let (ids, failed) = named(tx.conn()?, claim).await?;
         let grants = grant(tx.conn()?, claim, &ids).await?;
         tx.commit().await?;
+        if failed > 0 {
+            tracing::warn!(partitions = failed, "partitions have failed whose ids are not UTF-8");
+        }
         Ok(grants)
     }
 }
 
-/// The partitions to be claimed, by priority and age.
-async fn candidates(connection: &mut SqliteConnection, claim: &Claim) -> Result<Vec<String>> {
+/// How many partitions that nobody can name fail with one claim, about: the rest waits for the next.
+const NAMELESS_MAX: usize = 1_000;
+
+/// The partitions to be claimed, by priority and age. Those among them that nobody can name fail, which makes room for
+/// others; returns how many.
+async fn named(connection: &mut SqliteConnection, claim: &Claim) -> Result<(Vec<String>, usize)> {
+    let mut failed = 0;
+    loop {
+        let found = candidates(connection, claim).await?;
+        let (mut ids, count) = (Vec::with_capacity(found.len()), found.len());
+        for id in found {
+            match String::from_utf8(id) {
+                Ok(id) => ids.push(id),
+                Err(error) => fail_partition(connection, error.as_bytes()).await?,
+            }
+        }
+        failed += count - ids.len();
+        if count == ids.len() || failed >= NAMELESS_MAX {
+            return Ok((ids, failed));
+        }
+    }
+}
+
+/// The ids of the partitions to be claimed, by priority and age, as they lie there.
+async fn candidates(connection: &mut SqliteConnection, claim: &Claim) -> Result<Vec<Vec<u8>>> {
     let limit = i64::try_from(claim.limit).unwrap_or(i64::MAX);
-    let mut found: Vec<(Reverse<i64>, String, String)> = Vec::new();
+    let mut found: Vec<(Reverse<i64>, String, Vec<u8>)> = Vec::new();
     for feed in &claim.feeds {
         for sql in [EXPIRED, FREE] {
             let due_for = format!("-{}", &seconds(claim.due_for)[1..]);

@@ -339,10 +339,13 @@ pub(super) async fn unblock(
         let query = sqlx::query(&sql).bind(partition).bind(ids);
         let query = query.bind(room.rows as i64).bind(room.bytes as i64);
         let rows = query.fetch_all(&mut *connection).await?;
-        let mut ended = Vec::new();
+        let (mut ended, mut has_nameless) = (Vec::new(), false);
         for row in &rows {
             if row.try_get::<&str, _>("status")? != "available" {
-                ended.push(row.try_get::<String, _>("id")?);
+                match String::from_utf8(row.try_get("id")?) {
+                    Ok(id) => ended.push(id),
+                    Err(_) => has_nameless = true,
+                }
             }
             room.bytes = room.bytes.saturating_sub(row.try_get::<i64, _>("copied")? as usize);
         }
@@ -352,9 +355,10 @@ pub(super) async fn unblock(
             rest.extend(ended);
             return Ok(Some(rest));
         }
-        if ended.is_empty() {
+        if ended.is_empty() && !has_nameless {
             return Ok(None);
         }
-        pending = Some(ended);
+        // The dependents of what cannot be named are among all that are blocked.
+        pending = (!has_nameless).then_some(ended);
     }
 }

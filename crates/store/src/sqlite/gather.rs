@@ -13,16 +13,18 @@ use super::{
     operate::no_partition,
     pool::Lane,
     rows::{by_key, word},
+    text::{after_item, owned, shown},
 };
 
 /// By the primary key: an index of what is finished would cost every outcome.
 pub(super) const SCAN: &str = concat!(
     "SELECT id, status, gate, content_type, octet_length(data) AS size FROM gatefeed_items ",
     by_key!(items),
-    " WHERE partition_id = ? AND id > ? ORDER BY id LIMIT ?"
+    " WHERE partition_id = ? AND id > CAST(? AS TEXT) ORDER BY id LIMIT ?"
 );
 
-const LOAD: &str = "SELECT CAST(data AS BLOB) FROM gatefeed_items WHERE partition_id = ? AND id = ?";
+const LOAD: &str =
+    "SELECT CAST(data AS BLOB) FROM gatefeed_items WHERE partition_id = ? AND id = CAST(? AS TEXT)";
 
 const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM gatefeed_partitions WHERE id = ?)";
 
@@ -30,7 +32,8 @@ impl Sqlite {
     /// What is terminal stays as it is but for operators, so that two statements see the same.
     pub(super) async fn read_gathered(&self, request: &GatherRequest) -> Result<GatheredPage> {
         let mut connection = self.lanes.read(Lane::Scan).await?;
-        let scan = sqlx::query(SCAN).bind(&request.partition).bind(request.after.as_deref().unwrap_or(""));
+        let after = after_item(&mut connection, &request.partition, request.after.as_deref()).await?;
+        let scan = sqlx::query(SCAN).bind(&request.partition).bind(after);
         let mut rows = scan.bind(SCAN_MAX as i64).fetch_all(&mut *connection).await?;
         if rows.is_empty() && request.after.is_none() {
             must_exist(&mut connection, &request.partition).await?;
@@ -40,7 +43,7 @@ impl Sqlite {
         let (count, fit) = fitting(seen.iter().copied());
         rows.truncate(count);
         let next = match rows.last() {
-            Some(row) if !(is_end && fit) => Some(row.try_get("id")?),
+            Some(row) if !(is_end && fit) => Some(owned(row, "id")?),
             _ => None,
         };
         let mut items = Vec::new();
@@ -73,9 +76,9 @@ async fn load(
     request: &GatherRequest,
     row: &SqliteRow,
 ) -> Result<Option<GatheredItem>> {
-    let id: String = row.try_get("id")?;
-    let load = sqlx::query_scalar::<_, Vec<u8>>(LOAD).bind(&request.partition).bind(&id);
+    let id: &[u8] = row.try_get("id")?;
+    let load = sqlx::query_scalar::<_, Vec<u8>>(LOAD).bind(&request.partition).bind(id);
     let Some(bytes) = load.fetch_optional(connection).await?.map(Bytes::from) else { return Ok(None) };
-    let data = Data { bytes, content_type: row.try_get("content_type")? };
-    Ok(Some(GatheredItem { id, status: word(row, "status")?, data }))
+    let data = Data { bytes, content_type: owned(row, "content_type")? };
+    Ok(Some(GatheredItem { id: shown(id).into_owned(), status: word(row, "status")?, data }))
 }

@@ -16,6 +16,7 @@ use super::{
     operate::no_partition,
     pool::Lane,
     rows::{at, by_key, maybe_at, now, word},
+    text::{after_item, after_partition, maybe_text, owned},
 };
 
 /// `{which}` is [`which`].
@@ -27,7 +28,7 @@ pub(super) const PARTITIONS: &str = "SELECT p.*,
             AND i.status IN ('waiting', 'blocked') AND i.status = 'blocked') AS blocked,
         (SELECT count(*) FROM gatefeed_items i WHERE i.partition_id = p.id AND i.status = 'failed') AS failed
     FROM gatefeed_partitions p
-    WHERE (?1 IS NULL OR p.feed = ?1) AND (?2 IS NULL OR p.status = ?2) AND {which} AND p.id > ?3
+    WHERE (?1 IS NULL OR p.feed = ?1) AND (?2 IS NULL OR p.status = ?2) AND {which} AND p.id > CAST(?3 AS TEXT)
     ORDER BY p.id LIMIT ?4";
 
 /// `{which}` is [`which`].
@@ -38,7 +39,7 @@ pub(super) const ITEMS: &str =
         version, created_at, updated_at
     FROM gatefeed_items
     WHERE partition_id = ?1 AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR gate = ?3)
-        AND {which} AND id > ?4
+        AND {which} AND id > CAST(?4 AS TEXT)
     ORDER BY id LIMIT ?5";
 
 /// Every item of the partition, by its primary key.
@@ -77,9 +78,10 @@ impl Sqlite {
     pub(super) async fn list_partitions(&self, filter: &PartitionFilter) -> Result<Vec<PartitionRow>> {
         let sql = which(PARTITIONS, "p.id", "?5", filter.id.as_ref());
         let query = sqlx::query(&sql).bind(&filter.feed).bind(filter.status.map(PartitionStatus::as_str));
-        let query =
-            query.bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit)).bind(&filter.id);
-        let rows = query.fetch_all(&mut *self.lanes.read(Lane::Look).await?).await?;
+        let mut connection = self.lanes.read(Lane::Look).await?;
+        let after = after_partition(&mut connection, filter.after.as_deref()).await?;
+        let query = query.bind(after).bind(limit(filter.limit)).bind(&filter.id);
+        let rows = query.fetch_all(&mut *connection).await?;
         rows.iter().map(partition_row).collect()
     }
 
@@ -93,8 +95,8 @@ impl Sqlite {
         let mut connection = self.lanes.read(lane).await?;
         let sql = which(ITEMS, "id", "?7", filter.id.as_ref());
         let query = sqlx::query(&sql).bind(&filter.partition).bind(filter.status.map(ItemStatus::as_str));
-        let query =
-            query.bind(filter.gate).bind(filter.after.as_deref().unwrap_or("")).bind(limit(filter.limit));
+        let after = after_item(&mut connection, &filter.partition, filter.after.as_deref()).await?;
+        let query = query.bind(filter.gate).bind(after).bind(limit(filter.limit));
         let query = query.bind(filter.data.bytes()).bind(&filter.id);
         let rows = query.fetch_all(&mut *connection).await?;
         if rows.is_empty() && !exists(&mut connection, &filter.partition).await? {
@@ -152,7 +154,7 @@ fn limit(asked: usize) -> i64 {
 
 fn glance(row: &SqliteRow) -> Result<Glance> {
     Ok(Glance {
-        feed: row.try_get("feed")?,
+        feed: owned(row, "feed")?,
         status: word(row, "status")?,
         gate: row.try_get("gate")?,
         version: row.try_get("version")?,
@@ -173,8 +175,8 @@ fn gate_counts(row: &SqliteRow) -> Result<GateCounts> {
 
 pub(super) fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
     Ok(PartitionRow {
-        id: row.try_get("id")?,
-        feed: row.try_get("feed")?,
+        id: owned(row, "id")?,
+        feed: owned(row, "feed")?,
         status: word(row, "status")?,
         gate: row.try_get("gate")?,
         priority: row.try_get("priority")?,
@@ -185,10 +187,10 @@ pub(super) fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
         gate_deadline_seconds: row.try_get("gate_deadline_seconds")?,
         gate_since: maybe_at(row, "gate_since")?,
         keep_history: row.try_get("keep_history")?,
-        reason: row.try_get("reason")?,
-        parent_partition_id: row.try_get("parent_partition_id")?,
-        parent_item_id: row.try_get("parent_item_id")?,
-        owner: row.try_get("owner")?,
+        reason: maybe_text(row, "reason")?,
+        parent_partition_id: maybe_text(row, "parent_partition_id")?,
+        parent_item_id: maybe_text(row, "parent_item_id")?,
+        owner: maybe_text(row, "owner")?,
         until: maybe_at(row, "until")?,
         epoch: row.try_get("epoch")?,
         next_run_at: maybe_at(row, "next_run_at")?,
@@ -206,8 +208,8 @@ pub(super) fn partition_row(row: &SqliteRow) -> Result<PartitionRow> {
 
 fn item_row(row: &SqliteRow) -> Result<ItemRow> {
     Ok(ItemRow {
-        partition_id: row.try_get("partition_id")?,
-        id: row.try_get("id")?,
+        partition_id: owned(row, "partition_id")?,
+        id: owned(row, "id")?,
         gate: row.try_get("gate")?,
         status: word(row, "status")?,
         priority: row.try_get("priority")?,
@@ -215,11 +217,11 @@ fn item_row(row: &SqliteRow) -> Result<ItemRow> {
         retry_count: row.try_get("retry_count")?,
         available_at: at(row, "available_at")?,
         waiting_until: maybe_at(row, "waiting_until")?,
-        content_type: row.try_get("content_type")?,
+        content_type: owned(row, "content_type")?,
         size: row.try_get("size")?,
         data: row.try_get("data")?,
         data_error: None,
-        error_messages: row.try_get("error_messages")?,
+        error_messages: maybe_text(row, "error_messages")?,
         version: row.try_get("version")?,
         created_at: at(row, "created_at")?,
         updated_at: at(row, "updated_at")?,

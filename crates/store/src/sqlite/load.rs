@@ -4,7 +4,7 @@
 use gatefeed_core::item::Data;
 use sqlx::Row;
 
-use super::{Sqlite, error::Result, pool::Lane};
+use super::{Sqlite, error::Result, pool::Lane, text::owned};
 
 const LOAD: &str = "SELECT CAST(data AS BLOB) AS data, content_type FROM gatefeed_items WHERE partition_id = ? AND id = ? AND version = ?";
 
@@ -15,6 +15,6 @@ impl Sqlite {
             return Ok(None);
         };
         let bytes = row.try_get::<Vec<u8>, _>("data")?.into();
-        Ok(Some(Data { bytes, content_type: row.try_get("content_type")? }))
+        Ok(Some(Data { bytes, content_type: owned(&row, "content_type")? }))
     }
 }

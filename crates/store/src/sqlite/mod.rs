@@ -28,6 +28,7 @@ mod renew;
 mod request;
 mod rows;
 mod status;
+mod text;
 mod tokens;
 mod values;
 mod wake;

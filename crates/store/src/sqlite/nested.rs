@@ -15,6 +15,7 @@ use super::{
     dependencies::unblock,
     error::Result,
     rows::{by_key, now, word},
+    text::{maybe_text, owned, shown},
 };
 use crate::unsettled::Piece;
 
@@ -87,7 +88,7 @@ pub(super) const COUNT: &str = concat!(
         total(status = 'cancelled') AS cancelled
     FROM (SELECT status FROM gatefeed_items ",
     by_key!(items),
-    " WHERE partition_id = ? LIMIT ?)"
+    " WHERE partition_id = CAST(? AS TEXT) LIMIT ?)"
 );
 
 const SETTLE: &str = concat!(
@@ -110,7 +111,7 @@ pub(super) async fn add_nested(connection: &mut SqliteConnection, parents: &[&Co
             None => {
                 let row =
                     sqlx::query(PARENT).bind(&*parent.lease.partition).fetch_one(&mut *connection).await?;
-                let found: (String, i32) = (row.try_get("feed")?, row.try_get("depth")?);
+                let found: (String, i32) = (owned(&row, "feed")?, row.try_get("depth")?);
                 known.insert(&parent.lease, found.clone());
                 found
             }
@@ -175,9 +176,9 @@ async fn settle_item(connection: &mut SqliteConnection, partition: &str, item: &
     }
     let data = Data {
         bytes: item.try_get::<Vec<u8>, _>("data")?.into(),
-        content_type: item.try_get("content_type")?,
+        content_type: owned(item, "content_type")?,
     };
-    let (status, data, errors) = match settle(&data, item.try_get("error_messages")?, &all) {
+    let (status, data, errors) = match settle(&data, maybe_text(item, "error_messages")?.as_deref(), &all) {
         Settlement::Deliver(data) => ("available", Some(data), None),
         Settlement::Complete => ("complete", None, None),
         Settlement::Fail(errors) => ("failed", None, Some(errors)),
@@ -191,16 +192,16 @@ async fn settle_item(connection: &mut SqliteConnection, partition: &str, item: &
 }
 
 async fn closed(connection: &mut SqliteConnection, row: &SqliteRow) -> Result<Closed> {
-    let id: String = row.try_get("partition_id")?;
-    let counted = sqlx::query(COUNT).bind(&id).bind(COUNTED_MAX + 1).fetch_one(connection).await?;
+    let id: &[u8] = row.try_get("partition_id")?;
+    let counted = sqlx::query(COUNT).bind(id).bind(COUNTED_MAX + 1).fetch_one(connection).await?;
     let count = |status| counted.try_get::<f64, _>(status).map(|count| count as i64);
     let counts =
         Counts { complete: count("complete")?, failed: count("failed")?, cancelled: count("cancelled")? };
     Ok(Closed {
-        id,
+        id: shown(id).into_owned(),
         then: word(row, "parent_then")?,
         status: word(row, "status")?,
-        reason: row.try_get("reason")?,
+        reason: maybe_text(row, "reason")?,
         counts: (counted.try_get::<i64, _>("items")? <= COUNTED_MAX).then_some(counts),
     })
 }

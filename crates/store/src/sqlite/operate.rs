@@ -254,9 +254,11 @@ async fn cancel_nested(connection: &mut SqliteConnection, partition: &str, gate:
     let mut cancelled = 0;
     let mut parents = vec![(partition.to_owned(), gate)];
     while let Some((parent, gate)) = parents.pop() {
-        let nested = sqlx::query_scalar::<_, String>(NESTED).bind(&parent).bind(gate);
+        let nested = sqlx::query_scalar::<_, Vec<u8>>(NESTED).bind(&parent).bind(gate);
         let reason = format!("cancelled with partition \"{}\"", parent.chars().take(100).collect::<String>());
-        for child in nested.fetch_all(&mut *connection).await? {
+        let nested = nested.fetch_all(&mut *connection).await?;
+        // What cannot be named is delivered by nobody.
+        for child in nested.into_iter().filter_map(|id| String::from_utf8(id).ok()) {
             cancelled += cancel(connection, &child, &reason).await?;
             parents.push((child, 0));
         }

@@ -10,7 +10,8 @@ use super::{
     Sqlite,
     error::Result,
     pool::Lane,
-    rows::{due_item, now},
+    rows::now,
+    text::{Nameless, fail_items, named},
 };
 
 /// A gate and a priority as one number, in the order of delivery.
@@ -85,16 +86,27 @@ impl Sqlite {
     pub(super) async fn read_pages(&self, requests: &[PageRequest]) -> Result<Vec<Page>> {
         let mut pages = Vec::with_capacity(requests.len());
         let mut connection = self.lanes.read(Lane::Work).await?;
+        let mut failing = Vec::new();
         for request in requests {
-            pages.push(read_page(&mut connection, request).await?);
+            let (page, no_name) = read_page(&mut connection, request).await?;
+            pages.push(page);
+            if !no_name.is_empty() {
+                failing.push((request.lease.as_ref(), no_name));
+            }
         }
+        drop(connection);
+        fail_items(&self.lanes, &failing).await?;
         Ok(pages)
     }
 }
 
-async fn read_page(connection: &mut SqliteConnection, request: &PageRequest) -> Result<Page> {
+/// A page, and the items on it that nobody can name.
+async fn read_page(
+    connection: &mut SqliteConnection,
+    request: &PageRequest,
+) -> Result<(Page, Vec<Nameless>)> {
     if request.limit == 0 {
-        return Ok(Page { items: Vec::new(), next: request.after.clone() });
+        return Ok((Page { items: Vec::new(), next: request.after.clone() }, Vec::new()));
     }
     let lease = &request.lease;
     let (from, at, id) = match &request.after {
@@ -105,15 +117,29 @@ async fn read_page(connection: &mut SqliteConnection, request: &PageRequest) -> 
         sqlx::query(PAGE).bind(&*lease.partition).bind(&*lease.owner).bind(lease.lease_id.to_string());
     let query = query.bind(lease.epoch).bind(from).bind(at).bind(id).bind(INLINE_BYTES_MAX as i64);
     let rows = query.bind(i64::try_from(request.limit).unwrap_or(i64::MAX)).fetch_all(connection).await?;
-    let last = rows.last().filter(|_| rows.len() == request.limit);
-    Ok(Page { next: last.map(cursor).transpose()?, items: rows.iter().map(due_item).collect::<Result<_>>()? })
+    let (items, no_name) = named(&rows)?;
+    let is_end = rows.len() < request.limit;
+    let next = if is_end { None } else { Some(cursor(&rows, request)?) };
+    Ok((Page { items, next }, no_name))
 }
 
-fn cursor(row: &SqliteRow) -> Result<Cursor> {
-    Ok(Cursor {
-        gate: row.try_get("gate")?,
-        priority: row.try_get("priority")?,
-        available_at: row.try_get("available_at")?,
-        id: row.try_get("id")?,
-    })
+/// Behind the last item that has a name: those behind it, which have none, will have failed.
+fn cursor(rows: &[SqliteRow], request: &PageRequest) -> Result<Cursor> {
+    for row in rows.iter().rev() {
+        if let Ok(id) = row.try_get::<&str, _>("id") {
+            let (gate, priority) = (row.try_get("gate")?, row.try_get("priority")?);
+            return Ok(Cursor {
+                gate,
+                priority,
+                available_at: row.try_get("available_at")?,
+                id: id.to_owned(),
+            });
+        }
+    }
+    Ok(request.after.clone().unwrap_or_else(beginning))
+}
+
+/// A cursor before everything: its rank is [`RANK_MIN`].
+fn beginning() -> Cursor {
+    Cursor { gate: -1, priority: i32::MIN, available_at: String::new(), id: String::new() }
 }

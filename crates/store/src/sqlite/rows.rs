@@ -13,7 +13,10 @@ use gatefeed_core::{
 };
 use sqlx::{Row, sqlite::SqliteRow};
 
-use super::error::Result;
+use super::{
+    error::Result,
+    text::{maybe_text, owned, text},
+};
 
 /// The database's clock, as its columns are written.
 macro_rules! now {
@@ -108,7 +111,7 @@ pub(super) fn word<T: FromStr<Err = StoreError>>(row: &SqliteRow, column: &str) 
 /// The partition of a row with [`state_columns`].
 pub(super) fn state(row: &SqliteRow) -> Result<PartitionState> {
     Ok(PartitionState {
-        feed: row.try_get("feed")?,
+        feed: owned(row, "feed")?,
         status: word::<PartitionStatus>(row, "status")?,
         gate: row.try_get("gate")?,
         manual_checkpoint: row.try_get("manual_checkpoint")?,
@@ -134,10 +137,10 @@ pub(super) fn due_item(row: &SqliteRow) -> Result<DueItem> {
         retry_count: row.try_get("retry_count")?,
         suspect_count: row.try_get("suspect_count")?,
         version: row.try_get("version")?,
-        content_type: content_type(row.try_get("content_type")?),
+        content_type: content_type(&text(row, "content_type")?),
         size: row.try_get::<i64, _>("size")?.unsigned_abs(),
         data: row.try_get::<Option<Vec<u8>>, _>("data")?.map(Bytes::from),
-        error_messages: row.try_get("error_messages")?,
+        error_messages: maybe_text(row, "error_messages")?,
         gather: row.try_get::<Option<&str>, _>("gather")?.map(Gather::parse).transpose()?,
         born: born(row)?,
         reference: None,

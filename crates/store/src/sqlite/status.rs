@@ -14,6 +14,7 @@ use super::{
     page::{RANK_MIN, next_rank, of_group},
     pool::Lane,
     rows::{maybe_at, now, word},
+    text::{owned, text},
     watchers::alive,
 };
 
@@ -87,7 +88,7 @@ async fn partitions_by_feed(connection: &mut SqliteConnection) -> Result<Feeds> 
 
 fn feed_status(row: &SqliteRow) -> Result<FeedStatus> {
     Ok(FeedStatus {
-        feed: row.try_get("feed")?,
+        feed: owned(row, "feed")?,
         partitions: PartitionCounts {
             available: row.try_get("available")?,
             paused: row.try_get("paused")?,
@@ -102,7 +103,7 @@ fn feed_status(row: &SqliteRow) -> Result<FeedStatus> {
 
 async fn add_items(connection: &mut SqliteConnection, feeds: &mut Feeds) -> Result<()> {
     for row in sqlx::query(ITEMS).fetch_all(connection).await? {
-        if let Some(status) = feeds.get_mut(row.try_get::<&str, _>("feed")?) {
+        if let Some(status) = feeds.get_mut(&*text(&row, "feed")?) {
             count(&mut status.items, word(&row, "status")?, row.try_get("items")?);
         }
     }
@@ -121,7 +122,7 @@ fn count(counts: &mut ItemCounts, status: ItemStatus, items: i64) {
 
 async fn add_oldest(connection: &mut SqliteConnection, feeds: &mut Feeds) -> Result<()> {
     for row in sqlx::query(OLDEST).bind(RANK_MIN).fetch_all(connection).await? {
-        if let Some(status) = feeds.get_mut(row.try_get::<&str, _>("feed")?) {
+        if let Some(status) = feeds.get_mut(&*text(&row, "feed")?) {
             status.oldest_due_at = maybe_at(&row, "oldest_due_at")?;
         }
     }

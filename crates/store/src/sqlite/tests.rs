@@ -1,6 +1,6 @@
 //! What is SQLite's own: plans, timestamps, locks, files. The conformance suite tests the rest on both databases.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use gatefeed_core::{
     Store, StoreError,
@@ -20,6 +20,7 @@ use crate::Options;
 
 mod lanes;
 mod push;
+mod text;
 
 async fn connect(path: &Path) -> Result<Sqlite, StoreError> {
     Sqlite::connect(&format!("sqlite://{}", path.display()), &Options::default()).await

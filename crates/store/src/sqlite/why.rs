@@ -14,6 +14,7 @@ use super::{
     operate::no_partition,
     pool::Lane,
     rows::{at, by_key, maybe_at, now, word},
+    text::{maybe_text, owned, shown, text},
     watchers::alive,
 };
 
@@ -72,7 +73,7 @@ impl Sqlite {
         let row = row.ok_or_else(|| no_partition(partition))?;
         let gate: i32 = row.try_get("gate")?;
         let next: [Option<i32>; 2] = [row.try_get("next_available")?, row.try_get("next_parked")?];
-        let (watchers, circuits) = serving(&mut tx, row.try_get("feed")?).await?;
+        let (watchers, circuits) = serving(&mut tx, &text(&row, "feed")?).await?;
         let mut facts = Facts {
             now: at(&row, "now")?,
             partition: partition_row(&row)?,
@@ -91,8 +92,9 @@ impl Sqlite {
             data_error: None,
         };
         if let Some(item) = facts.waiting() {
-            let query = sqlx::query_scalar(WAITS_FOR).bind(partition).bind(&item.id);
-            facts.waits_for = query.bind(NAMED_MAX as i64 + 1).fetch_all(&mut *tx).await?;
+            let query = sqlx::query_scalar::<_, Vec<u8>>(WAITS_FOR).bind(partition).bind(&item.id);
+            let ids = query.bind(NAMED_MAX as i64 + 1).fetch_all(&mut *tx).await?;
+            facts.waits_for = ids.iter().map(|id| shown(id).into_owned()).collect();
         }
         Ok(facts)
     }
@@ -116,14 +118,14 @@ async fn serving(connection: &mut SqliteConnection, feed: &str) -> Result<(Vec<S
 }
 
 fn seen(row: &SqliteRow) -> Result<Seen> {
-    let errors: Option<&str> = row.try_get("errors")?;
+    let errors = maybe_text(row, "errors")?;
     Ok(Seen {
-        id: row.try_get("id")?,
+        id: owned(row, "id")?,
         gate: row.try_get("gate")?,
         status: word(row, "status")?,
         available_at: at(row, "available_at")?,
         waiting_until: maybe_at(row, "waiting_until")?,
         retry_count: row.try_get("retry_count")?,
-        last_error: errors.and_then(|errors| errors.lines().last()).map(str::to_owned),
+        last_error: errors.as_deref().and_then(|errors| errors.lines().last()).map(str::to_owned),
     })
 }

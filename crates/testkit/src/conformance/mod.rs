@@ -72,7 +72,7 @@ macro_rules! conformance {
                 a_change_by_hand_wakes an_item_changed_by_hand_wakes
                 an_old_snapshot_loses_no_wakeup;
             refuse: bad_partitions_are_refused half_a_lease_is_refused bad_items_are_refused
-                bad_values_of_its_own_are_refused a_missing_partition_is_refused
+                bad_values_of_its_own_are_refused a_missing_partition_is_refused text_that_is_not_utf8_is_refused
                 a_cancelled_partition_is_refused names_do_not_change an_old_snapshot_does_not_pass_a_cancellation;
             function: push_makes_what_is_missing seal_lets_go retry_makes_failed_items_available
                 operators_act rewind_goes_back

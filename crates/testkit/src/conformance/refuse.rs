@@ -48,6 +48,58 @@ pub async fn bad_partitions_are_refused(db: TestDb) {
     db.run(&format!("INSERT INTO gatefeed_partitions (id, feed) VALUES ('{longest}', '{longest}')")).await;
 }
 
+/// Names and content types are UTF-8. What is, is taken, however odd.
+pub async fn text_that_is_not_utf8_is_refused(db: TestDb) {
+    let text = |hex: &str| match db.is_postgres() {
+        true => format!("convert_from('\\x{hex}', 'UTF8')"),
+        false => format!("CAST(x'{hex}' AS TEXT)"),
+    };
+    let partition = |id: &str| format!("INSERT INTO gatefeed_partitions (id) VALUES ({id})");
+    let feed = |feed: &str| format!("INSERT INTO gatefeed_partitions (id, feed) VALUES ('other', {feed})");
+    let item = |id: &str| format!("INSERT INTO gatefeed_items (partition_id, id) VALUES ('p', {id})");
+    let kind =
+        |kind: &str| format!("INSERT INTO gatefeed_items (partition_id, content_type) VALUES ('p', {kind})");
+    let change =
+        |table: &str, column: &str, text: &str| format!("UPDATE gatefeed_{table} SET {column} = {text}");
+    db.run("INSERT INTO gatefeed_partitions (id) VALUES ('p')").await;
+    db.run("INSERT INTO gatefeed_items (partition_id, id) VALUES ('p', 'i')").await;
+    // Latin-1 (the last byte of two is one of those that continue others), cut off, too long, a surrogate, too high.
+    for hex in [
+        "4dfc6c6c6572",
+        "a7",
+        "41b5",
+        "c3a9e9a9",
+        "e381",
+        "c3",
+        "c1bf",
+        "c3a9a9",
+        "e09fbf",
+        "eda080",
+        "f4908080",
+    ] {
+        let text = text(hex);
+        let all = [partition(&text), feed(&text), item(&text), kind(&text)];
+        let all = all
+            .into_iter()
+            .chain([change("partitions", "feed", &text), change("items", "content_type", &text)]);
+        for sql in all {
+            let message = db.refused(&sql).await;
+            assert!(message.contains("not UTF-8") || db.is_postgres(), "{sql}: {message}");
+        }
+    }
+    let taken =
+        ["4dc3bc6c6c6572", "c2a0", "efbfbd", "efbfbdc2b5", "efbfbe", "efbfbf", "f09f9880", "f48fbfbf"];
+    for hex in taken {
+        let text = text(hex);
+        db.run(&partition(&text)).await;
+        db.run(&item(&text)).await;
+        db.run(&kind(&text)).await;
+        db.run(&change("partitions", "feed", &text)).await;
+        db.run(&change("items", "content_type", &text)).await;
+    }
+    assert_eq!(db.count("SELECT count(*) FROM gatefeed_items").await, 1 + 2 * taken.len() as i64);
+}
+
 /// A lease is an owner, a lease id and an end, or nothing.
 pub async fn half_a_lease_is_refused(db: TestDb) {
     let until = db.in_secs(60.0);
