@@ -51,7 +51,7 @@ async fn a_partition_whose_checkpoint_failed_is_read_meanwhile_and_checked_later
     let mut board = board(10);
     let p = grant(&mut board, "p");
     load(&mut board, &p, page(&[]));
-    assert_eq!(board.checks(), [p.clone()]);
+    assert_eq!(board.checks(), std::slice::from_ref(&p));
     board.check_failed(&p, Duration::from_secs(60));
     assert!(board.checks().is_empty());
     let later = Instant::now() + Duration::from_secs(60);
