@@ -36,6 +36,8 @@ pub struct ApiOptions {
     pub bulk_max: usize,
     /// The most bytes of bodies that are not committed yet, over all requests.
     pub in_flight_max: usize,
+    /// The most bytes of answers with data that are not read yet, over all requests.
+    pub answers_max: usize,
     /// The most items of a feed that may wait for a watcher; `None`: as many as come.
     pub backlog_max: Option<u64>,
     /// Who may use it as long as no token has ever been made.
@@ -48,6 +50,7 @@ impl Default for ApiOptions {
             payload_max: 16 << 20,
             bulk_max: 64 << 20,
             in_flight_max: 256 << 20,
+            answers_max: 256 << 20,
             backlog_max: None,
             openness: Openness::Closed,
         }
@@ -62,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) options: ApiOptions,
     pub(crate) access: Access,
     pub(crate) budget: Budget,
+    pub(crate) answers: Budget,
     pub(crate) backlog: Backlog,
     pub(crate) group: Group,
     pub(crate) waiters: Arc<Semaphore>,
@@ -79,6 +83,7 @@ impl Inner {
         Arc::new(Self {
             access: Access::new(Arc::clone(&store), options.openness),
             budget: Budget::new(options.in_flight_max),
+            answers: Budget::new(options.answers_max),
             backlog: Backlog::new(options.backlog_max),
             group: Group::start(&store),
             waiters: Arc::new(Semaphore::new(WAITERS_MAX)),

@@ -2,10 +2,11 @@
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use gatefeed_core::{
+    StoreError,
     envelope::GATE,
     inspect::{DataPart, ItemFilter, ItemRow, JsonItem},
     item::ItemStatus,
@@ -16,8 +17,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     access::{Looks, May},
     app::App,
-    etag::{json, tag, tagged, unchanged},
-    ndjson,
+    etag::{tag, tagged, unchanged},
+    ndjson, outgoing,
     partitions::{WaitParams, cut, limit},
     path::{ItemId, PartitionId},
     problem::{Problem, Problems},
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Data of one page of items, unless a single one has more.
-const DATA_MAX: u64 = 16 << 20;
+pub(crate) const DATA_MAX: u64 = 16 << 20;
 
 /// Which items.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -96,7 +97,13 @@ pub(crate) async fn list_items(
         return ndjson::items(&app, filter, asked.limit, with_data).await;
     }
     let (rows, next) = page(&app, &filter, limit(asked.limit)?, with_data).await?;
-    Ok(json(StatusCode::OK, &[], &ItemsPage { items: rows.iter().map(JsonItem::new).collect(), next }))
+    let items = rows.iter().map(JsonItem::new).collect();
+    match serde_json::to_vec(&ItemsPage { items, next }) {
+        Ok(page) => {
+            Ok(([(header::CONTENT_TYPE, "application/json")], outgoing::answer(&app, page)?).into_response())
+        }
+        Err(error) => Err(StoreError::Defect(format!("a page cannot be written: {error}")).into()),
+    }
 }
 
 /// A page, and where the next one begins. Sizes are looked at before data is read, so that no page is larger than a
@@ -244,5 +251,5 @@ pub(crate) async fn get_data(
     ];
     let tag = [(header::ETAG, tag(row.version))];
     let headers = [(header::CONTENT_TYPE, content_type)];
-    Ok((headers, guards, tag, row.data.unwrap_or_default()).into_response())
+    Ok((headers, guards, tag, outgoing::answer(&app, row.data.unwrap_or_default())?).into_response())
 }

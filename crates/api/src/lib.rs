@@ -37,6 +37,7 @@ pub mod health;
 mod items;
 mod look;
 mod ndjson;
+mod outgoing;
 mod partitions;
 mod path;
 mod pile;

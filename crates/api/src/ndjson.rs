@@ -13,7 +13,7 @@ use gatefeed_core::{
 };
 use serde::Serialize;
 
-use crate::{app::App, items, partitions::cut, problem::Problem};
+use crate::{app::App, items, outgoing, partitions::cut, problem::Problem};
 
 const NDJSON: &str = "application/x-ndjson";
 
@@ -76,13 +76,16 @@ pub(crate) async fn items(
     limit: Option<usize>,
     with_data: bool,
 ) -> Result<Response, Problem> {
+    // A page at a time waits for whoever reads.
+    let room = with_data.then(|| outgoing::room(app, items::DATA_MAX as usize)).transpose()?;
     let (first, next) = some(app, filter, most(limit)?, with_data).await?;
     let app = app.clone();
-    let rest = stream::try_unfold(next, move |at| {
+    let rest = stream::try_unfold((next, room), move |(at, room)| {
         let app = app.clone();
         async move {
             let Some((filter, left)) = at else { return Ok(None) };
-            Ok(Some(some(&app, filter, left, with_data).await?))
+            let (lines, next) = some(&app, filter, left, with_data).await?;
+            Ok(Some((lines, (next, room))))
         }
     });
     Ok(respond(stream::iter([Ok(first)]).chain(rest)))

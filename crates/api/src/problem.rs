@@ -1,5 +1,10 @@
 //! Errors as the API tells them: problem details (RFC 9457), for every one.
 
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
@@ -227,7 +232,7 @@ impl From<StoreError> for Problem {
             StoreError::Damaged(detail) => Self::data_gone(detail),
             StoreError::BlobStore(why) => Self::no_blobs(&why, "ask again"),
             error if error.is_retryable() => {
-                tracing::debug!(%error, "the database has no answer");
+                tell(&error);
                 Self::busy("the database has no answer just now: ask again")
             }
             error => {
@@ -237,6 +242,17 @@ impl From<StoreError> for Problem {
                 Self::new(status, "internal", "Something is wrong here", "the server's log says what")
             }
         }
+    }
+}
+
+/// Once a second: every request may meet it.
+fn tell(error: &StoreError) {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|told| told.elapsed() >= INTERVAL) {
+        *told = Some(Instant::now());
+        tracing::warn!(%error, "the database has no answer; requests are answered 503");
     }
 }
 

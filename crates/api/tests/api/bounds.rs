@@ -9,14 +9,14 @@ use gatefeed_core::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::place::{Client, Place, open};
 
 on_both!(a_body_has_a_bound a_part_has_a_bound bodies_in_flight_have_a_bound a_feed_has_a_bound
     items_in_flight_have_a_bound what_came_before_is_no_backlog what_is_refused_early_is_read
-    an_item_of_a_new_partition_has_a_bound);
+    an_item_of_a_new_partition_has_a_bound answers_with_data_have_a_bound);
 
 const ITEMS: &str = "/v1/partitions/p/items";
 
@@ -185,4 +185,42 @@ async fn a_feed_has_a_bound(place: Arc<Place>) {
     while client.post("/v1/partitions/q/items", "1").await.status != 202 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Whoever reads slowly takes the room that the data takes; when it goes, it is there again.
+async fn answers_with_data_have_a_bound(place: Arc<Place>) {
+    let data = Data::json(format!("\"{}\"", "x".repeat(12 << 20)));
+    let item = NewItem::new("p", "large", data);
+    place
+        .store
+        .push(&NewPartition::new("p"), &[item, NewItem::new("p", "small", Data::json("1"))])
+        .await
+        .unwrap();
+    let client = place.serve(ApiOptions { answers_max: 16 << 20, ..open() }).await;
+    let (large, small) = ("/v1/partitions/p/items/large/data", "/v1/partitions/p/items/small/data");
+    // The kernel keeps some megabytes for whoever does not read.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut slow = socket.connect(client.address).await.unwrap();
+    slow.write_all(format!("GET {large} HTTP/1.1\r\nHost: {}\r\n\r\n", client.address).as_bytes())
+        .await
+        .unwrap();
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    let lines = client.with("Accept", "application/x-ndjson");
+    let page = "/v1/partitions/p/items?data=true";
+    for (client, busy) in [(&client, large), (&client, page), (&lines, page)] {
+        assert_eq!(client.get(busy).await.status, 503, "{busy}");
+    }
+    assert_eq!(client.get(small).await.status, 200);
+    drop(slow);
+    while client.get(large).await.status == 503 {
+        tokio::task::yield_now().await;
+    }
+    let whole = client.get(large).await;
+    assert_eq!((whole.body.len(), whole.headers["content-length"].as_str()), ((12 << 20) + 2, "12582914"));
+    // What is larger than all room there is, alone.
+    let client = place.serve(ApiOptions { answers_max: 1 << 20, ..open() }).await;
+    assert_eq!(client.get(large).await.body.len(), (12 << 20) + 2);
 }
