@@ -10,6 +10,23 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOp
 
 use super::{error::Result, pool::WRITE_PATIENCE};
 
+/// Which file is at a path; none, where that cannot be told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct FileId(Option<(u64, u64)>);
+
+impl FileId {
+    #[cfg(unix)]
+    pub(super) fn of(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self(path.metadata().ok().map(|file| (file.dev(), file.ino())))
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn of(_: &Path) -> Self {
+        Self(None)
+    }
+}
+
 /// The file of a `sqlite:` URL: a place where it is or can be made.
 pub(super) fn file_of(url: &str) -> gatefeed_core::Result<PathBuf> {
     let (address, parameters) = url.split_once('?').unwrap_or((url, ""));

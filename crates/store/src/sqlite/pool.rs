@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     error::Result,
-    file::{file_of, make},
+    file::{FileId, file_of, make},
 };
 use crate::Synchronous;
 
@@ -80,6 +80,7 @@ const CACHE_KIB: u32 = 8 << 10;
 #[derive(Debug)]
 pub(super) struct Lanes {
     options: SqliteConnectOptions,
+    file: FileId,
     writer: Writer,
     renewer: Writer,
     /// By the lane's number.
@@ -105,10 +106,11 @@ impl Lanes {
             // The store's wrapper logs calls; sqlx would log a slow statement's whole text.
             .disable_statement_logging();
         make(&options).await.map_err(|error| error.of(&file))?;
-        Ok(Self::over(options))
+        let id = FileId::of(&file);
+        Ok(Self::over(options, id))
     }
 
-    fn over(options: SqliteConnectOptions) -> Self {
+    fn over(options: SqliteConnectOptions, file: FileId) -> Self {
         let reading = options.clone().busy_timeout(WRITE_PATIENCE).pragma("query_only", "ON");
         let readers = Lane::ALL.map(|lane| readers(&reading, lane)).into();
         Self {
@@ -117,6 +119,7 @@ impl Lanes {
             renewer: Writer::new(options.clone().pragma("wal_autocheckpoint", "0")),
             readers,
             renewing: Mutex::default(),
+            file,
             options,
         }
     }
@@ -140,23 +143,37 @@ impl Lanes {
         self.writer.close().await;
     }
 
+    /// Errs when the file is not there any more, or is another one: what is written would be gone with the last connection, and
+    /// what others write would never be seen.
+    fn check_file(&self) -> Result<()> {
+        if FileId::of(self.path()) == self.file {
+            return Ok(());
+        }
+        let text = "the database file was moved, deleted or replaced while it was open: put it back, or restart this process";
+        Err(StoreError::Unavailable(text.into()).into())
+    }
+
     /// A connection that cannot write.
     pub(super) async fn read(&self, lane: Lane) -> Result<PoolConnection<sqlx::Sqlite>> {
+        self.check_file()?;
         Ok(self.readers[lane as usize].acquire().await?)
     }
 
     /// The write lock.
     pub(super) async fn write(&self) -> Result<Tx> {
+        self.check_file()?;
         self.writer.begin(WRITE_PATIENCE, Some(&self.renewing)).await
     }
 
     /// The write lock, or soon an error that is busy.
     pub(super) async fn write_soon(&self) -> Result<Tx> {
+        self.check_file()?;
         self.writer.begin(SHORT_PATIENCE, Some(&self.renewing)).await
     }
 
     /// The write lock before any other writer of this process, or soon an error that is busy.
     pub(super) async fn renew(&self) -> Result<Tx> {
+        self.check_file()?;
         let _passing = self.renewing.lock().await;
         self.renewer.begin(SHORT_PATIENCE, None).await
     }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::Options;
 
+mod file;
 mod lanes;
 mod push;
 mod text;
