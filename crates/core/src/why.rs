@@ -273,7 +273,17 @@ impl Story<'_> {
         self.failures();
         if !self.facts.available.is_empty() || !self.facts.parked.is_empty() {
             self.open_items();
+        }
+        let mut open = self.facts.available.iter().chain(&self.facts.parked);
+        if open.any(|item| item.gate <= gate) {
             self.todo(format!("`gatefeed resume {id}` goes on with what is open at its gate."));
+        } else if self.facts.failed.is_empty() {
+            // Neither `retry` nor `resume` has anything to do.
+            let name = row.id.replace('\'', "''");
+            self.because("None of its items is failed any more.");
+            self.todo(format!(
+                "By SQL: UPDATE gatefeed_partitions SET status = 'available' WHERE id = '{name}'; then it goes on, or completes."
+            ));
         }
     }
 
@@ -751,7 +761,15 @@ mod tests {
         assert_told(failed.clone(), &texts);
         assert!(!told(failed.clone()).contains("resume"), "nothing is open");
         failed.available = vec![seen("late", ItemStatus::Available, 2)];
-        assert_told(failed, &["`gatefeed resume p`"]);
+        assert_told(failed.clone(), &["`gatefeed resume p`"]);
+        // Somebody has ended by hand what had failed, and the rest lies behind the gate.
+        failed.failed.clear();
+        failed.available[0].gate = 3;
+        assert_told(
+            failed.clone(),
+            &["None of its items is failed", "SET status = 'available' WHERE id = 'p'"],
+        );
+        assert!(!told(failed).contains("resume"));
         let mut unserved = facts(PartitionStatus::Available);
         unserved.available = vec![seen("a", ItemStatus::Available, 2)];
         unserved.partition.next_run_at = Some(at(-180));
