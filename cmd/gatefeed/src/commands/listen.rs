@@ -67,6 +67,7 @@ impl ApiArgs {
             payload_max: size(self.max_post),
             bulk_max: size(self.max_bulk),
             in_flight_max: size(self.max_uncommitted),
+            answers_max: ApiOptions::default().answers_max,
             backlog_max: self.max_backlog.map(|items| items as u64),
             openness: self.openness(address),
         }
