@@ -1,9 +1,9 @@
 -- What is not UTF-8 the server refuses, but for one that takes text as it comes (SQL_ASCII, which initdb makes in the locale C):
 -- there it is refused where it names something or goes with a delivery, since nothing could show it, send it or look it up again.
 -- By triggers and not by a CHECK, which would refuse every later change of a row from before; those end as failed.
-CREATE FUNCTION {schema}.gatefeed_is_utf8(some text) RETURNS boolean LANGUAGE plpgsql AS $gatefeed$
+CREATE FUNCTION {schema}.gatefeed_is_utf8(given text) RETURNS boolean LANGUAGE plpgsql AS $gatefeed$
 BEGIN
-    PERFORM convert_from(convert_to(some, 'SQL_ASCII'), 'UTF8');
+    PERFORM convert_from(convert_to(given, 'SQL_ASCII'), 'UTF8');
     RETURN true;
 EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
     RETURN false;
@@ -18,6 +18,8 @@ END $gatefeed$;
 DO $migrate$
 BEGIN
     IF current_setting('server_encoding') <> 'SQL_ASCII' THEN
+        DROP FUNCTION {schema}.gatefeed_text_checked();
+        DROP FUNCTION {schema}.gatefeed_is_utf8(text);
         RETURN;
     END IF;
     UPDATE {schema}.gatefeed_partitions p SET status = 'failed', owner = NULL, lease_id = NULL, until = NULL,

@@ -123,6 +123,8 @@ pub(crate) struct Held {
     pub(crate) rests_until: Option<Instant>,
     /// Its checkpoint went wrong, and is not made again before then.
     pub(crate) check_after: Option<Instant>,
+    /// The last one did.
+    pub(crate) check_has_failed: bool,
     /// When the current scan began at the beginning.
     pub(crate) scan_started: Instant,
     /// When it was last to be read.
@@ -156,6 +158,7 @@ impl Held {
             reading: Reading::At(None),
             rests_until: None,
             check_after: None,
+            check_has_failed: false,
             scan_started: Instant::now(),
             read_at: Instant::now(),
             is_unread: true,

@@ -40,6 +40,8 @@ pub(crate) struct Outcome {
     item: DueItem,
     /// What it takes in memory, about.
     pub(crate) bytes: usize,
+    /// Its write, alone, took the database too long before.
+    was_slow: bool,
 }
 
 impl Outcome {
@@ -47,7 +49,16 @@ impl Outcome {
         let data = completion.change.data.as_ref().map_or(0, |data| data.bytes.len());
         let children: usize = completion.children.iter().map(|c| c.data.bytes.len() + 256).sum();
         let kept = completion.kept.as_ref().map_or(0, |kept| kept.data.bytes.len());
-        Self { completion, item, bytes: data + children + kept + 512 }
+        Self { completion, item, bytes: data + children + kept + 512, was_slow: false }
+    }
+
+    /// The completion, and the rest.
+    fn split(self) -> (Completion, (DueItem, usize, bool)) {
+        (self.completion, (self.item, self.bytes, self.was_slow))
+    }
+
+    fn join(completion: Completion, (item, bytes, was_slow): (DueItem, usize, bool)) -> Self {
+        Self { completion, item, bytes, was_slow }
     }
 
     /// The lowest gate of its partition at which it makes something due at once.
@@ -125,8 +136,9 @@ impl Desk {
             () = next_try_comes => Some(self.unpark()),
             first = self.outcomes.recv() => match (first, next_try) {
                 (Some(first), _) => Some(self.fill(context, first).await),
+                // Whoever stops does not wait for what is slow to have rested.
                 (None, Some(at)) => {
-                    tokio::time::sleep_until(at).await;
+                    tokio::time::sleep_until(at.min(Instant::now() + PAUSE_MAX)).await;
                     Some(self.unpark())
                 }
                 (None, None) => None,
@@ -201,13 +213,11 @@ async fn write(context: &Arc<Context>, batch: Vec<Outcome>, notes: &mut JoinSet<
     let mut stack = vec![batch];
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
     while let Some(batch) = stack.pop() {
-        let (completions, rest): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|outcome| (outcome.completion, (outcome.item, outcome.bytes))).unzip();
+        let (completions, rest): (Vec<_>, Vec<_>) = batch.into_iter().map(Outcome::split).unzip();
         let started = Instant::now();
         let written = context.store.complete(&completions).await;
         let batch = completions.into_iter().zip(rest);
-        let batch: Vec<Outcome> =
-            batch.map(|(completion, (item, bytes))| Outcome { completion, item, bytes }).collect();
+        let batch: Vec<Outcome> = batch.map(|(completion, rest)| Outcome::join(completion, rest)).collect();
         match written {
             Ok(settled) => {
                 let (locked, decided) = batch.into_iter().zip(settled).partition::<Vec<_>, _>(is_busy);
@@ -223,17 +233,28 @@ async fn write(context: &Arc<Context>, batch: Vec<Outcome>, notes: &mut JoinSet<
                 tracing::warn!(outcomes = batch.len(), %error, "could not write outcomes; trying again");
                 let took = started.elapsed();
                 backoff.pause().await;
-                match (batch.len(), slow_rest(took)) {
-                    (1, Some(rest)) => {
-                        left.slow.extend(batch.into_iter().map(|o| (Instant::now() + rest, o)))
-                    }
-                    (1, None) => left.busy.extend(batch),
+                match batch.len() {
+                    1 => left.alone(context, batch, took).await,
                     _ => stack.extend(halves(batch)),
                 }
             }
         }
     }
     left
+}
+
+impl Left {
+    /// An outcome could not be written, alone. It is slow if that happens again while the database answers.
+    async fn alone(&mut self, context: &Context, batch: Vec<Outcome>, took: Duration) {
+        let Some(rest) = slow_rest(took) else { return self.busy.extend(batch) };
+        let answers = context.store.ping().await.is_ok();
+        for outcome in batch {
+            match outcome.was_slow && answers {
+                true => self.slow.push((Instant::now() + rest, outcome)),
+                false => self.busy.push(Outcome { was_slow: answers, ..outcome }),
+            }
+        }
+    }
 }
 
 /// How long to wait with an outcome whose write took so long, in vain; `None`: not for that.
@@ -376,12 +397,17 @@ mod tests {
         desk.park(&context, vec![outcome("busy")]);
         sender.send(outcome("new")).ok().unwrap();
         assert_eq!(ids(desk.next(&context).await), ["new"]);
-        drop(sender);
         assert_eq!(ids(desk.next(&context).await), ["busy"]);
         assert!(now.elapsed() < Duration::from_secs(1));
+        desk.slow.push((now + Duration::from_secs(10), outcome("rested")));
+        assert_eq!(ids(desk.next(&context).await), ["rested"]);
+        assert!(now.elapsed() >= Duration::from_secs(10));
+        let now = Instant::now();
+        drop(sender);
+        // Nobody waits for that at the end.
         assert_eq!(ids(desk.next(&context).await), ["slow"]);
-        assert!(now.elapsed() >= Duration::from_secs(50));
         assert_eq!(ids(desk.next(&context).await), ["slower"]);
+        assert!(now.elapsed() < Duration::from_secs(5));
         assert!(desk.next(&context).await.is_none());
     }
 

@@ -32,6 +32,7 @@ impl Board {
     /// Takes the result of a checkpoint.
     pub(crate) fn checked(&mut self, lease: &Lease, result: Checkpointed) {
         let Some(held) = self.current(lease) else { return };
+        held.check_has_failed = false;
         // Else it had been failed or released: its gate's time is not over, or not any more.
         held.state.is_past_deadline &= result == Checkpointed::Busy;
         match result {
@@ -51,12 +52,18 @@ impl Board {
         }
     }
 
+    /// Whether the last checkpoint of it could not be made.
+    pub(crate) fn check_has_failed(&mut self, lease: &Lease) -> bool {
+        self.current(lease).is_some_and(|held| held.check_has_failed)
+    }
+
     /// The checkpoint could not be made: again after a rest. Meanwhile the partition is read as ever, since something may
     /// have come.
     pub(crate) fn check_failed(&mut self, lease: &Lease, rest: Duration) {
         if let Some(held) = self.current(lease) {
             held.reading = Reading::End;
             held.check_after = Some(Instant::now() + rest);
+            held.check_has_failed = true;
         }
     }
 }

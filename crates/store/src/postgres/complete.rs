@@ -65,6 +65,7 @@ impl Postgres {
         if batch.is_simple()
             && let Some(settled) = self.write_at_once(&batch, completions.len()).await?
         {
+            self.stalled.note(&batch.leases.ids, &[], Instant::now());
             return Ok(settled);
         }
         self.write_in_steps(&batch, completions).await

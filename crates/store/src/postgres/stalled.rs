@@ -43,6 +43,9 @@ impl Stalled {
     /// Takes note of a batch: its partitions, and those of which something found the row locked.
     pub(super) fn note(&self, partitions: &[String], busy: &[&str], now: Instant) {
         let mut locked = self.locked();
+        if locked.since.is_empty() && busy.is_empty() {
+            return;
+        }
         for partition in partitions {
             match busy.contains(&partition.as_str()) {
                 true => _ = locked.since.entry(partition.clone()).or_insert(now),
