@@ -3,7 +3,8 @@
 
 DROP FUNCTION {schema}.gatefeed_unblock(text, text[], bigint);
 
--- As it was, but that it stops also once it has copied bytes_most, about: by one item more at the most.
+-- As it was, but that of one item it looks at no more dependents than it settles (several may share some, which are looked at
+-- first), and that it stops also once it has copied bytes_most, about: by one item more at the most.
 CREATE FUNCTION {schema}.gatefeed_unblock(of_partition text, changed text[] DEFAULT NULL, at_most bigint DEFAULT NULL,
     bytes_most bigint DEFAULT NULL) RETURNS text[] LANGUAGE plpgsql AS $gatefeed$
 DECLARE
@@ -25,13 +26,22 @@ BEGIN
                 SELECT i.ctid AS row_id, i.id, i.gate, i.input, i.on_dependency_failure AS policy
                 FROM {schema}.gatefeed_items i
                 WHERE pending IS NULL AND i.partition_id = of_partition AND i.status = 'blocked'
-                UNION
+                UNION ALL
                 SELECT i.row_id, i.id, i.gate, i.input, i.policy FROM unnest(pending) AS c (id)
                 CROSS JOIN LATERAL (SELECT d.item_id FROM {schema}.gatefeed_dependencies d
                     WHERE d.partition_id = of_partition AND d.depends_on = c.id OFFSET 0) d
                 CROSS JOIN LATERAL (SELECT i.ctid AS row_id, i.id, i.gate, i.input, i.on_dependency_failure AS policy,
-                        i.status FROM {schema}.gatefeed_items i WHERE i.partition_id = of_partition AND i.id = d.item_id OFFSET 0) i
-                WHERE i.status = 'blocked'
+                        i.status
+                    FROM {schema}.gatefeed_items i WHERE i.partition_id = of_partition AND i.id = d.item_id OFFSET 0) i
+                WHERE cardinality(pending) = 1 AND i.status = 'blocked'
+                UNION ALL
+                SELECT DISTINCT i.row_id, i.id, i.gate, i.input, i.policy FROM unnest(pending) AS c (id)
+                CROSS JOIN LATERAL (SELECT d.item_id FROM {schema}.gatefeed_dependencies d
+                    WHERE d.partition_id = of_partition AND d.depends_on = c.id OFFSET 0) d
+                CROSS JOIN LATERAL (SELECT i.ctid AS row_id, i.id, i.gate, i.input, i.on_dependency_failure AS policy,
+                        i.status
+                    FROM {schema}.gatefeed_items i WHERE i.partition_id = of_partition AND i.id = d.item_id OFFSET 0) i
+                WHERE cardinality(pending) > 1 AND i.status = 'blocked'
             ) c
             CROSS JOIN LATERAL (
                 SELECT count(*) AS number,

@@ -49,7 +49,7 @@ macro_rules! done {
 /// An item that waits, and whose time a heartbeat has extended meanwhile, has not waited for too long.
 macro_rules! is_not_extended {
     () => {
-        "(i.status <> 'waiting' OR i.waiting_until <= clock_timestamp())"
+        "(i.status <> 'waiting' OR coalesce(i.waiting_until <= clock_timestamp(), true))"
     };
 }
 

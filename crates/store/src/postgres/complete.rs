@@ -23,6 +23,7 @@ use super::{
     rows::{at, get},
     wake::Hint,
 };
+use crate::unsettled::Left;
 
 /// How long a lock is waited for: an item's row, or the partition of a child. One completer serves all
 /// partitions, so that what is locked for longer is written later; and a suspect item is noted again later.
@@ -120,7 +121,7 @@ impl Postgres {
         let noted: BTreeSet<&str> =
             written.iter().filter(|c| has(c, &linked.noted)).map(|c| &*c.lease.partition).collect();
         let dependent = written.iter().copied().filter(|c| has(c, &linked.dependent));
-        let mut left = self.unblock_dependents(&mut tx, dependent).await?;
+        let mut left = self.unblock_in_time(&mut tx, dependent.collect()).await?;
         for partition in noted {
             let rest = self.settle_nested(&mut tx, partition, CLOSED_MAX).await?;
             left.extend(rest.map(|rest| (partition.to_owned(), rest)));
@@ -129,6 +130,25 @@ impl Postgres {
         self.settle_soon(left);
         self.announce_soon(feeds.into_iter().map(Hint::Due).collect());
         Ok(settled)
+    }
+
+    /// As [`Self::unblock_dependents`]; what takes longer than a short lease allows is left.
+    async fn unblock_in_time(&self, tx: &mut Tx, written: Vec<&Completion>) -> Result<Left> {
+        if written.is_empty() {
+            return Ok(Vec::new());
+        }
+        tx.conn()?.execute("SAVEPOINT unblock").await.map_err(translate)?;
+        match self.unblock_dependents(tx, written.iter().copied()).await {
+            Err(StoreError::Unavailable(why)) => {
+                tx.conn()?.execute("ROLLBACK TO SAVEPOINT unblock").await.map_err(translate)?;
+                tracing::debug!(why, "dependents come free after their outcomes");
+                Ok(written
+                    .iter()
+                    .map(|c| (c.lease.partition.to_string(), vec![c.item.to_string()]))
+                    .collect())
+            }
+            settled => settled,
+        }
     }
 
     /// Waits for a partition's lock, in turn; in vain is no error.

@@ -133,7 +133,7 @@ impl Postgres {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        self.unblock(tx, partitions, items).await
+        self.unblock(tx, partitions, items, self.write_limit()).await
     }
 
     /// A piece of what depends on these items; returns the partitions of which something is left.
@@ -142,9 +142,10 @@ impl Postgres {
         tx: &mut Tx,
         partitions: Vec<String>,
         items: Vec<String>,
+        limit: Duration,
     ) -> Result<Left> {
         let count = partitions.iter().collect::<HashSet<_>>().len();
-        let piece = Piece::of(self.write_limit(), count);
+        let piece = Piece::of(limit, count);
         let query = tx.query(self.sql.get(UNBLOCK)).bind(partitions).bind(items);
         let query = query.bind(piece.rows as i64).bind(piece.bytes as i64);
         let rows = query.fetch_all(tx.conn()?).await.map_err(translate)?;
@@ -174,7 +175,10 @@ impl Postgres {
                     failed += 1;
                     tracing::debug!(%partition, %error, "could not settle more dependents; trying again");
                     if failed < FAILED_MAX {
-                        self.unsettled.note(partition, items);
+                        // The dependents of fewer are looked at in less time.
+                        let (some, others) = items.split_at(items.len() / 2);
+                        self.unsettled.note(partition.clone(), some.to_vec());
+                        self.unsettled.note(partition, others.to_vec());
                     }
                 }
             }
@@ -188,7 +192,9 @@ impl Postgres {
         let mut tx = self.begin_for(partition, Lane::Call, Piece::WITHIN, SETTLE_WAIT).await?;
         let found = tx.query(self.sql.get(HOLD)).bind(partition).fetch_optional(tx.conn()?).await;
         let Some(row) = found.map_err(translate)? else { return Ok(Vec::new()) };
-        let left = self.unblock(&mut tx, vec![partition.to_owned(); items.len()], items.to_vec()).await?;
+        let left = self
+            .unblock(&mut tx, vec![partition.to_owned(); items.len()], items.to_vec(), Piece::WITHIN)
+            .await?;
         tx.commit().await?;
         self.announce_soon(vec![Hint::Due(at(&row, 0)?)]);
         Ok(left.into_iter().flat_map(|(_, left)| left).collect())

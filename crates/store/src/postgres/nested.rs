@@ -144,7 +144,8 @@ impl Postgres {
             };
             settled += self.settle_item(tx, partition, &row).await?;
             let item = get::<&str>(&row, "id")?.to_owned();
-            let mut rest = self.unblock(tx, vec![partition.to_owned()], vec![item]).await?;
+            let limit = self.write_limit();
+            let mut rest = self.unblock(tx, vec![partition.to_owned()], vec![item], limit).await?;
             if let Some((_, left)) = rest.pop().filter(|(_, left)| !left.is_empty()) {
                 return Ok(Some(left));
             }

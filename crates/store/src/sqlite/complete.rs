@@ -263,9 +263,9 @@ pub(super) fn change_sql(rows: usize) -> String {
                 version = version + 1, updated_at = ",
             now!(),
             " FROM o WHERE partition_id = +o.of_partition AND id = +o.of_item AND version = +o.of_version
-                AND (status <> 'waiting' OR waiting_until <= ",
+                AND (status <> 'waiting' OR coalesce(waiting_until <= ",
             now!(),
-            ")"
+            ", 1))"
         ),
         outcomes = outcomes
     )

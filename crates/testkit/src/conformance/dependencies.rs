@@ -1,12 +1,15 @@
 //! Dependencies: an item is blocked until all that it names are complete; what could never come free is refused.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use gatefeed_core::{
     Store, StoreError,
     dependency::{Dependencies, Input, OnDependencyFailure},
     item::{Data, ItemStatus, NewItem},
-    lease::Lease,
+    lease::{Claim, Lease},
     outcome::{Change, Settled},
     partition::{NewPartition, PartitionStatus},
     store::{Checkpointed, RetryFilter},
@@ -459,9 +462,12 @@ async fn blocked(db: &TestDb) -> i64 {
 
 /// Until nothing is blocked any more, without another outcome or a checkpoint; in how many pieces.
 async fn pieces(db: &TestDb) -> i64 {
-    while blocked(db).await > 0 {
-        tokio::task::yield_now().await;
-    }
+    let free = async {
+        while blocked(db).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), free).await.expect("some stay blocked");
     db.count("SELECT count(DISTINCT updated_at) FROM gatefeed_items WHERE id LIKE 'i%'").await
 }
 
@@ -475,6 +481,16 @@ pub async fn many_dependents_come_free_in_pieces(db: TestDb) {
     assert!(pieces >= 3, "{pieces} pieces of 10,000, of 25,000");
     assert_eq!(drain_lease(&store, &lease).await, MANY);
     assert_eq!(partition(&store, "p").await.status, PartitionStatus::Complete);
+}
+
+/// However short the lease, and with it the time of a statement, the outcome is written.
+pub async fn many_dependents_come_free_under_a_short_lease(db: TestDb) {
+    let store = db.store();
+    let (owner, feeds, duration) = ("w".into(), vec!["elsewhere".to_owned()], Duration::from_millis(90));
+    store.claim(&Claim { owner, feeds, duration, limit: 1, due_for: Duration::ZERO }).await.unwrap();
+    let lease = root_of_many(&db).await;
+    settle_one(&db, &lease, "root", ItemStatus::Complete).await;
+    pieces(&db).await;
 }
 
 /// Nobody but the checkpoints knows of it.

@@ -113,7 +113,7 @@ macro_rules! conformance {
                 plain_sql_blocks_and_comes_free plain_sql_is_refused_too an_item_under_way_takes_no_dependency
                 two_inserts_cannot_close_a_cycle children_depend_on_what_they_name a_refused_dependency_writes_nothing
                 a_dependency_that_moves_past_stops a_retry_waits_again a_retry_alone_fails_again
-                existing_items_keep_their_dependencies many_dependents_come_free_in_pieces many_dependents_fail_in_pieces large_copies_come_free_in_pieces dependents_of_something_large_come_free_at_once
+                existing_items_keep_their_dependencies many_dependents_come_free_in_pieces many_dependents_fail_in_pieces many_dependents_come_free_under_a_short_lease large_copies_come_free_in_pieces dependents_of_something_large_come_free_at_once
                 a_checkpoint_finds_what_came_free a_fenced_outcome_unblocks_nothing
                 a_deleted_partition_takes_its_dependencies a_deleted_item_takes_its_dependencies nothing_stays_blocked;
             gather: a_due_item_says_what_it_gathers what_ended_at_a_gate_is_gathered pages_are_bounded
