@@ -3,8 +3,10 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use gatefeed_core::Result;
 
 /// How many dependents, and how many bytes that they take over, one batch of outcomes or one checkpoint settles at the most,
 /// in all its partitions. It takes some tenths of a second, for which every other partition's outcomes wait.
@@ -38,7 +40,10 @@ const ITEMS_MAX: usize = 20_000;
 pub(crate) type Left = Vec<(String, Vec<String>)>;
 
 /// How often in a row a piece may fail before the rest is left to the checkpoints.
-pub(crate) const FAILED_MAX: u32 = 10;
+const FAILED_MAX: u32 = 10;
+
+/// Between two pieces, at the least.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// By partition, in turn, the ended items whose dependents are not all settled, for a task that goes on with them. In memory
 /// only: a checkpoint finds them too, but not before nothing of the partition is under way.
@@ -63,11 +68,40 @@ impl Unsettled {
     }
 
     /// What to go on with; `None`: nothing, and whoever asks has ended.
-    pub(crate) fn next(&self) -> Option<(String, Vec<String>)> {
+    fn next(&self) -> Option<(String, Vec<String>)> {
         let mut rest = self.rest();
         let next = rest.queue.pop_front();
         rest.is_settling = next.is_some();
         next
+    }
+
+    /// Goes on, piece by piece, until nothing is left. `settle` does one of a partition, and returns whose dependents are left.
+    pub(crate) async fn go_on<F: Future<Output = Result<Vec<String>>>>(
+        &self,
+        settle: impl Fn(String, Vec<String>) -> F,
+    ) {
+        let mut failed = 0;
+        while let Some((partition, items)) = self.next() {
+            let started = Instant::now();
+            match settle(partition.clone(), items.clone()).await {
+                Ok(left) => {
+                    failed = 0;
+                    self.note(partition, left);
+                }
+                Err(error) => {
+                    failed += 1;
+                    tracing::debug!(%partition, %error, "could not settle more dependents; trying again");
+                    if failed < FAILED_MAX {
+                        // The dependents of fewer are looked at in less time.
+                        let (some, others) = items.split_at(items.len() / 2);
+                        self.note(partition.clone(), some.to_vec());
+                        self.note(partition, others.to_vec());
+                    }
+                }
+            }
+            // Others have half of the time.
+            tokio::time::sleep(started.elapsed().max(PAUSE)).await;
+        }
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {

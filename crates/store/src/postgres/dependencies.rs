@@ -1,10 +1,7 @@
 //! Items that depend on others or gather: inserting them, and settling what waits. The functions of the schema decide, so
 //! that plain SQL and this program agree.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Duration};
 
 use gatefeed_core::{Result, StoreError, gather::Gather, item::NewItem, outcome::Completion};
 use sqlx::{Row, postgres::PgRow};
@@ -17,7 +14,7 @@ use super::{
     rows::at,
     wake::Hint,
 };
-use crate::unsettled::{FAILED_MAX, Left, Piece};
+use crate::unsettled::{Left, Piece};
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 10_000;
@@ -52,9 +49,6 @@ const HOLD: &str = "SELECT p.feed FROM {schema}.gatefeed_partitions p WHERE p.id
 
 /// How long the next piece waits for somebody's lock.
 const SETTLE_WAIT: Duration = Duration::from_secs(2);
-
-/// Between two pieces, at the least.
-const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Rows of `gatefeed_dependencies`.
 #[derive(Default)]
@@ -163,28 +157,11 @@ impl Postgres {
     }
 
     async fn settle_rest(self) {
-        let mut failed = 0;
-        while let Some((partition, items)) = self.unsettled.next() {
-            let started = Instant::now();
-            match self.settle_piece(&partition, &items).await {
-                Ok(left) => {
-                    failed = 0;
-                    self.unsettled.note(partition, left);
-                }
-                Err(error) => {
-                    failed += 1;
-                    tracing::debug!(%partition, %error, "could not settle more dependents; trying again");
-                    if failed < FAILED_MAX {
-                        // The dependents of fewer are looked at in less time.
-                        let (some, others) = items.split_at(items.len() / 2);
-                        self.unsettled.note(partition.clone(), some.to_vec());
-                        self.unsettled.note(partition, others.to_vec());
-                    }
-                }
-            }
-            // Others have half of the time.
-            tokio::time::sleep(started.elapsed().max(SETTLE_PAUSE)).await;
-        }
+        let piece = |partition: String, items: Vec<String>| {
+            let this = self.clone();
+            async move { this.settle_piece(&partition, &items).await }
+        };
+        self.unsettled.go_on(piece).await;
     }
 
     /// Returns whose dependents are not all settled yet.

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use gatefeed_core::{StoreError, gather::Gather, item::NewItem, outcome::Completion};
@@ -18,7 +17,7 @@ use super::{
     rows::{by_key, now},
     values::{chunks, rows_of, values},
 };
-use crate::unsettled::{FAILED_MAX, Left, Piece, Unsettled};
+use crate::unsettled::{Left, Piece, Unsettled};
 
 /// The most dependencies that a push may bring: they are kept until its end, since an item may come before what it
 /// depends on.
@@ -26,9 +25,6 @@ const EDGES_MAX: usize = 1_000_000;
 
 /// The most items that are looked at to name a cycle.
 const LOOKED_AT_MAX: usize = 100_000;
-
-/// Between two pieces, at the least.
-const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Names at the beginning and at the end of a cycle that are shown.
 const NAMES_MAX: usize = 10;
@@ -291,26 +287,14 @@ impl Sqlite {
 }
 
 async fn settle_rest(lanes: Arc<Lanes>, unsettled: Arc<Unsettled>) {
-    let mut failed = 0;
-    while let Some((partition, items)) = unsettled.next() {
-        let started = Instant::now();
-        match settle_piece(&lanes, &partition, items.clone()).await {
-            Ok(left) => {
-                failed = 0;
-                unsettled.note(partition, left);
-            }
-            Err(error) => {
-                failed += 1;
-                let error = error.of(lanes.path());
-                tracing::debug!(%partition, %error, "could not settle more dependents; trying again");
-                if failed < FAILED_MAX {
-                    unsettled.note(partition, items);
-                }
-            }
+    let piece = |partition: String, items: Vec<String>| {
+        let lanes = lanes.clone();
+        async move {
+            let settled = settle_piece(&lanes, &partition, items).await;
+            settled.map_err(|error| error.of(lanes.path()))
         }
-        // Others have half of the time.
-        tokio::time::sleep(started.elapsed().max(SETTLE_PAUSE)).await;
-    }
+    };
+    unsettled.go_on(piece).await;
 }
 
 /// Returns whose dependents are not all settled yet.
